@@ -1,0 +1,56 @@
+/**
+ * Ids are prefixed and sort by creation. A goal's id is `goal_` and a ULID
+ * (48 bits of milliseconds, 80 of chance, Crockford base 32, lower case). A
+ * task's id is `task_`, its goal's ULID and its number in the goal, so any
+ * request about a task finds the goal's object from the id alone.
+ */
+import { assert } from "./assert.ts";
+
+const ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz";
+const TIME_CHARS = 10;
+const CHANCE_CHARS = 16;
+const INDEX_CHARS = 6;
+const GOAL_PATTERN = new RegExp(`^goal_[0-7][${ALPHABET}]{${TIME_CHARS + CHANCE_CHARS - 1}}$`);
+const TASK_PATTERN = new RegExp(`^task_([0-7][${ALPHABET}]{${TIME_CHARS + CHANCE_CHARS - 1}})([${ALPHABET}]{${INDEX_CHARS}})$`);
+
+export type GoalId = string & { readonly brand: "GoalId" };
+export type TaskId = string & { readonly brand: "TaskId" };
+
+function encode(value: number, chars: number): string {
+  let text = "";
+  for (let i = 0; i < chars; i++) {
+    text = ALPHABET[value % 32]! + text;
+    value = Math.floor(value / 32);
+  }
+  assert(value === 0, "the value must fit its characters");
+  return text;
+}
+
+/** `chance` is 16 random bytes, of which five bits each are used. */
+export function goalIdFrom(nowMs: number, chance: Uint8Array): GoalId {
+  assert(chance.length === CHANCE_CHARS, "a goal's id takes 16 random bytes");
+  let text = encode(nowMs, TIME_CHARS);
+  for (const byte of chance) text += ALPHABET[byte & 31]!;
+  return `goal_${text}` as GoalId;
+}
+
+export function parseGoalId(text: string): GoalId | null {
+  return GOAL_PATTERN.test(text) ? (text as GoalId) : null;
+}
+
+/** The text that all ids of one goal's tasks begin with. */
+export function taskIdPrefix(goalId: GoalId): string {
+  return `task_${goalId.slice("goal_".length)}`;
+}
+
+export function taskIdOf(goalId: GoalId, index: number): TaskId {
+  return (taskIdPrefix(goalId) + encode(index, INDEX_CHARS)) as TaskId;
+}
+
+export function parseTaskId(text: string): { goalId: GoalId; index: number } | null {
+  const match = TASK_PATTERN.exec(text);
+  if (match === null) return null;
+  let index = 0;
+  for (const char of match[2]!) index = index * 32 + ALPHABET.indexOf(char);
+  return { goalId: `goal_${match[1]!}` as GoalId, index };
+}

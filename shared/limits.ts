@@ -1,0 +1,90 @@
+/**
+ * Every bound of Drover, with its unit in its name. The platform's own limits
+ * are here too, because local workerd enforces almost none of them: what runs
+ * on a laptop must run when deployed. The relations that the code relies on
+ * are asserted when this file loads.
+ */
+import { assert } from "./assert.ts";
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+// What the platform allows (Cloudflare, 2026). Never exceeded, locally either.
+export const PLATFORM_ROW_BYTES_MAX = 2_000_000;
+export const PLATFORM_RPC_BYTES_MAX = 32 * MIB;
+export const PLATFORM_CONNECTIONS_PER_INVOCATION_MAX = 6;
+export const PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX = 10_000;
+
+// The wire.
+export const BODY_BYTES_MAX = 8 * MIB;
+export const TASKS_PER_REQUEST_MAX = 20_000;
+export const TASKS_PER_GOAL_MAX = 1_000_000;
+export const PAGE_ITEMS_DEFAULT = 100;
+export const PAGE_ITEMS_MAX = 1_000;
+export const WAIT_SECONDS_MAX = 60;
+export const STREAMS_PER_GOAL_MAX = 1_024;
+export const IDEMPOTENCY_KEY_CHARS_MAX = 255;
+export const NAME_CHARS_MAX = 63;
+export const TITLE_CHARS_MAX = 256;
+export const KEY_CHARS_MAX = 256;
+export const PATH_CHARS_MAX = 8_192;
+export const LABELS_MAX = 16;
+export const LABEL_CHARS_MAX = 128;
+export const HEADERS_MAX = 64;
+export const HEADER_CHARS_MAX = 8_192;
+export const DEPENDENCIES_PER_TASK_MAX = 1_000;
+export const DEPTH_MAX = 32;
+export const TREE_NODES_MAX = 1_000;
+export const UPSTREAMS_MAX = 1_000;
+export const DURATION_MS_MAX = 365 * 24 * 3_600_000;
+
+// Payloads.
+export const RESPONSE_BYTES_MAX = 8 * MIB;
+/** A result line up to this size is packed with its neighbours; a larger one gets chunk rows of its own. */
+export const INLINE_PAYLOAD_BYTES_MAX = 64 * KIB;
+/** Rows are cut at this size, well under the platform's bound. */
+export const CHUNK_BYTES_MAX = 1_000_000;
+
+// Time.
+export const TIMEOUT_MS_DEFAULT = 30_000;
+export const TIMEOUT_MS_MAX = 600_000;
+export const LEASE_GRACE_MS = 10_000;
+/** While anything runs, the alarm is never further away than this. */
+export const WATCHDOG_MS = 1_000;
+export const IDLE_MS_DEFAULT = 24 * 3_600_000;
+export const RETENTION_MS_DEFAULT = 7 * 24 * 3_600_000;
+/** How old a goal's copy of the upstream registry may be while it has work. */
+export const REGISTRY_AGE_MS_MAX = 2_000;
+
+// Retries. Full jitter: U(0, min(cap, base * 2^n)).
+export const RETRY_BASE_MS = 50;
+export const RETRY_CAP_MS = 20_000;
+export const ATTEMPTS_DEFAULT = 5;
+export const ATTEMPTS_MAX = 20;
+export const RETRY_AFTER_MS_MAX = 3_600_000;
+/** A lost executor says more about the task than a restart of the coordinator does: 3 of one, or 12 of the other, in a row. */
+export const SUSPICION_EXECUTOR_LOST = 4;
+export const SUSPICION_RESTART = 1;
+export const SUSPICION_POISON = 12;
+
+// Dispatch.
+export const BATCH_LANES_MAX = 6;
+export const BATCH_TASKS_MAX = 128;
+/** A batch is sized so that it ends about when the executor's patience does. */
+export const BATCH_DURATION_MS_TARGET = 100;
+/** Calls that a goal keeps open to an upstream that declares no `maxConcurrency`. */
+export const LANES_DEFAULT = 66;
+export const EXECUTOR_PATIENCE_MS = 100;
+export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
+/** Results that wait to be sent are flushed at this size, whatever the interval. */
+export const EXECUTOR_BUFFER_BYTES_MAX = 1 * MIB;
+
+assert(BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "a request body must fit one RPC message");
+assert(CHUNK_BYTES_MAX + INLINE_PAYLOAD_BYTES_MAX < PLATFORM_ROW_BYTES_MAX, "a packed row must fit the platform's row");
+assert(BATCH_LANES_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "a batch must obey the connection limit");
+assert(BATCH_TASKS_MAX < PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, "a batch must obey the subrequest limit");
+assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");
+assert(
+  EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB,
+  "an executor's buffers must fit an isolate",
+);

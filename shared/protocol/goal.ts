@@ -1,0 +1,73 @@
+/** A goal as a caller describes it, and as Drover shows it. */
+import * as v from "valibot";
+import type { Fault } from "../errors.ts";
+import { DURATION_MS_MAX, RETENTION_MS_DEFAULT, TASKS_PER_REQUEST_MAX, TITLE_CHARS_MAX } from "../limits.ts";
+import { err, ok, type Result } from "../result.ts";
+import { faultsOf } from "./faults.ts";
+import { completion, integer, labels } from "./task-schema.ts";
+import type { CompletionRule } from "./task.ts";
+
+export const TASK_STATUSES = ["queued", "waiting", "running", "succeeded", "failed", "canceled", "expired"] as const;
+export type TaskStatus = (typeof TASK_STATUSES)[number];
+export type Counts = Readonly<Record<TaskStatus, number>> & { readonly total: number };
+
+export type GoalStatus = "active" | "paused" | "succeeded" | "failed" | "canceled" | "expired";
+
+export interface GoalSpec {
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly deadlineMs: number | null;
+  readonly retentionMs: number;
+  readonly completion: CompletionRule;
+  readonly sealed: boolean;
+}
+
+/** The goal on the wire. Timestamps are RFC 3339 with milliseconds. */
+export interface GoalView {
+  readonly id: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly status: GoalStatus;
+  readonly createdAt: string;
+  readonly endedAt?: string;
+  readonly deadlineAt: string | null;
+  readonly sealed: boolean;
+  readonly epoch: number;
+  readonly counts: Counts;
+  readonly joined: number;
+  readonly budget: {
+    readonly limit: Readonly<Record<string, number>>;
+    readonly reserved: Readonly<Record<string, number>>;
+    readonly spent: { readonly tasks: number; readonly calls: number };
+  };
+  readonly latency: { readonly p50Ms: number | null; readonly p95Ms: number | null; readonly p99Ms: number | null };
+  readonly storage: { readonly rowsWritten: number };
+}
+
+const schema = v.strictObject({
+  name: v.optional(v.pipe(v.string(), v.maxLength(TITLE_CHARS_MAX, `must have at most ${TITLE_CHARS_MAX} characters`))),
+  labels: v.optional(labels),
+  deadlineMs: v.optional(integer(1, DURATION_MS_MAX)),
+  retentionMs: v.optional(integer(0, DURATION_MS_MAX)),
+  completion: v.optional(completion),
+  sealed: v.optional(v.boolean()),
+  tasks: v.optional(v.pipe(v.array(v.unknown()), v.maxLength(TASKS_PER_REQUEST_MAX, `must have at most ${TASKS_PER_REQUEST_MAX} tasks`))),
+});
+
+/** Reads the body of `POST /v1/goals`. The tasks in it are checked by the goal, one by one. */
+export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readonly unknown[] }, Fault[]> {
+  const parsed = v.safeParse(schema, body);
+  if (!parsed.success) return err(faultsOf(parsed, ""));
+  const { name, labels, deadlineMs, retentionMs, completion, sealed, tasks } = parsed.output;
+  return ok({
+    spec: {
+      name: name ?? "",
+      labels: labels ?? {},
+      deadlineMs: deadlineMs ?? null,
+      retentionMs: retentionMs ?? RETENTION_MS_DEFAULT,
+      completion: (completion ?? {}) as CompletionRule,
+      sealed: sealed ?? false,
+    },
+    tasks: tasks ?? [],
+  });
+}

@@ -1,0 +1,81 @@
+/**
+ * A result line: how an executor reports one attempt, and how the goal keeps
+ * it. Seven integers, then the payload as JSON, then a newline:
+ *
+ *   [task,attempt,outcome,status,retryAfterMs,startedAtMs,endedAtMs,payload]\n
+ *
+ * The goal reads the integers by character code and never parses the payload.
+ * `payload` is a `CallResult` where the upstream answered with success, and a
+ * `Failure` otherwise.
+ */
+import { assert } from "../assert.ts";
+
+export const OUTCOMES = ["answered", "timeout", "not_sent", "broken", "too_large"] as const;
+/**
+ * How an attempt ended. `answered`: there is a status. `not_sent`: nothing
+ * reached the upstream, surely. `broken`: the connection broke, and the call
+ * may have had its effect.
+ */
+export type Outcome = (typeof OUTCOMES)[number];
+
+/** What an upstream answered: JSON as JSON, text as a string, other bytes as base64. */
+export interface CallResult {
+  readonly status: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly encoding?: "base64";
+  readonly body: unknown;
+}
+
+export interface LineHead {
+  readonly task: number;
+  readonly attempt: number;
+  readonly outcome: Outcome;
+  readonly status: number;
+  readonly retryAfterMs: number;
+  readonly startedAtMs: number;
+  readonly endedAtMs: number;
+}
+
+const COMMA = 44;
+const ZERO = 48;
+const HEAD_INTEGERS = 7;
+
+/** `payload` is JSON text without a newline. */
+export function formatLine(head: LineHead, payload: string): string {
+  const outcome = OUTCOMES.indexOf(head.outcome);
+  return `[${head.task},${head.attempt},${outcome},${head.status},${head.retryAfterMs},${head.startedAtMs},${head.endedAtMs},${payload}]\n`;
+}
+
+/** Reads the head of a line, with or without its newline. Throws on a line that no executor writes. */
+export function parseLineHead(line: string): LineHead {
+  const numbers: number[] = [];
+  let at = 1;
+  for (let i = 0; i < HEAD_INTEGERS; i++) {
+    let value = 0;
+    for (;;) {
+      const code = line.charCodeAt(at++);
+      if (code === COMMA) break;
+      assert(code >= ZERO && code <= ZERO + 9, () => `not a result line: ${line.slice(0, 80)}`);
+      value = value * 10 + code - ZERO;
+    }
+    numbers.push(value);
+  }
+  const outcome = OUTCOMES[numbers[2]!];
+  assert(outcome !== undefined, "a line's outcome must be known");
+  return {
+    task: numbers[0]!,
+    attempt: numbers[1]!,
+    outcome,
+    status: numbers[3]!,
+    retryAfterMs: numbers[4]!,
+    startedAtMs: numbers[5]!,
+    endedAtMs: numbers[6]!,
+  };
+}
+
+/** The payload's JSON text of a line, with or without its newline. */
+export function payloadOf(line: string): string {
+  let at = 0;
+  for (let i = 0; i < HEAD_INTEGERS; i++) at = line.indexOf(",", at) + 1;
+  return line.slice(at, line.lastIndexOf("]"));
+}

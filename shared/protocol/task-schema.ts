@@ -1,0 +1,116 @@
+/** The schema of a task: slower than `isTaskSpec`, and it says where each fault is. */
+import * as v from "valibot";
+import type { Fault } from "../errors.ts";
+import {
+  ATTEMPTS_MAX,
+  DEPENDENCIES_PER_TASK_MAX,
+  DURATION_MS_MAX,
+  HEADER_CHARS_MAX,
+  HEADERS_MAX,
+  KEY_CHARS_MAX,
+  LABEL_CHARS_MAX,
+  LABELS_MAX,
+  PATH_CHARS_MAX,
+  TIMEOUT_MS_MAX,
+} from "../limits.ts";
+import { faultsOf } from "./faults.ts";
+import { BASE64, DOT_SEGMENT, HEADER_NAME, HEADER_VALUE, METHODS, PATH, PRIORITIES, RESERVED_HEADER, UPSTREAM_NAME } from "./task.ts";
+
+/** `v.record` also takes arrays, which are not what a caller means. */
+const isPlain = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
+const entries = (max: number) => (value: Record<string, string>) => Object.keys(value).length <= max;
+
+export const integer = (min: number, max: number) =>
+  v.pipe(
+    v.number(),
+    v.integer("must be a whole number"),
+    v.minValue(min, `must be at least ${min}`),
+    v.maxValue(max, `must be at most ${max}`),
+  );
+
+const name = v.pipe(v.string(), v.minLength(1, "must not be empty"), v.maxLength(KEY_CHARS_MAX, `must have at most ${KEY_CHARS_MAX} characters`));
+const names = v.pipe(v.array(name), v.maxLength(DEPENDENCIES_PER_TASK_MAX, `must name at most ${DEPENDENCIES_PER_TASK_MAX} tasks`));
+
+export const upstreamName = v.pipe(v.string(), v.regex(UPSTREAM_NAME, "must be 1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"));
+
+export const labels = v.pipe(
+  v.custom<Record<string, string>>(isPlain, "must be an object of strings"),
+  v.record(
+    v.pipe(v.string(), v.minLength(1, "a label needs a name"), v.maxLength(LABEL_CHARS_MAX, `must have at most ${LABEL_CHARS_MAX} characters`)),
+    v.pipe(v.string(), v.maxLength(LABEL_CHARS_MAX, `must have at most ${LABEL_CHARS_MAX} characters`)),
+  ),
+  v.check(entries(LABELS_MAX), `must have at most ${LABELS_MAX} labels`),
+);
+
+export const headers = v.pipe(
+  v.custom<Record<string, string>>(isPlain, "must be an object of strings"),
+  v.record(
+    v.pipe(
+      v.string(),
+      v.regex(HEADER_NAME, "is not a header's name"),
+      v.check((text) => !RESERVED_HEADER.test(text), "is set by Drover or by the connection and cannot be given"),
+    ),
+    v.pipe(v.string(), v.maxLength(HEADER_CHARS_MAX, `must have at most ${HEADER_CHARS_MAX} characters`), v.regex(HEADER_VALUE, "has a character that a header cannot carry")),
+  ),
+  v.check(entries(HEADERS_MAX), `must have at most ${HEADERS_MAX} headers`),
+);
+
+export const completion = v.strictObject({
+  failFast: v.optional(v.boolean()),
+  minSuccessful: v.optional(integer(1, Number.MAX_SAFE_INTEGER)),
+  toleratedFailureCount: v.optional(integer(0, Number.MAX_SAFE_INTEGER)),
+  toleratedFailurePercentage: v.optional(v.pipe(v.number(), v.minValue(0, "must be at least 0"), v.maxValue(100, "must be at most 100"))),
+});
+
+export const retry = v.strictObject({ maxAttempts: v.optional(integer(1, ATTEMPTS_MAX)) });
+
+const call = v.pipe(
+  v.strictObject({
+    upstream: upstreamName,
+    method: v.optional(v.picklist(METHODS)),
+    path: v.pipe(
+      v.string(),
+      v.minLength(1, "must begin with '/'"),
+      v.maxLength(PATH_CHARS_MAX, `must have at most ${PATH_CHARS_MAX} characters`),
+      v.regex(PATH, "must begin with '/' and be percent-encoded, without a fragment"),
+      v.check((path) => !DOT_SEGMENT.test(path), "must not contain '.' or '..' segments"),
+    ),
+    headers: v.optional(headers),
+    body: v.optional(v.unknown()),
+    bodyBase64: v.optional(v.pipe(v.string(), v.regex(BASE64, "must be base64"))),
+    idempotent: v.optional(v.boolean()),
+  }),
+  v.check((spec) => !("body" in spec && "bodyBase64" in spec), "takes body or bodyBase64, not both"),
+  v.check(
+    (spec) => !("body" in spec || "bodyBase64" in spec) || (spec.method !== undefined && spec.method !== "GET" && spec.method !== "HEAD"),
+    "has a body, so it needs a method that takes one, such as POST",
+  ),
+);
+
+const task = v.pipe(
+  v.strictObject({
+    key: v.optional(name),
+    parentTaskId: v.optional(name),
+    after: v.optional(names),
+    afterEnd: v.optional(names),
+    call: v.optional(call),
+    group: v.optional(v.strictObject({})),
+    dedupe: v.optional(v.picklist(["key", "content"])),
+    priority: v.optional(v.picklist(PRIORITIES)),
+    timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
+    ttlMs: v.optional(integer(1, DURATION_MS_MAX)),
+    retry: v.optional(retry),
+    completion: v.optional(completion),
+    labels: v.optional(labels),
+  }),
+  v.check((spec) => (spec.call === undefined) !== (spec.group === undefined), "needs exactly one of call, group"),
+  v.check(
+    (spec) => spec.dedupe !== "content" || (spec.key === undefined && spec.call !== undefined),
+    "dedupe: content derives the key from the call, so it takes a call and no key",
+  ),
+);
+
+/** The faults of one task, each with its JSON pointer below `at`; none if the task is fine. */
+export function taskFaults(value: unknown, at: string): Fault[] {
+  return faultsOf(v.safeParse(task, value), at);
+}

@@ -1,0 +1,183 @@
+/**
+ * A task as a caller describes it. `isTaskSpec` is the fast path: one pass
+ * that says yes or no. Only a task it refuses is looked at again by the
+ * schema in `task-schema.ts`, which finds the JSON pointer of each fault. A
+ * property test holds the two to the same verdict.
+ */
+import {
+  ATTEMPTS_MAX,
+  DEPENDENCIES_PER_TASK_MAX,
+  DURATION_MS_MAX,
+  HEADER_CHARS_MAX,
+  HEADERS_MAX,
+  KEY_CHARS_MAX,
+  LABEL_CHARS_MAX,
+  LABELS_MAX,
+  PATH_CHARS_MAX,
+  TIMEOUT_MS_MAX,
+} from "../limits.ts";
+
+export const METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] as const;
+export type Method = (typeof METHODS)[number];
+
+export const PRIORITIES = ["interactive", "normal", "background"] as const;
+export type Priority = (typeof PRIORITIES)[number];
+
+/** When a parent, or a goal, has succeeded. Empty: everything runs, and any failure fails it. */
+export interface CompletionRule {
+  readonly failFast?: boolean;
+  readonly minSuccessful?: number;
+  readonly toleratedFailureCount?: number;
+  readonly toleratedFailurePercentage?: number;
+}
+
+export interface CallSpec {
+  readonly upstream: string;
+  readonly method?: Method;
+  /** Path and query, beginning with `/`. */
+  readonly path: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Sent as JSON; a string with a `Content-Type` that is not JSON is sent as it stands. */
+  readonly body?: unknown;
+  /** Bytes to send, in base64. */
+  readonly bodyBase64?: string;
+  readonly idempotent?: boolean;
+}
+
+export interface TaskSpec {
+  readonly key?: string;
+  /** A task's id, or a key of this goal. */
+  readonly parentTaskId?: string;
+  readonly after?: readonly string[];
+  readonly afterEnd?: readonly string[];
+  readonly call?: CallSpec;
+  readonly group?: Readonly<Record<string, never>>;
+  readonly dedupe?: "key" | "content";
+  readonly priority?: Priority;
+  readonly timeoutMs?: number;
+  readonly ttlMs?: number;
+  readonly retry?: { readonly maxAttempts?: number };
+  readonly completion?: CompletionRule;
+  readonly labels?: Readonly<Record<string, string>>;
+}
+
+/** RFC 9110 §9.2.2: repeating these has no further effect. */
+export const IDEMPOTENT_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
+
+export const UPSTREAM_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
+export const HEADER_NAME = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
+// A header's value must not end its line; anything below a space but a tab could.
+// oxlint-disable-next-line no-control-regex
+export const HEADER_VALUE = /^[^\x00-\x08\x0a-\x1f\x7f]*$/;
+/** Printable ASCII without a fragment, as a request line takes it. */
+export const PATH = /^\/[!"$-~]*$/;
+/** A segment that would climb or stand still, so that what a policy sees is what the upstream gets. */
+export const DOT_SEGMENT = /(?:^|\/)(?:\.|%2e){1,2}(?:[/?]|$)/i;
+export const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+
+const HOP_HEADERS = "connection|content-length|expect|host|keep-alive|proxy-[a-z-]+|te|trailer|transfer-encoding|upgrade";
+/** Headers that Drover or the connection sets. */
+export const RESERVED_HEADER = new RegExp(`^(?:${HOP_HEADERS}|idempotency-key|traceparent|drover-[a-z-]+)$`, "i");
+
+const METHOD_SET: ReadonlySet<unknown> = new Set(METHODS);
+const PRIORITY_SET: ReadonlySet<unknown> = new Set(PRIORITIES);
+type Json = Readonly<Record<string, unknown>>;
+
+const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value);
+const isInteger = (value: unknown, min: number, max: number): boolean =>
+  Number.isInteger(value) && (value as number) >= min && (value as number) <= max;
+const isText = (value: unknown, max: number): value is string =>
+  typeof value === "string" && value.length > 0 && value.length <= max;
+
+function isNames(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length > DEPENDENCIES_PER_TASK_MAX) return false;
+  for (const name of value) if (!isText(name, KEY_CHARS_MAX)) return false;
+  return true;
+}
+
+function isLabels(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  let count = 0;
+  for (const name in value) {
+    if (++count > LABELS_MAX || name.length === 0 || name.length > LABEL_CHARS_MAX) return false;
+    const text = value[name];
+    if (typeof text !== "string" || text.length > LABEL_CHARS_MAX) return false;
+  }
+  return true;
+}
+
+export function isHeaders(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  let count = 0;
+  for (const name in value) {
+    if (++count > HEADERS_MAX || !HEADER_NAME.test(name) || RESERVED_HEADER.test(name)) return false;
+    const text = value[name];
+    if (typeof text !== "string" || text.length > HEADER_CHARS_MAX || !HEADER_VALUE.test(text)) return false;
+  }
+  return true;
+}
+
+function isRule(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  for (const name in value) {
+    const part = value[name];
+    if (name === "failFast" ? typeof part !== "boolean"
+      : name === "minSuccessful" ? !isInteger(part, 1, Number.MAX_SAFE_INTEGER)
+      : name === "toleratedFailureCount" ? !isInteger(part, 0, Number.MAX_SAFE_INTEGER)
+      : name !== "toleratedFailurePercentage" || typeof part !== "number" || !(part >= 0 && part <= 100)) return false;
+  }
+  return true;
+}
+
+function isRetry(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  for (const name in value) if (name !== "maxAttempts" || !isInteger(value[name], 1, ATTEMPTS_MAX)) return false;
+  return true;
+}
+
+function isCall(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  let hasBody = 0;
+  for (const name in value) {
+    const part = value[name];
+    switch (name) {
+      case "upstream": break;
+      case "path": break;
+      case "method": if (!METHOD_SET.has(part)) return false; break;
+      case "headers": if (!isHeaders(part)) return false; break;
+      case "body": hasBody++; break;
+      case "bodyBase64": if (typeof part !== "string" || !BASE64.test(part)) return false; hasBody++; break;
+      case "idempotent": if (typeof part !== "boolean") return false; break;
+      default: return false;
+    }
+  }
+  const { upstream, path, method } = value;
+  if (typeof upstream !== "string" || !UPSTREAM_NAME.test(upstream)) return false;
+  if (!isText(path, PATH_CHARS_MAX) || !PATH.test(path) || DOT_SEGMENT.test(path)) return false;
+  return hasBody === 0 || (hasBody === 1 && method !== undefined && method !== "GET" && method !== "HEAD");
+}
+
+/** Whether `value` is a task that Drover can take. */
+export function isTaskSpec(value: unknown): value is TaskSpec {
+  if (!isObject(value)) return false;
+  let kinds = 0;
+  for (const name in value) {
+    const part = value[name];
+    switch (name) {
+      case "key": case "parentTaskId": if (!isText(part, KEY_CHARS_MAX)) return false; break;
+      case "after": case "afterEnd": if (!isNames(part)) return false; break;
+      case "call": if (!isCall(part)) return false; kinds++; break;
+      case "group": if (!isObject(part) || Object.keys(part).length > 0) return false; kinds++; break;
+      case "dedupe": if (part !== "key" && part !== "content") return false; break;
+      case "priority": if (!PRIORITY_SET.has(part)) return false; break;
+      case "timeoutMs": if (!isInteger(part, 1, TIMEOUT_MS_MAX)) return false; break;
+      case "ttlMs": if (!isInteger(part, 1, DURATION_MS_MAX)) return false; break;
+      case "retry": if (!isRetry(part)) return false; break;
+      case "completion": if (!isRule(part)) return false; break;
+      case "labels": if (!isLabels(part)) return false; break;
+      default: return false;
+    }
+  }
+  if (kinds !== 1) return false;
+  return value["dedupe"] !== "content" || (value["key"] === undefined && value["call"] !== undefined);
+}

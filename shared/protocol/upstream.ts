@@ -1,0 +1,62 @@
+/** An upstream: a backend that tasks call, and what it can take. */
+import * as v from "valibot";
+import type { Fault } from "../errors.ts";
+import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX } from "../limits.ts";
+import { err, ok, type Result } from "../result.ts";
+import { faultsOf } from "./faults.ts";
+import { headers, integer, upstreamName } from "./task-schema.ts";
+
+/** An upstream as Drover keeps it, every default filled in. */
+export interface Upstream {
+  readonly name: string;
+  /** Scheme, host and port, without a trailing slash. */
+  readonly origin: string;
+  /** Calls open at once, per goal for now. Null: Drover's default, without a promise. */
+  readonly maxConcurrency: number | null;
+  /** Calls started a second, per goal for now. */
+  readonly ratePerSecond: number | null;
+  readonly timeoutMs: number;
+  /** `key`: the upstream honours `Idempotency-Key`, so every call to it may be repeated. */
+  readonly idempotency: "none" | "key";
+  readonly retry: { readonly maxAttempts: number };
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** Scheme, host and port. A path, a query or credentials would hide what is called. */
+const ORIGIN = /^https?:\/\/(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\/?$/i;
+const origin = v.pipe(v.string(), v.regex(ORIGIN, "must be http(s)://host[:port], without a path, a query or credentials"));
+
+const schema = v.pipe(
+  v.strictObject({
+    origin: v.optional(origin),
+    origins: v.optional(v.pipe(v.array(origin), v.length(1, "takes exactly one origin in this version"))),
+    maxConcurrency: v.optional(integer(1, 10_000)),
+    ratePerSecond: v.optional(v.pipe(v.number(), v.minValue(0.01, "must be at least 0.01"), v.maxValue(100_000, "must be at most 100000"))),
+    timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
+    idempotency: v.optional(v.picklist(["none", "key"])),
+    retry: v.optional(v.strictObject({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
+    headers: v.optional(headers),
+    hedge: v.optional(v.literal(false, "hedging is not in this version; leave it out or say false")),
+    coalesce: v.optional(v.literal("off", "coalescing is not in this version; leave it out or say \"off\"")),
+  }),
+  v.check((spec) => (spec.origin === undefined) !== (spec.origins === undefined), "needs exactly one of origin, origins"),
+);
+
+/** Reads the body of `PUT /v1/upstreams/{name}`. */
+export function parseUpstream(name: string, body: unknown): Result<Upstream, Fault[]> {
+  const named = v.safeParse(upstreamName, name);
+  if (!named.success) return err([{ pointer: "", detail: `the name ${named.issues[0].message}` }]);
+  const parsed = v.safeParse(schema, body);
+  if (!parsed.success) return err(faultsOf(parsed, ""));
+  const spec = parsed.output;
+  return ok({
+    name,
+    origin: (spec.origin ?? spec.origins![0]!).toLowerCase().replace(/\/$/, ""),
+    maxConcurrency: spec.maxConcurrency ?? null,
+    ratePerSecond: spec.ratePerSecond ?? null,
+    timeoutMs: spec.timeoutMs ?? TIMEOUT_MS_DEFAULT,
+    idempotency: spec.idempotency ?? "none",
+    retry: { maxAttempts: spec.retry?.maxAttempts ?? ATTEMPTS_DEFAULT },
+    headers: spec.headers ?? {},
+  });
+}

@@ -1,0 +1,186 @@
+/**
+ * The typed contract of each hop. Every arrow between rooms is one interface
+ * here; rooms never import one another. Mutating calls are idempotent.
+ */
+import type { Failure } from "./errors.ts";
+import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
+import type { Upstream } from "./protocol/upstream.ts";
+import type { Result } from "./result.ts";
+
+export type Answer<T> = Result<T, Failure>;
+
+/** A request-level idempotency key with the fingerprint of the request that carries it. */
+export interface IdempotencyKey {
+  /** Scoped by route and token subject, so two routes never meet. */
+  readonly key: string;
+  /** SHA-256 of everything that makes the request what it is, in hex. */
+  readonly fingerprint: string;
+}
+
+/** JSON that is ready to be sent, so that large answers are serialised once. */
+export interface JsonReply {
+  readonly json: string;
+  /** True where a stored answer is given again. */
+  readonly replayed: boolean;
+}
+
+// edge → goal
+
+export interface CreateGoalRequest {
+  readonly goalId: string;
+  readonly spec: GoalSpec;
+  /** The tasks given inline, as one JSON array. Empty where there are none. */
+  readonly tasksJson: string;
+  readonly idempotency?: IdempotencyKey | undefined;
+}
+
+export interface SubmitRequest {
+  /** The body as it arrived. */
+  readonly body: Uint8Array;
+  readonly format: "json" | "ndjson";
+  /** List every task's receipt, not only the rejected ones. */
+  readonly allReceipts: boolean;
+  /** Take all tasks or none. */
+  readonly atomic: boolean;
+  readonly idempotency?: IdempotencyKey | undefined;
+}
+
+export interface TaskQuery {
+  readonly status?: TaskStatus | undefined;
+  /** A task's id or key. */
+  readonly parentTaskId?: string | undefined;
+  /** `name` or `name=value`. */
+  readonly label?: string | undefined;
+  readonly cursor?: string | undefined;
+  readonly limit: number;
+}
+
+export interface ResultsQuery {
+  readonly cursor?: string | undefined;
+  readonly limit: number;
+  /** Stream until the goal ends. */
+  readonly follow: boolean;
+}
+
+export interface EventsQuery {
+  /** The `Last-Event-ID` of an earlier stream. */
+  readonly lastEventId?: string | undefined;
+  /** Also send one event for each task that ends. */
+  readonly tasks: boolean;
+}
+
+export type GoalVerb = "cancel" | "pause" | "resume" | "seal";
+
+export interface GoalRpc {
+  create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;
+  submit(request: SubmitRequest): Promise<Answer<JsonReply>>;
+  /** Pause, resume, cancel or seal; repeating one changes nothing. */
+  control(verb: GoalVerb): Promise<Answer<GoalView>>;
+  view(): Promise<Answer<GoalView>>;
+  /** A page as JSON: `{items, nextCursor}`. */
+  listTasks(query: TaskQuery): Promise<Answer<string>>;
+  tree(root: string | undefined, depth: number): Promise<Answer<string>>;
+  /** The task as JSON; waits until it is terminal, at most `waitMs`. */
+  getTask(index: number, waitMs: number): Promise<Answer<{ json: string; terminal: boolean }>>;
+  cancelTask(index: number): Promise<Answer<string>>;
+  /** Makes a new task with `retryOf`. */
+  retryTask(index: number, idempotency?: IdempotencyKey): Promise<Answer<JsonReply>>;
+  /** Decides a task whose outcome is unknown. `resultJson` is a `CallResult`. */
+  resolveTask(index: number, as: "succeeded" | "failed" | "retry", resultJson?: string): Promise<Answer<string>>;
+  /** NDJSON, closed by `{"end": …}`. */
+  results(query: ResultsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
+  /** `text/event-stream`. */
+  events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
+  /** Result lines of an executor whose stream broke. */
+  settle(lines: string): Promise<void>;
+}
+
+// goal → executor
+
+export interface BatchItem {
+  readonly task: number;
+  readonly taskId: string;
+  readonly attempt: number;
+  readonly method: string;
+  readonly path: string;
+  readonly timeoutMs: number;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly body?: unknown;
+  readonly bodyBase64?: string | undefined;
+}
+
+export interface Batch {
+  readonly goalId: string;
+  /** Hex, 32 digits: the trace that the goal's calls belong to. */
+  readonly traceId: string;
+  readonly origin: string;
+  /** Sent with every call of the batch. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** Calls open at once, at most six. */
+  readonly lanes: number;
+  readonly items: readonly BatchItem[];
+}
+
+/** Reaches into a batch that is still running. */
+export interface BatchControl {
+  /** Aborts these attempts: pairs of task and attempt. They are not reported. */
+  abort(attempts: readonly (readonly [number, number])[]): void;
+  /** Aborts everything that is left. */
+  stop(): void;
+}
+
+/**
+ * A batch that ends within the executor's patience answers with all its
+ * result lines as one string. A longer one answers with the lines so far and
+ * a byte stream of the rest, with at most one chunk every 50 ms.
+ */
+export type BatchReply =
+  | string
+  | { readonly first: string; readonly rest: ReadableStream<Uint8Array>; readonly control: BatchControl };
+
+export interface ExecutorRpc {
+  run(batch: Batch): Promise<BatchReply>;
+}
+
+// edge and goal → tenant
+
+export interface Registry {
+  /** Rises with every change of an upstream. */
+  readonly version: number;
+  readonly upstreams: readonly Upstream[];
+}
+
+/** What the directory knows of a goal; the goal reports it. */
+export interface GoalReport {
+  readonly goalId: string;
+  readonly name: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly status: GoalStatus;
+  readonly createdAtMs: number;
+  readonly deadlineAtMs: number | null;
+  readonly endedAtMs: number | null;
+  readonly sealed: boolean;
+  readonly counts: Counts;
+}
+
+export interface GoalsQuery {
+  readonly cursor?: string | undefined;
+  readonly limit: number;
+  readonly status?: GoalStatus | undefined;
+}
+
+export interface TenantRpc {
+  putUpstream(upstream: Upstream): Promise<Answer<{ created: boolean }>>;
+  getUpstream(name: string): Promise<Answer<Upstream>>;
+  listUpstreams(): Promise<Answer<readonly Upstream[]>>;
+  /** Refused while an active goal has work for it. */
+  deleteUpstream(name: string): Promise<Answer<null>>;
+  registry(): Promise<Registry>;
+  /** Maps an idempotency key to one goal id, for ever: the first proposal wins. */
+  claimGoalId(idempotency: IdempotencyKey, proposedGoalId: string): Promise<Answer<{ goalId: string }>>;
+  /** Puts a goal's report into the directory; answers with the registry if it is newer than `knownVersion`. */
+  report(report: GoalReport, knownVersion: number): Promise<Registry | null>;
+  /** Takes a deleted goal out of the directory. */
+  forget(goalId: string): Promise<void>;
+  listGoals(query: GoalsQuery): Promise<Answer<{ items: readonly GoalReport[]; nextCursor: string | null }>>;
+}
