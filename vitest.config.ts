@@ -1,0 +1,52 @@
+/**
+ * Two projects in one run. "workerd" runs inside the Workers runtime, against
+ * the deployment entry of wrangler.toml; "node" runs what needs a process: the
+ * pure parts, the simulator and servers started as a user starts them.
+ */
+import { existsSync } from "node:fs";
+import { cloudflareTest } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+
+// Tests run offline: nothing is asked of the network, nothing is reported to it.
+process.env["CLOUDFLARE_CF_FETCH_ENABLED"] = "false";
+process.env["WRANGLER_SEND_METRICS"] = "false";
+
+// Wrangler wants to find the required secret in the environment; the binding below is what counts.
+const ROOT_TOKEN = "test-root-token-0123456789";
+process.env["ROOT_TOKEN"] = ROOT_TOKEN;
+
+// A real HTTP server outside workerd; tests get its address by `inject("upstreamUrl")`.
+const UPSTREAM_SETUP = "./test/workerd/upstream-setup.ts";
+
+export default defineConfig({
+  test: {
+    // Two cores is what a small CI machine has; more workers only wait for one another.
+    maxWorkers: 2,
+    projects: [
+      {
+        plugins: [
+          cloudflareTest({
+            wrangler: { configPath: "./wrangler.toml" },
+            miniflare: { bindings: { ROOT_TOKEN, EXECUTOR_TRANSPORT: "loopback" } },
+          }),
+        ],
+        test: {
+          name: "workerd",
+          include: ["test/workerd/**/*.test.ts"],
+          globalSetup: existsSync(UPSTREAM_SETUP) ? [UPSTREAM_SETUP] : [],
+          testTimeout: 30_000,
+        },
+      },
+      {
+        test: {
+          name: "node",
+          include: ["test/{core,sim,contract,e2e}/**/*.test.ts", "test/*.test.ts"],
+          environment: "node",
+          pool: "forks",
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+    ],
+  },
+});
