@@ -173,7 +173,7 @@ export interface TenantRpc {
   putUpstream(upstream: Upstream): Promise<Answer<{ created: boolean }>>;
   getUpstream(name: string): Promise<Answer<Upstream>>;
   listUpstreams(): Promise<Answer<readonly Upstream[]>>;
-  /** Refused while an active goal has work for it. */
+  /** Goals that have work for it keep their own copy until they refresh theirs. */
   deleteUpstream(name: string): Promise<Answer<null>>;
   registry(): Promise<Registry>;
   /** Maps an idempotency key to one goal id, for ever: the first proposal wins. */

@@ -11,7 +11,8 @@ export const TASK_STATUSES = ["queued", "waiting", "running", "succeeded", "fail
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 export type Counts = Readonly<Record<TaskStatus, number>> & { readonly total: number };
 
-export type GoalStatus = "active" | "paused" | "succeeded" | "failed" | "canceled" | "expired";
+export const GOAL_STATUSES = ["active", "paused", "succeeded", "failed", "canceled", "expired"] as const;
+export type GoalStatus = (typeof GOAL_STATUSES)[number];
 
 export interface GoalSpec {
   readonly name: string;

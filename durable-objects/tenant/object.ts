@@ -1,0 +1,111 @@
+/**
+ * The object of one tenant: the registry of upstreams, and the directory of
+ * goals. No method awaits, so each is one atomic turn: rows are written first,
+ * memory follows, and a write that throws leaves memory as it was.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { retryable } from "cloudflare:durable-objects";
+import { failure } from "../../shared/errors.ts";
+import { UPSTREAMS_MAX } from "../../shared/limits.ts";
+import type { Counts } from "../../shared/protocol/goal.ts";
+import type { Upstream } from "../../shared/protocol/upstream.ts";
+import { err, ok } from "../../shared/result.ts";
+import type { Answer, GoalReport, GoalsQuery, IdempotencyKey, Registry, TenantRpc } from "../../shared/rpc.ts";
+import { effectOf, isRunning } from "./core/directory.ts";
+import { canonicalUpstream } from "./core/registry.ts";
+import { TenantStore } from "./store.ts";
+
+/** Running goals beyond this show the counts of their last durable report. */
+const LIVE_COUNTS_MAX = 10_000;
+
+const unknownUpstream = (name: string) => failure("not_found", `there is no upstream "${name}"; PUT /v1/upstreams/${name} makes one`);
+
+export class Tenant extends DurableObject<Env> implements TenantRpc {
+  readonly #store: TenantStore;
+  /** Null until read, and again after each change. */
+  #registry: Registry | null = null;
+  /** Running counts by goal, oldest first; lost with the object, and reported again. */
+  readonly #liveCounts = new Map<string, Counts>();
+
+  static {
+    // A repeated DELETE would answer `not_found` for its own success, so it is not marked.
+    retryable(this.prototype.putUpstream, this.prototype.claimGoalId, this.prototype.report, this.prototype.forget);
+  }
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#store = new TenantStore(ctx.storage);
+  }
+
+  async putUpstream(upstream: Upstream): Promise<Answer<{ created: boolean }>> {
+    const { version, upstreams } = this.#current();
+    const known = upstreams.find(({ name }) => name === upstream.name);
+    if (known === undefined && upstreams.length >= UPSTREAMS_MAX) {
+      return err(failure("quota_exceeded", `there are ${UPSTREAMS_MAX} upstreams, which is the most; delete one first`));
+    }
+    const spec = canonicalUpstream(upstream);
+    if (known !== undefined && canonicalUpstream(known) === spec) return ok({ created: false });
+    this.#store.putUpstream(upstream.name, spec, version + 1);
+    this.#registry = null;
+    return ok({ created: known === undefined });
+  }
+
+  async getUpstream(name: string): Promise<Answer<Upstream>> {
+    const upstream = this.#current().upstreams.find((one) => one.name === name);
+    return upstream === undefined ? err(unknownUpstream(name)) : ok(upstream);
+  }
+
+  async listUpstreams(): Promise<Answer<readonly Upstream[]>> {
+    return ok(this.#current().upstreams);
+  }
+
+  async deleteUpstream(name: string): Promise<Answer<null>> {
+    const { version, upstreams } = this.#current();
+    if (!upstreams.some((one) => one.name === name)) return err(unknownUpstream(name));
+    this.#store.deleteUpstream(name, version + 1);
+    this.#registry = null;
+    return ok(null);
+  }
+
+  async registry(): Promise<Registry> {
+    return this.#current();
+  }
+
+  async claimGoalId(idempotency: IdempotencyKey, proposedGoalId: string): Promise<Answer<{ goalId: string }>> {
+    const claimed = this.#store.claimGoalId(idempotency, proposedGoalId);
+    return claimed.ok ? ok({ goalId: claimed.value }) : claimed;
+  }
+
+  async report(report: GoalReport, knownVersion: number): Promise<Registry | null> {
+    const effect = effectOf(this.#store.goal(report.goalId), report);
+    if (effect === "durable") this.#store.putGoal(report);
+    if (effect !== "ignored") this.#keepCounts(report);
+    const registry = this.#current();
+    return registry.version > knownVersion ? registry : null;
+  }
+
+  async forget(goalId: string): Promise<void> {
+    this.#store.forgetGoal(goalId);
+    this.#liveCounts.delete(goalId);
+  }
+
+  async listGoals(query: GoalsQuery): Promise<Answer<{ items: readonly GoalReport[]; nextCursor: string | null }>> {
+    const rows = this.#store.goals(query);
+    const items = rows.slice(0, query.limit).map((row) => ({ ...row, counts: this.#liveCounts.get(row.goalId) ?? row.counts }));
+    return ok({ items, nextCursor: rows.length > query.limit ? items.at(-1)!.goalId : null });
+  }
+
+  #current(): Registry {
+    this.#registry ??= this.#store.registry();
+    return this.#registry;
+  }
+
+  #keepCounts(report: GoalReport): void {
+    this.#liveCounts.delete(report.goalId);
+    if (!isRunning(report)) return;
+    this.#liveCounts.set(report.goalId, report.counts);
+    if (this.#liveCounts.size <= LIVE_COUNTS_MAX) return;
+    const [oldest] = this.#liveCounts.keys();
+    this.#liveCounts.delete(oldest!);
+  }
+}
