@@ -1,0 +1,147 @@
+/**
+ * The way in: from an upstream's answer to a payload, which is JSON text
+ * without a newline. JSON stays the text that it was, so that big integers
+ * survive. Never holds more of an answer than RESPONSE_BYTES_MAX.
+ */
+import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
+import { isJsonType } from "./request.ts";
+
+/** Quoted text can be six times as long as it was; what is more than twice as long does not fit an isolate's share. */
+const PAYLOAD_CHARS_MAX = 2 * RESPONSE_BYTES_MAX;
+const EXCERPT_CHARS_MAX = 1_000;
+/** Enough characters a call of `fromCharCode`; many more overflow the stack. */
+const BASE64_STEP = 0x6000;
+const KEPT_HEADERS = ["etag", "link", "last-modified", "location", "content-location", "retry-after"];
+const TEXT_TYPE = /^text\/|[/+]xml|javascript|x-www-form-urlencoded|;\s*charset=/i;
+const CHARSET = /;\s*charset="?([^";\s]+)/i;
+const NEWLINES = /[\r\n]+/g;
+const NO_BODY_STATUSES: ReadonlySet<number> = new Set([204, 205, 304]);
+
+// Shared: neither keeps anything between calls, and one a call is a tenth of the call's cost.
+const lenient = new TextDecoder();
+const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+
+/** An answer that has been read: JSON or other text as `text`, anything else as `bytes`, or neither for no body. */
+export interface Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly contentType: string;
+  readonly text: string | null;
+  readonly bytes: Uint8Array | null;
+}
+
+async function discard(response: Response): Promise<null> {
+  await response.body?.cancel().catch(() => undefined);
+  return null;
+}
+
+/** Reads to the end, or gives null and closes the connection once there is more than the limit. */
+async function readBounded(response: Response): Promise<Uint8Array | null> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  if (response.body !== null) {
+    const reader: ReadableStreamDefaultReader<Uint8Array> = response.body.getReader();
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      size += value.byteLength;
+      if (size > RESPONSE_BYTES_MAX) {
+        await reader.cancel().catch(() => undefined);
+        return null;
+      }
+      chunks.push(value);
+    }
+  }
+  if (chunks.length === 1) return chunks[0]!;
+  const bytes = new Uint8Array(size);
+  let at = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return bytes;
+}
+
+/** The decoder that the content type asks for; null where the bytes are not text, or in an unknown charset. */
+function decoderFor(contentType: string): TextDecoder | null {
+  if (isJsonType(contentType)) return lenient;
+  if (!TEXT_TYPE.test(contentType)) return null;
+  const charset = CHARSET.exec(contentType)?.[1]?.toLowerCase() ?? "utf-8";
+  if (charset === "utf-8" || charset === "utf8") return lenient;
+  try {
+    return new TextDecoder(charset);
+  } catch {
+    return null;
+  }
+}
+
+/** Null where the bytes are not UTF-8. */
+function guessText(bytes: Uint8Array): string | null {
+  try {
+    return strict.decode(bytes);
+  } catch {
+    return null;
+  }
+}
+
+/** Null: there is more than RESPONSE_BYTES_MAX; the connection is closed. Throws what reading throws. */
+export async function readAnswer(response: Response, method: string): Promise<Answer | null> {
+  const { status, headers } = response;
+  const contentType = headers.get("content-type") ?? "";
+  const about = { status, headers, contentType };
+  if (method === "HEAD" || NO_BODY_STATUSES.has(status)) return { ...about, text: null, bytes: null };
+  const length = headers.get("content-length");
+  if (length !== null && Number(length) > RESPONSE_BYTES_MAX) return discard(response);
+  const decoder = decoderFor(contentType);
+  // The declared length holds, unless it is that of packed bytes.
+  const isBounded = length !== null && headers.get("content-encoding") === null;
+  if (isBounded && decoder === lenient) return { ...about, text: (await response.text()) || null, bytes: null };
+  const bytes = isBounded ? new Uint8Array(await response.arrayBuffer()) : await readBounded(response);
+  if (bytes === null) return null;
+  if (bytes.byteLength === 0) return { ...about, text: null, bytes: null };
+  const text = decoder !== null ? decoder.decode(bytes) : contentType === "" ? guessText(bytes) : null;
+  return { ...about, text, bytes: text === null ? bytes : null };
+}
+
+function base64Of(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.byteLength; at += BASE64_STEP) {
+    text += btoa(String.fromCharCode.apply(null, bytes.subarray(at, at + BASE64_STEP) as unknown as number[]));
+  }
+  return text;
+}
+
+/** The same JSON on one line, or null where it is not JSON. Strings in JSON have no raw newlines, so all newlines are space. */
+function jsonLine(text: string): string | null {
+  try {
+    JSON.parse(text);
+  } catch {
+    return null;
+  }
+  return text.includes("\n") || text.includes("\r") ? text.replace(NEWLINES, " ") : text;
+}
+
+function headersPart(answer: Answer, json: boolean): string {
+  let kept: Record<string, string> | null = null;
+  if (!json && answer.contentType !== "") kept = { "content-type": answer.contentType };
+  for (const name of KEPT_HEADERS) {
+    const value = answer.headers.get(name);
+    if (value !== null) (kept ??= {})[name] = value;
+  }
+  return kept === null ? "" : `,"headers":${JSON.stringify(kept)}`;
+}
+
+/** A `CallResult` as JSON text; null where it would be too long to keep. */
+export function resultOf(answer: Answer): string | null {
+  const { status, contentType, text, bytes } = answer;
+  const json = text !== null && isJsonType(contentType) ? jsonLine(text) : null;
+  const headers = headersPart(answer, json !== null || (text === null && bytes === null));
+  const encoding = bytes === null ? "" : `,"encoding":"base64"`;
+  const body = json ?? (bytes !== null ? `"${base64Of(bytes)}"` : JSON.stringify(text));
+  return body.length > PAYLOAD_CHARS_MAX ? null : `{"status":${status}${headers}${encoding},"body":${body}}`;
+}
+
+/** The beginning of the answer's text, for a person who looks for the fault. */
+export function excerptOf(answer: Answer): string {
+  return answer.text === null ? "" : answer.text.slice(0, EXCERPT_CHARS_MAX).trim();
+}

@@ -1,0 +1,129 @@
+/**
+ * One attempt: a request to the upstream, and its end as a result line.
+ *
+ * What workerd 2026-11 says when a call fails, found by experiment:
+ *
+ *   what happened                                   stage    message                                     retryable
+ *   connection refused (plain or TLS)               headers  "Network connection lost."                  true
+ *   accepted, then closed or reset without reading  headers  "Network connection lost."                  true
+ *   closed or reset after the request was read      headers  "Network connection lost."                  true
+ *   half a head, not HTTP, a bad content-length     headers  "Network connection lost."                  true
+ *   reset or closed in the middle of a body         body     "Network connection lost."                  true
+ *   not the gzip that it says it is                 body     "Gzip decompression failed."                -
+ *   unknown name, forbidden address, TLS handshake  headers  "internal error; reference = …"             -
+ *   a URL or a header that cannot be sent           headers  a TypeError, which `new Request` throws too -
+ *
+ * So no error of `fetch` but the last proves that nothing was sent: `not_sent`
+ * is that one, and what `Reach` refused before the call. All else is `broken`.
+ *
+ * workerd itself sends GET, HEAD, PUT, DELETE and OPTIONS without a body once
+ * more, on a new connection, when a kept-alive one breaks before the answer's
+ * head; it never repeats POST or PATCH, nor anything with a body. A connection
+ * that the upstream closed while it was idle is noticed and not used.
+ */
+import { failure, type Failure } from "../../shared/errors.ts";
+import { RESPONSE_BYTES_MAX, RETRY_AFTER_MS_MAX } from "../../shared/limits.ts";
+import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
+import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
+import type { Batch, BatchItem } from "../../shared/rpc.ts";
+import { excerptOf, readAnswer, resultOf } from "./answer.ts";
+import type { Reach } from "./reach.ts";
+import { requestOf } from "./request.ts";
+
+/** Reasons of an abort. */
+export const TIMED_OUT = "timed out";
+export const UNWANTED = "unwanted";
+
+const SECONDS = /^\d+$/;
+const PATH_SHOWN_CHARS = 200;
+
+export interface CallContext {
+  readonly batch: Batch;
+  readonly common: Readonly<Record<string, string>>;
+  /** Null where nothing can be said before a call. */
+  readonly reach: Reach | null;
+}
+
+interface End {
+  readonly outcome: Outcome;
+  readonly status: number;
+  readonly retryAfterMs: number;
+  readonly payload: string;
+}
+
+const isSuccess = (status: number): boolean => status >= 200 && status < 400;
+const nameOf = (item: BatchItem): string => `${item.method} ${item.path.slice(0, PATH_SHOWN_CHARS)}`;
+
+function failed(outcome: Outcome, fault: Failure, status = 0, retryAfterMs = 0): End {
+  return { outcome, status, retryAfterMs, payload: JSON.stringify(fault) };
+}
+
+/** RFC 9110 §10.2.3: seconds, or an HTTP date. Zero where there is none. */
+export function retryAfterMsOf(value: string | null, nowMs: number): number {
+  if (value === null) return 0;
+  const text = value.trim();
+  const ms = SECONDS.test(text) ? Number(text) * 1_000 : Date.parse(text) - nowMs;
+  return ms > 0 ? Math.min(Math.ceil(ms), RETRY_AFTER_MS_MAX) : 0;
+}
+
+function tooLarge(item: BatchItem, status: number): End {
+  const detail = `${nameOf(item)} answered ${status} with more than the ${RESPONSE_BYTES_MAX} bytes that a result may have`;
+  return failed("too_large", failure("result_too_large", detail), status);
+}
+
+async function readSuccess(response: Response, item: BatchItem): Promise<End> {
+  const answer = await readAnswer(response, item.method);
+  const payload = answer === null ? null : resultOf(answer);
+  if (payload === null) return tooLarge(item, response.status);
+  return { outcome: "answered", status: response.status, retryAfterMs: 0, payload };
+}
+
+async function readFailure(response: Response, item: BatchItem): Promise<End> {
+  const { status } = response;
+  const retryAfterMs = retryAfterMsOf(response.headers.get("retry-after"), Date.now());
+  // The status says it all; a body that breaks off must not hide it.
+  const answer = await readAnswer(response, item.method).catch(() => null);
+  const excerpt = answer === null ? "" : excerptOf(answer);
+  const detail = `${nameOf(item)} answered ${status}${excerpt === "" ? "" : `: ${excerpt}`}`;
+  return failed("answered", failure("upstream_error", detail), status, retryAfterMs);
+}
+
+/** Whether the request was refused before anything could be sent. */
+function isUnsendable(url: string, init: RequestInit): boolean {
+  try {
+    new Request(url, init);
+    return false;
+  } catch {
+    return true;
+  }
+}
+
+async function attempt({ batch, common, reach }: CallContext, item: BatchItem, signal: AbortSignal): Promise<End> {
+  const { origin } = batch;
+  const url = origin + item.path;
+  const init = requestOf(batch, common, item, signal);
+  if (reach !== null && !IDEMPOTENT_METHODS.has(item.method) && !(await reach.isOpen(origin, Date.now(), signal))) {
+    return failed("not_sent", failure("upstream_error", `${nameOf(item)} was not sent: no connection to ${origin} could be opened`));
+  }
+  try {
+    const response = await fetch(url, init);
+    reach?.saw(origin, Date.now());
+    return await (isSuccess(response.status) ? readSuccess(response, item) : readFailure(response, item));
+  } catch (error) {
+    if (signal.aborted) {
+      return failed("timeout", failure("upstream_timeout", `${nameOf(item)} was not answered in full within ${item.timeoutMs} ms`));
+    }
+    if (isUnsendable(url, init)) return failed("not_sent", failure("upstream_error", `${nameOf(item)} cannot be sent: ${String(error)}`));
+    reach?.lost(origin);
+    return failed("broken", failure("upstream_error", `${nameOf(item)}: the connection broke before the whole answer came`));
+  }
+}
+
+/** Never throws. Null for an attempt that was aborted as unwanted. */
+export async function call(context: CallContext, item: BatchItem, signal: AbortSignal): Promise<string | null> {
+  const startedAtMs = Date.now();
+  const { outcome, status, retryAfterMs, payload } = await attempt(context, item, signal);
+  if (signal.aborted && signal.reason === UNWANTED) return null;
+  const { task, attempt: number } = item;
+  return formatLine({ task, attempt: number, outcome, status, retryAfterMs, startedAtMs, endedAtMs: Date.now() }, payload);
+}

@@ -1,0 +1,19 @@
+/**
+ * The executor as an entrypoint of this Worker, reached over `ctx.exports`.
+ * Suits one machine: deployed, calls from here would share the six
+ * connections of the request that they serve.
+ */
+import { WorkerEntrypoint } from "cloudflare:workers";
+import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import { tcpReach } from "./reach.ts";
+import { runBatch, settlerOf } from "./run-batch.ts";
+
+export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc {
+  run(batch: Batch): Promise<BatchReply> {
+    return runBatch(batch, {
+      settle: settlerOf(this.env.GOAL),
+      waitUntil: (work) => this.ctx.waitUntil(work),
+      reach: tcpReach,
+    });
+  }
+}
