@@ -1,0 +1,83 @@
+/**
+ * The Worker as Miniflare takes it: bundled from its source, with the bindings
+ * that wrangler.toml declares, so that nothing is configured twice.
+ */
+import { createHash } from "node:crypto";
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { V4WorkerOptions } from "miniflare";
+
+export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
+/** Made from what is installed, and gone with it. */
+export const CACHE = join(ROOT, "node_modules/.cache/drover");
+const CONFIG = join(ROOT, "wrangler.toml");
+
+interface Plan {
+  readonly name: string;
+  readonly main: string;
+  readonly define: Record<string, string>;
+  readonly options: Record<string, unknown>;
+}
+
+async function readPlan(): Promise<Plan> {
+  // Wrangler prints what it thinks of missing secrets; the local server sets them itself.
+  process.env["WRANGLER_LOG"] ??= "none";
+  process.env["WRANGLER_SEND_METRICS"] = "false";
+  const { unstable_getMiniflareWorkerOptions, unstable_readConfig } = await import("wrangler");
+  const config = unstable_readConfig({ config: CONFIG }, { hideWarnings: true });
+  const { workerOptions, define, main } = unstable_getMiniflareWorkerOptions(config);
+  // Rules for other kinds of modules are the bundler's business.
+  const { modulesRules: _, ...options } = workerOptions;
+  return { name: config.name!, main: main!, define, options };
+}
+
+/** Importing wrangler takes longer than all the rest of a start, so its answer is kept until its input changes. */
+async function plan(): Promise<Plan> {
+  const version = readFileSync(join(ROOT, "node_modules/wrangler/package.json"));
+  const key = createHash("sha256").update(ROOT).update(version).update(readFileSync(CONFIG)).digest("hex");
+  const path = join(CACHE, `worker-${key}.json`);
+  try {
+    return JSON.parse(readFileSync(path, "utf8")) as Plan;
+  } catch {
+    const made = await readPlan();
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(`${path}.${process.pid}`, JSON.stringify(made));
+    renameSync(`${path}.${process.pid}`, path);
+    return made;
+  }
+}
+
+async function bundle(main: string, define: Record<string, string>): Promise<string> {
+  const { build, stop } = await import("esbuild");
+  const { outputFiles } = await build({
+    entryPoints: [main],
+    absWorkingDir: ROOT,
+    bundle: true,
+    write: false,
+    format: "esm",
+    target: "es2024",
+    conditions: ["workerd", "worker", "browser"],
+    external: ["cloudflare:*", "node:*"],
+    define,
+    sourcemap: "inline",
+    logLevel: "warning",
+  });
+  await stop();
+  return outputFiles[0]!.text;
+}
+
+/** Everything that Miniflare needs to know of the Worker; `overrides` are variables that differ locally. */
+export async function workerOptions(overrides: Record<string, string>): Promise<V4WorkerOptions> {
+  const { name, main, define, options } = await plan();
+  const contents = await bundle(main, define);
+  const declared = (options["bindings"] ?? {}) as Record<string, string>;
+  return {
+    ...options,
+    name,
+    rootPath: ROOT,
+    modules: [{ type: "ESModule", path: join(ROOT, "index.js"), contents }],
+    modulesRoot: ROOT,
+    bindings: { ...declared, ...overrides },
+  };
+}
