@@ -27,7 +27,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^durable-objects\/([a-z-]+)\//, may: ["durable-objects/$1/", "durable-objects/kit/", SHARED, "cloudflare:"] },
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },
   { files: /^workers\/edge\//, may: ["workers/edge/", SHARED, "hono", "hono/", "valibot"] },
-  { files: /^workers\/executor\//, may: ["workers/executor/", SHARED, "cloudflare:workers"] },
+  { files: /^workers\/executor\//, may: ["workers/executor/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },
   { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers"] },
   { files: /^scripts\//, may: ["scripts/", "node:"] },

@@ -56,7 +56,8 @@ function importedBy(node: Node): unknown {
 
 export function parseSource(path: string, text: string): Source {
   const { program, errors } = parseSync(path, text);
-  if (errors.length > 0) throw new Error(`${path} cannot be parsed: ${errors[0]!.message}`);
+  const error = errors.at(0);
+  if (error !== undefined) throw new Error(`${path} cannot be parsed: ${error.message}`);
   const root = program as unknown as Node;
   const lineOf = (offset: number): number => text.slice(0, offset).split("\n").length;
   const imports: Import[] = [];

@@ -1,0 +1,47 @@
+/** Result lines: seven integers are read without looking into the payload, whatever the payload holds. */
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { formatLine, OUTCOMES, parseLineHead, payloadOf, type LineHead } from "../../shared/protocol/line.ts";
+
+const timeMs = fc.integer({ min: 0, max: 8_640_000_000_000_000 });
+const small = fc.integer({ min: 0, max: 999_999 });
+const head: fc.Arbitrary<LineHead> = fc.record({
+  task: small,
+  attempt: small,
+  outcome: fc.constantFrom(...OUTCOMES),
+  status: fc.integer({ min: 0, max: 599 }),
+  retryAfterMs: small,
+  startedAtMs: timeMs,
+  endedAtMs: timeMs,
+});
+
+test("a line gives back its head and its payload, with or without the newline", () => {
+  fc.assert(
+    fc.property(head, fc.json(), (given, payload) => {
+      const line = formatLine(given, payload);
+      for (const text of [line, line.trimEnd()]) {
+        expect(parseLineHead(text)).toEqual(given);
+        expect(payloadOf(text)).toBe(payload);
+      }
+    }),
+  );
+});
+
+const HEAD: LineHead = { task: 3, attempt: 1, outcome: "answered", status: 200, retryAfterMs: 0, startedAtMs: 10, endedAtMs: 12 };
+
+test.for(['{"body":"a,b],[1,2]\\n"}', '[[1,2],[3,4]]', '"],"', '{"a":{"b":[",","]"]}}', "null"])(
+  "brackets, commas and quotes in a payload do not end it: %s",
+  (payload) => {
+    const line = formatLine(HEAD, payload);
+    expect(payloadOf(line)).toBe(payload);
+    expect(line.indexOf("\n")).toBe(line.length - 1);
+    expect(JSON.parse(line)).toEqual([3, 1, 0, 200, 0, 10, 12, JSON.parse(payload)]);
+  },
+);
+
+test.for(["", "[1,2]", "hello", '{"task":1}', "[-1,1,0,200,0,1,2,null]", "[1.5,1,0,200,0,1,2,null]", "[1,1,0,200,0,1,", "[1,1,99,200,0,1,2,null]"])(
+  "what no executor writes is refused: %s",
+  (line) => {
+    expect(() => parseLineHead(line)).toThrow(/not a result line|outcome must be known/);
+  },
+);
