@@ -1,0 +1,45 @@
+/**
+ * What every route works with: the request's context, and the objects behind
+ * it as the interfaces of `shared/rpc.ts`. A path that names no goal or task
+ * ends here with 404, so no route sees an id that does not parse.
+ */
+import type { Context } from "hono";
+import { failure } from "../../shared/errors.ts";
+import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
+import type { GoalRpc, TenantRpc } from "../../shared/rpc.ts";
+import { problem } from "./reply.ts";
+
+export type EdgeContext = Context<{ Bindings: Env }>;
+export type Handler = (c: EdgeContext) => Response | Promise<Response>;
+
+const SHOWN_CHARS_MAX = 64;
+const TENANT_NAME = "default";
+
+/** The edge knows an object by its contract, never by its class: rooms do not import one another. */
+export function goalStub(env: Env, goalId: GoalId): GoalRpc {
+  return env.GOAL.get(env.GOAL.idFromName(goalId)) as unknown as GoalRpc;
+}
+
+export function tenantStub(env: Env): TenantRpc {
+  return env.TENANT.get(env.TENANT.idFromName(TENANT_NAME)) as unknown as TenantRpc;
+}
+
+/** A handler of a route below `/v1/goals/:goalId`. */
+export function withGoal(handler: (c: EdgeContext, goal: GoalRpc, goalId: GoalId) => Promise<Response>): Handler {
+  return (c) => {
+    const text = c.req.param("goalId") ?? "";
+    const goalId = parseGoalId(text);
+    if (goalId === null) return problem(failure("not_found", `there is no goal "${text.slice(0, SHOWN_CHARS_MAX)}"`));
+    return handler(c, goalStub(c.env, goalId), goalId);
+  };
+}
+
+/** A handler of a route below `/v1/tasks/:taskId`; `index` is the task's number in its goal. */
+export function withTask(handler: (c: EdgeContext, goal: GoalRpc, index: number) => Promise<Response>): Handler {
+  return (c) => {
+    const text = c.req.param("taskId") ?? "";
+    const parsed = parseTaskId(text);
+    if (parsed === null) return problem(failure("not_found", `there is no task "${text.slice(0, SHOWN_CHARS_MAX)}"`));
+    return handler(c, goalStub(c.env, parsed.goalId), parsed.index);
+  };
+}

@@ -1,0 +1,10 @@
+/** `Prefer: wait=n` (RFC 7240 §4.3): how long a caller would hold the line. */
+import { WAIT_SECONDS_MAX } from "../../shared/limits.ts";
+
+const WAIT = /(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:[;,]|$)/i;
+
+/** Seconds to wait, at most `WAIT_SECONDS_MAX`; null where none are asked for. A preference that is malformed is ignored, as the RFC says. */
+export function waitSeconds(prefer: string | undefined): number | null {
+  const match = WAIT.exec(prefer ?? "");
+  return match === null ? null : Math.min(Number(match[1]), WAIT_SECONDS_MAX);
+}

@@ -1,0 +1,81 @@
+/** `/v1/goals`: making, finding and steering goals. The goal itself decides; the directory lists. */
+import { failure } from "../../../shared/errors.ts";
+import { goalIdFrom, parseGoalId } from "../../../shared/ids.ts";
+import { DEPTH_MAX } from "../../../shared/limits.ts";
+import { GOAL_STATUSES, type GoalView, parseGoal } from "../../../shared/protocol/goal.ts";
+import { ok } from "../../../shared/result.ts";
+import type { Answer, GoalReport, GoalVerb, IdempotencyKey } from "../../../shared/rpc.ts";
+import { type EdgeContext, goalStub, tenantStub, withGoal } from "../context.ts";
+import { jsonText, readJsonObject } from "../middleware/body.ts";
+import { idempotencyOf } from "../middleware/idempotency.ts";
+import { Query } from "../query.ts";
+import { json, jsonOnce, problem, respond } from "../reply.ts";
+
+const CHANCE_BYTES = 16;
+
+const timestamp = (ms: number): string => new Date(ms).toISOString();
+
+/** The goal as far as the directory knows it. */
+function listed(report: GoalReport): Partial<GoalView> {
+  return {
+    id: report.goalId,
+    name: report.name,
+    labels: report.labels,
+    status: report.status,
+    createdAt: timestamp(report.createdAtMs),
+    deadlineAt: report.deadlineAtMs === null ? null : timestamp(report.deadlineAtMs),
+    ...(report.endedAtMs === null ? {} : { endedAt: timestamp(report.endedAtMs) }),
+    sealed: report.sealed,
+    counts: report.counts,
+  };
+}
+
+/** A new id, or the one that the idempotency key was given first. */
+async function goalIdFor(env: Env, idempotency: IdempotencyKey | undefined): Promise<Answer<{ goalId: string }>> {
+  const goalId = goalIdFrom(Date.now(), crypto.getRandomValues(new Uint8Array(CHANCE_BYTES)));
+  return idempotency === undefined ? ok({ goalId }) : tenantStub(env).claimGoalId(idempotency, goalId);
+}
+
+export async function createGoal(c: EdgeContext): Promise<Response> {
+  const request = await readJsonObject(c.req.raw);
+  if (!request.ok) return problem(request.error);
+  const parsed = parseGoal(request.value.value);
+  if (!parsed.ok) return problem(failure("invalid_request", "the goal is not valid; see errors", { errors: parsed.error }));
+  const { spec, tasks } = parsed.value;
+  const tasksJson = tasks.length === 0 ? ok("") : jsonText(tasks);
+  if (!tasksJson.ok) return problem(tasksJson.error);
+  const idempotency = await idempotencyOf(c, "/v1/goals", request.value.body);
+  if (!idempotency.ok) return problem(idempotency.error);
+  const claimed = await goalIdFor(c.env, idempotency.value);
+  if (!claimed.ok) return problem(claimed.error);
+  const goalId = parseGoalId(claimed.value.goalId)!;
+  const created = await goalStub(c.env, goalId).create({ goalId, spec, tasksJson: tasksJson.value, idempotency: idempotency.value });
+  return respond(created, (reply) => jsonOnce(reply, 201, { location: `/v1/goals/${goalId}` }));
+}
+
+export async function listGoals(c: EdgeContext): Promise<Response> {
+  const query = new Query(c);
+  const request = { cursor: query.text("cursor"), limit: query.limit(), status: query.choice("status", GOAL_STATUSES) };
+  if (request.cursor !== undefined && parseGoalId(request.cursor) === null) query.fault("cursor", "must be a nextCursor of this list");
+  const fault = query.failure();
+  if (fault !== null) return problem(fault);
+  const page = await tenantStub(c.env).listGoals(request);
+  return respond(page, ({ items, nextCursor }) => json(JSON.stringify({ items: items.map(listed), nextCursor })));
+}
+
+export const getGoal = withGoal(async (_c, goal) => respond(await goal.view(), (view) => json(JSON.stringify(view))));
+
+/** The route admits the four verbs only. */
+export const controlGoal = withGoal(async (c, goal) => {
+  const view = await goal.control(c.req.param("verb") as GoalVerb);
+  return respond(view, (value) => json(JSON.stringify(value)));
+});
+
+export const getTree = withGoal(async (c, goal) => {
+  const query = new Query(c);
+  const root = query.text("root");
+  const depth = query.integer("depth", 1, DEPTH_MAX, DEPTH_MAX);
+  const fault = query.failure();
+  if (fault !== null) return problem(fault);
+  return respond(await goal.tree(root, depth), json);
+});
