@@ -1,0 +1,129 @@
+/**
+ * Turns the specs of one offer into tasks. Used when the offer is taken and
+ * when it is replayed, so it only carries out what the change says.
+ */
+import { assert } from "../../../shared/assert.ts";
+import { parseTaskId } from "../../../shared/ids.ts";
+import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts";
+import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
+import type { TasksAdded } from "./change.ts";
+import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, SUCCEEDED } from "./codes.ts";
+import { reserve } from "./columns.ts";
+import { adoptTask, placeTask } from "./mutate.ts";
+import { type GoalState, newFamily, ROOT, upstreamNamed } from "./state.ts";
+import { addTimer } from "./timers.ts";
+
+const NORMAL = PRIORITIES.indexOf("normal");
+const NO_TASK = -1;
+
+/** The number of the task that `name` means in this goal: a key, or an id. -1 for none. */
+export function resolve(state: GoalState, name: string): number {
+  const byKey = state.keys.get(name);
+  if (byKey !== undefined) return byKey;
+  const parsed = parseTaskId(name);
+  const isOurs = parsed !== null && parsed.goalId === state.goal?.id && parsed.index < state.tasks.n;
+  return isOurs ? parsed.index : NO_TASK;
+}
+
+/** Adds the tasks of an offer; their numbers follow the ones there are, in the offer's order. */
+export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded): void {
+  const { tasks } = state;
+  assert(specs.length === change.size, "an offer must be replayed as it was taken");
+  const first = tasks.n;
+  reserve(tasks, change.size - change.skipped.length);
+  const derived = new Map(change.keys);
+  let skip = 0;
+  let hasLinks = false;
+  const places: number[] = [];
+  for (let place = 0; place < specs.length; place++) {
+    if (change.skipped[skip] === place) {
+      skip++;
+      continue;
+    }
+    const spec = specs[place] as TaskSpec;
+    addRow(state, spec, change.offer, place, change.atMs, spec.key ?? derived.get(place));
+    places.push(place);
+    hasLinks ||= spec.parentTaskId !== undefined || spec.after !== undefined || spec.afterEnd !== undefined;
+  }
+  // Names may point forward, so links wait until every task has its number.
+  for (let i = 0; i < places.length; i++) {
+    const spec = specs[places[i]!] as TaskSpec;
+    if (hasLinks) link(state, first + i, spec);
+    placeTask(state, first + i);
+  }
+  if (hasLinks) setDepths(state, first);
+  state.joined += change.joined;
+  state.nextOffer = change.offer + 1;
+  state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, change.atMs);
+}
+
+function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, atMs: number, key: string | undefined): void {
+  const { tasks } = state;
+  const task = tasks.n++;
+  const upstream = spec.call === undefined ? 0 : upstreamNamed(state, spec.call.upstream);
+  const config = spec.call === undefined ? null : state.upstreams[upstream]!.config;
+  tasks.upstream[task] = upstream;
+  tasks.offer[task] = offer;
+  tasks.position[task] = place;
+  tasks.parent[task] = ROOT;
+  tasks.sibling[task] = NO_TASK;
+  tasks.retryOf[task] = NO_TASK;
+  tasks.priority[task] = spec.priority === undefined ? NORMAL : PRIORITIES.indexOf(spec.priority);
+  tasks.timeoutMs[task] = spec.timeoutMs ?? config?.timeoutMs ?? TIMEOUT_MS_DEFAULT;
+  tasks.maxAttempts[task] = spec.retry?.maxAttempts ?? config?.retry.maxAttempts ?? ATTEMPTS_DEFAULT;
+  tasks.flags[task] = spec.call === undefined ? GROUP : isIdempotent(spec.call, config?.idempotency === "key") ? IDEMPOTENT : 0;
+  tasks.queuedAtMs[task] = atMs;
+  if (spec.ttlMs !== undefined) {
+    tasks.expiresAtMs[task] = atMs + spec.ttlMs;
+    addTimer(state.timers, atMs + spec.ttlMs, task);
+  }
+  if (spec.completion !== undefined) state.families.set(task, newFamily(spec.completion));
+  if (key !== undefined) {
+    state.keys.set(key, task);
+    state.names[task] = key;
+  }
+}
+
+function isIdempotent(call: NonNullable<TaskSpec["call"]>, hasKeys: boolean): boolean {
+  return call.idempotent ?? (hasKeys || IDEMPOTENT_METHODS.has(call.method ?? "GET"));
+}
+
+/** Ties a task to its parent and to what it comes after. */
+function link(state: GoalState, task: number, spec: TaskSpec): void {
+  if (spec.parentTaskId !== undefined) {
+    const parent = resolve(state, spec.parentTaskId);
+    adoptTask(state, parent, task);
+  }
+  for (const name of spec.after ?? []) waitFor(state, task, resolve(state, name), false);
+  for (const name of spec.afterEnd ?? []) waitFor(state, task, resolve(state, name), true);
+}
+
+function waitFor(state: GoalState, task: number, other: number, anyEnd: boolean): void {
+  const { tasks } = state;
+  assert(other >= 0, "a dependency must be known by now");
+  if (isTerminal(tasks.status[other]!)) {
+    if (!anyEnd && tasks.status[other] !== SUCCEEDED) tasks.flags[task] = tasks.flags[task]! | DEPENDENCY_FAILED;
+    return;
+  }
+  const list = state.dependents.get(other);
+  const entry = task * 2 + (anyEnd ? 1 : 0);
+  if (list === undefined) state.dependents.set(other, [entry]);
+  else list.push(entry);
+  tasks.unmet[task] = tasks.unmet[task]! + 1;
+}
+
+/** Depths from the roots down; a parent may have a higher number than its child. */
+function setDepths(state: GoalState, first: number): void {
+  const { tasks } = state;
+  for (let task = first; task < tasks.n; task++) {
+    let depth = 0;
+    for (let at = tasks.parent[task]!; at !== ROOT; at = tasks.parent[at]!) {
+      depth++;
+      if (at < first) {
+        depth += tasks.depth[at]!;
+        break;
+      }
+    }
+    tasks.depth[task] = depth;
+  }
+}

@@ -1,0 +1,100 @@
+/** Replays one change. The recorder made the same calls when the change was decided. */
+import { OUTCOMES } from "../../../shared/protocol/line.ts";
+import { addTasks } from "./add.ts";
+import { type Change, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, WORKED_WIDTH } from "./change.ts";
+import {
+  createGoal,
+  delayTask,
+  doubtTask,
+  endGoal,
+  endTask,
+  keepWork,
+  loseTask,
+  releaseTask,
+  repeatTask,
+  setUpstreams,
+  startBatch,
+} from "./mutate.ts";
+import type { GoalState } from "./state.ts";
+
+/** Finds the specs of an offer: the array that was submitted, as it was parsed. */
+export type ReadOffer = (offer: number) => readonly unknown[];
+
+/** What an attempt's record says of an outcome by number; a doubt without a report has none. */
+export function outcomeWord(outcome: number): string {
+  return OUTCOMES[outcome] ?? "lost";
+}
+
+export function apply(state: GoalState, change: Change, readOffer: ReadOffer): void {
+  switch (change.kind) {
+    case "goal.created":
+      return createGoal(state, change);
+    case "goal.paused":
+      state.goal!.paused = change.paused;
+      return;
+    case "goal.sealed":
+      state.goal!.sealed = true;
+      return;
+    case "goal.ended":
+      return endGoal(state, change);
+    case "goal.end-reported":
+      state.goal!.endReported = true;
+      return;
+    case "upstreams.set":
+      return setUpstreams(state, change.version, change.upstreams);
+    case "upstream.gated":
+      state.upstreams[change.upstream]!.gateUntilMs = change.untilMs;
+      return;
+    case "tasks.added":
+      return addTasks(state, readOffer(change.offer), change);
+    case "task.repeated":
+      return repeatTask(state, change.task, change.atMs);
+    case "tasks.started":
+      return startBatch(state, change);
+    case "tasks.joined":
+      state.joined += change.count;
+      return;
+    case "results.late":
+      state.late += change.count;
+      return;
+    case "tasks.released":
+      for (const task of change.tasks) releaseTask(state, task, change.atMs);
+      return;
+    case "tasks.lost":
+      for (const task of change.tasks) loseTask(state, task, change.suspicion);
+      return;
+    default:
+      return applyRows(state, change);
+  }
+}
+
+type WithRows = Extract<Change, { rows: number[] }>;
+
+function applyRows(state: GoalState, change: WithRows): void {
+  const { rows } = change;
+  switch (change.kind) {
+    case "tasks.ended":
+      for (let i = 0; i < rows.length; i += ENDED_WIDTH) {
+        const [task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs] = rows.slice(i, i + ENDED_WIDTH) as Seven;
+        endTask(state, { task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs }, change.atMs);
+      }
+      return;
+    case "tasks.worked":
+      for (let i = 0; i < rows.length; i += WORKED_WIDTH) {
+        keepWork(state, rows[i]!, rows[i + 1]!, rows[i + 2]!, rows[i + 3]!, rows[i + 4]!);
+      }
+      return;
+    case "tasks.delayed":
+      for (let i = 0; i < rows.length; i += DELAYED_WIDTH) {
+        delayTask(state, rows[i]!, outcomeWord(rows[i + 1]!), rows[i + 2]!, rows[i + 3]!, rows[i + 4]!);
+      }
+      return;
+    case "tasks.doubted":
+      for (let i = 0; i < rows.length; i += DOUBTED_WIDTH) {
+        doubtTask(state, rows[i]!, outcomeWord(rows[i + 1]!), rows[i + 2]!, rows[i + 3]!);
+      }
+      return;
+  }
+}
+
+type Seven = [number, number, number, number, number, number, number];

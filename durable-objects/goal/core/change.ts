@@ -1,0 +1,64 @@
+/**
+ * What a commit writes: the closed set of facts about a goal. A change says
+ * what was decided, never why, so a replay by newer code cannot decide
+ * otherwise. Rare changes are objects; frequent ones carry flat lists of
+ * integers, in the order of their columns below.
+ */
+import type { GoalId } from "../../../shared/ids.ts";
+import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import type { GoalPhase } from "./state.ts";
+
+/** Bump it with any change of shape, and keep reading the older ones. */
+export const JOURNAL_VERSION = 1;
+
+export interface TasksAdded {
+  readonly kind: "tasks.added";
+  readonly offer: number;
+  readonly atMs: number;
+  /** How many specs the offer has. */
+  readonly size: number;
+  /** Places in the offer that became no task: joined or rejected. */
+  readonly skipped: readonly number[];
+  readonly joined: number;
+  /** Keys that were derived from content, by place. */
+  readonly keys: readonly (readonly [number, string])[];
+}
+
+export type Change =
+  | { readonly kind: "goal.created"; readonly id: GoalId; readonly spec: GoalSpec; readonly atMs: number }
+  | { readonly kind: "goal.paused"; readonly paused: boolean }
+  | { readonly kind: "goal.sealed" }
+  /** `rest` is what becomes of the tasks that have not ended. */
+  | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: "canceled" | "expired"; readonly atMs: number }
+  | { readonly kind: "goal.end-reported" }
+  | { readonly kind: "upstreams.set"; readonly version: number; readonly upstreams: readonly Upstream[] }
+  | { readonly kind: "upstream.gated"; readonly upstream: number; readonly untilMs: number }
+  | TasksAdded
+  /** Submissions that joined tasks, in a request that added none. */
+  | { readonly kind: "tasks.joined"; readonly count: number }
+  | { readonly kind: "task.repeated"; readonly task: number; readonly atMs: number }
+  | {
+      readonly kind: "tasks.started";
+      readonly batch: number;
+      readonly upstream: number;
+      readonly lanes: number;
+      readonly atMs: number;
+      readonly tasks: readonly number[];
+    }
+  /** task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs; the times are 0 where no attempt ended it. */
+  | { readonly kind: "tasks.ended"; readonly atMs: number; readonly rows: number[] }
+  /** task, resultRow, resultIndex, startedAtMs, endedAtMs: own work has succeeded, children have not ended. */
+  | { readonly kind: "tasks.worked"; readonly rows: number[] }
+  /** task, outcome, startedAtMs, endedAtMs, dueAtMs. */
+  | { readonly kind: "tasks.delayed"; readonly rows: number[] }
+  /** task, outcome, startedAtMs, endedAtMs: nobody knows whether it had its effect. */
+  | { readonly kind: "tasks.doubted"; readonly rows: number[] }
+  | { readonly kind: "tasks.released"; readonly atMs: number; readonly tasks: number[] }
+  | { readonly kind: "tasks.lost"; readonly suspicion: number; readonly tasks: number[] }
+  | { readonly kind: "results.late"; count: number };
+
+export const ENDED_WIDTH = 7;
+export const WORKED_WIDTH = 5;
+export const DELAYED_WIDTH = 5;
+export const DOUBTED_WIDTH = 4;

@@ -1,0 +1,315 @@
+/**
+ * The only code that writes the state: one function a fact. Steps call them
+ * through the recorder, replays call them through `apply`, so memory and disk
+ * cannot differ. Nothing here decides anything.
+ */
+import { assert } from "../../../shared/assert.ts";
+import { LEASE_GRACE_MS } from "../../../shared/limits.ts";
+import { record } from "../../../shared/policy/histogram.ts";
+import {
+  CANCELED,
+  codeOf,
+  DEPENDENCY_FAILED,
+  EXPIRED,
+  FOR_AFTER,
+  FOR_BACKOFF,
+  FOR_CHILDREN,
+  FOR_OUTCOME,
+  GROUP,
+  IDEMPOTENT,
+  isTerminal,
+  NO_REASON,
+  QUEUED,
+  RUNNING,
+  STARTED,
+  SUCCEEDED,
+  WAITING,
+  WORK_DONE,
+} from "./codes.ts";
+import type { Change } from "./change.ts";
+import { reserve } from "./columns.ts";
+import { peek, push, type Queue, shift } from "./queue.ts";
+import { type GoalState, newFamily, newUpstream, ROOT, upstreamNamed } from "./state.ts";
+import { addTimer } from "./timers.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+
+/** A weight that follows the latency within some tens of calls. */
+const LATENCY_GAIN = 0.05;
+
+export function createGoal(state: GoalState, { id, spec, atMs }: Extract<Change, { kind: "goal.created" }>): void {
+  state.goal = {
+    id,
+    spec,
+    createdAtMs: atMs,
+    deadlineAtMs: spec.deadlineMs === null ? null : atMs + spec.deadlineMs,
+    phase: "active",
+    paused: false,
+    sealed: spec.sealed,
+    endedAtMs: null,
+    touchedAtMs: atMs,
+    endReported: false,
+  };
+  state.families.set(ROOT, newFamily(spec.completion));
+}
+
+export function setUpstreams(state: GoalState, version: number, configs: readonly Upstream[]): void {
+  state.registryVersion = version;
+  for (const upstream of state.upstreams) upstream.config = null;
+  for (const config of configs) {
+    const known = upstreamNamed(state, config.name);
+    if (known >= 0) state.upstreams[known]!.config = config;
+    else state.upstreamNumbers.set(config.name, state.upstreams.push(newUpstream(config.name, config)) - 1);
+  }
+}
+
+/** Moves a task to a status and keeps every counter that depends on it. */
+export function setStatus(state: GoalState, task: number, status: number, reason: number): void {
+  const { tasks } = state;
+  const before = tasks.status[task]!;
+  assert(!isTerminal(before), () => `task ${task} has ended and cannot become ${status}`);
+  tasks.status[task] = status;
+  tasks.reason[task] = reason;
+  if (before === status) return;
+  state.counts[before]!--;
+  state.counts[status]!++;
+  const family = state.families.get(tasks.parent[task]!);
+  assert(family !== undefined, "every task belongs to a family");
+  family.counts[before]!--;
+  family.counts[status]!++;
+  if (before === QUEUED) state.upstreams[tasks.upstream[task]!]!.queued--;
+}
+
+export function enqueue(state: GoalState, task: number): void {
+  const upstream = state.upstreams[state.tasks.upstream[task]!]!;
+  push(upstream.ready[state.tasks.priority[task]!]!, task);
+  upstream.queued++;
+}
+
+/** A task that waited may run; a group waits on, now for its children. */
+export function releaseTask(state: GoalState, task: number, atMs: number): void {
+  const { tasks } = state;
+  tasks.dueAtMs[task] = 0;
+  tasks.queuedAtMs[task] = atMs;
+  if ((tasks.flags[task]! & GROUP) !== 0) {
+    tasks.flags[task] = tasks.flags[task]! | WORK_DONE | STARTED;
+    setStatus(state, task, WAITING, FOR_CHILDREN);
+    return;
+  }
+  setStatus(state, task, QUEUED, NO_REASON);
+  enqueue(state, task);
+}
+
+/** Takes a task off the head of its queue, past entries whose tasks have ended. */
+function dequeue(state: GoalState, queue: Queue, task: number): void {
+  const { status } = state.tasks;
+  assert(status[task] === QUEUED, () => `task ${task} must be queued to start`);
+  for (let head = peek(queue); head !== task; head = peek(queue)) {
+    assert(head !== undefined && status[head] !== QUEUED, () => `task ${task} must be the first of its queue`);
+    shift(queue);
+  }
+  shift(queue);
+}
+
+export function startBatch(state: GoalState, change: Extract<Change, { kind: "tasks.started" }>): void {
+  const { tasks } = state;
+  const upstream = state.upstreams[change.upstream]!;
+  let timeoutMs = 0;
+  for (const task of change.tasks) {
+    dequeue(state, upstream.ready[tasks.priority[task]!]!, task);
+    setStatus(state, task, RUNNING, NO_REASON);
+    tasks.attempt[task] = tasks.attempt[task]! + 1;
+    tasks.flags[task] = tasks.flags[task]! | STARTED;
+    tasks.batch[task] = change.batch;
+    if (tasks.startedAtMs[task] === 0) tasks.startedAtMs[task] = change.atMs;
+    timeoutMs = Math.max(timeoutMs, tasks.timeoutMs[task]!);
+  }
+  const left = change.tasks.length;
+  const leaseUntilMs = change.atMs + timeoutMs + LEASE_GRACE_MS;
+  state.batches.set(change.batch, { upstream: change.upstream, lanes: change.lanes, timeoutMs, left, leaseUntilMs });
+  state.nextBatch = change.batch + 1;
+  upstream.running += left;
+  upstream.lanes += Math.min(change.lanes, left);
+  const rate = upstream.config?.ratePerSecond ?? null;
+  if (rate !== null) upstream.arrivalMs = Math.max(upstream.arrivalMs, change.atMs) + (left * 1_000) / rate;
+}
+
+/** The attempt is over: its batch, its upstream's room and its lane are given back. */
+export function leaveBatch(state: GoalState, task: number, heardAtMs: number): void {
+  const { tasks } = state;
+  const id = tasks.batch[task]!;
+  const batch = state.batches.get(id);
+  if (batch === undefined) return;
+  tasks.batch[task] = 0;
+  const upstream = state.upstreams[batch.upstream]!;
+  upstream.running--;
+  if (batch.left <= batch.lanes) upstream.lanes--;
+  batch.left--;
+  batch.leaseUntilMs = Math.max(batch.leaseUntilMs, heardAtMs + batch.timeoutMs + LEASE_GRACE_MS);
+  if (batch.left === 0) state.batches.delete(id);
+}
+
+/** Counts an attempt that an executor reported. */
+function countAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number): void {
+  const upstream = state.upstreams[state.tasks.upstream[task]!]!;
+  const ms = Math.max(0, endedAtMs - startedAtMs);
+  state.calls++;
+  state.tasks.suspicion[task] = 0;
+  record(state.latencies, ms);
+  upstream.latencyMs = upstream.latencyMs === 0 ? Math.max(ms, 0.5) : upstream.latencyMs + LATENCY_GAIN * (ms - upstream.latencyMs);
+}
+
+function keepAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number, outcome: string): void {
+  const list = state.attempts.get(task);
+  if (list === undefined) state.attempts.set(task, [{ startedAtMs, endedAtMs, outcome }]);
+  else list.push({ startedAtMs, endedAtMs, outcome });
+}
+
+export interface Ending {
+  readonly task: number;
+  readonly status: number;
+  readonly code: number;
+  readonly resultRow: number;
+  readonly resultIndex: number;
+  /** Both 0 where the task did not end by an attempt. */
+  readonly startedAtMs: number;
+  readonly endedAtMs: number;
+}
+
+/** A task reaches its one terminal state. */
+export function endTask(state: GoalState, ending: Ending, atMs: number): void {
+  const { tasks } = state;
+  const { task, status } = ending;
+  const byAttempt = ending.endedAtMs > 0;
+  if (byAttempt) {
+    countAttempt(state, task, ending.startedAtMs, ending.endedAtMs);
+    tasks.startedAtMs[task] = ending.startedAtMs;
+  }
+  if (tasks.batch[task] !== 0) leaveBatch(state, task, byAttempt ? ending.endedAtMs : 0);
+  setStatus(state, task, status, NO_REASON);
+  tasks.code[task] = ending.code;
+  tasks.dueAtMs[task] = 0;
+  tasks.endedAtMs[task] = byAttempt ? ending.endedAtMs : atMs;
+  if (ending.resultRow > 0) {
+    tasks.resultRow[task] = ending.resultRow;
+    tasks.resultIndex[task] = ending.resultIndex;
+  }
+  state.ended.push(task);
+  state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
+  noteDependents(state, task, status);
+}
+
+function noteDependents(state: GoalState, task: number, status: number): void {
+  const { tasks } = state;
+  for (const entry of state.dependents.get(task) ?? []) {
+    const dependent = entry >> 1;
+    const anyEnd = (entry & 1) === 1;
+    tasks.unmet[dependent] = tasks.unmet[dependent]! - 1;
+    if (!anyEnd && status !== SUCCEEDED) tasks.flags[dependent] = tasks.flags[dependent]! | DEPENDENCY_FAILED;
+  }
+}
+
+/** Own work has succeeded, but children have not ended: the result is kept, the permit given back. */
+export function keepWork(state: GoalState, task: number, row: number, index: number, startedAtMs: number, endedAtMs: number): void {
+  const { tasks } = state;
+  if (endedAtMs > 0) {
+    countAttempt(state, task, startedAtMs, endedAtMs);
+    keepAttempt(state, task, startedAtMs, endedAtMs, "answered");
+    tasks.startedAtMs[task] = startedAtMs;
+  }
+  leaveBatch(state, task, endedAtMs);
+  tasks.flags[task] = tasks.flags[task]! | WORK_DONE;
+  tasks.resultRow[task] = row;
+  tasks.resultIndex[task] = index;
+  setStatus(state, task, WAITING, FOR_CHILDREN);
+}
+
+/** The attempt failed, and another will be made at `dueAtMs`. */
+export function delayTask(state: GoalState, task: number, outcome: string, startedAtMs: number, endedAtMs: number, dueAtMs: number): void {
+  const { tasks } = state;
+  countAttempt(state, task, startedAtMs, endedAtMs);
+  keepAttempt(state, task, startedAtMs, endedAtMs, outcome);
+  leaveBatch(state, task, endedAtMs);
+  tasks.failures[task] = tasks.failures[task]! + 1;
+  tasks.dueAtMs[task] = dueAtMs;
+  setStatus(state, task, WAITING, FOR_BACKOFF);
+  addTimer(state.timers, dueAtMs, task);
+}
+
+/** The call may have had its effect, and must not be repeated: somebody has to decide. */
+export function doubtTask(state: GoalState, task: number, outcome: string, startedAtMs: number, endedAtMs: number): void {
+  if (endedAtMs > 0) countAttempt(state, task, startedAtMs, endedAtMs);
+  keepAttempt(state, task, startedAtMs === 0 ? state.tasks.startedAtMs[task]! : startedAtMs, endedAtMs, outcome);
+  leaveBatch(state, task, endedAtMs);
+  setStatus(state, task, WAITING, FOR_OUTCOME);
+}
+
+/** The executor is gone and the call may be repeated: back into the queue, without a mark against `maxAttempts`. */
+export function loseTask(state: GoalState, task: number, suspicion: number): void {
+  const { tasks } = state;
+  keepAttempt(state, task, tasks.startedAtMs[task]!, 0, "lost");
+  leaveBatch(state, task, 0);
+  tasks.suspicion[task] = tasks.suspicion[task]! + suspicion;
+  setStatus(state, task, QUEUED, NO_REASON);
+  enqueue(state, task);
+}
+
+/** The goal ends, and with it whatever has not ended. One fact, however many tasks. */
+export function endGoal(state: GoalState, { phase, rest, atMs }: Extract<Change, { kind: "goal.ended" }>): void {
+  const goal = state.goal!;
+  const status = rest === "expired" ? EXPIRED : CANCELED;
+  const code = codeOf(rest);
+  for (let task = 0; task < state.tasks.n; task++) {
+    if (isTerminal(state.tasks.status[task]!)) continue;
+    endTask(state, { task, status, code, resultRow: 0, resultIndex: 0, startedAtMs: 0, endedAtMs: 0 }, atMs);
+  }
+  goal.phase = phase;
+  goal.endedAtMs = atMs;
+  goal.paused = false;
+}
+
+/** A new task with the work of an ended one, for a caller who wants it done again. */
+export function repeatTask(state: GoalState, original: number, atMs: number): void {
+  const { tasks } = state;
+  reserve(tasks, 1);
+  const task = tasks.n++;
+  for (const name of INHERITED) tasks[name][task] = tasks[name][original]!;
+  const isGroup = (tasks.flags[original]! & GROUP) !== 0;
+  tasks.flags[task] = isGroup ? GROUP | WORK_DONE | STARTED : tasks.flags[original]! & IDEMPOTENT;
+  tasks.retryOf[task] = original;
+  tasks.sibling[task] = -1;
+  tasks.parent[task] = ROOT;
+  tasks.queuedAtMs[task] = atMs;
+  const parent = tasks.parent[original]!;
+  if (parent !== ROOT) adoptTask(state, parent, task);
+  placeTask(state, task);
+  state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
+}
+
+const INHERITED = ["upstream", "offer", "position", "priority", "timeoutMs", "maxAttempts", "depth"] as const;
+
+/** Makes `task` the last child of `parent`. */
+export function adoptTask(state: GoalState, parent: number, task: number): void {
+  assert(parent >= 0, "a parent must be known by now");
+  let family = state.families.get(parent);
+  if (family === undefined) state.families.set(parent, (family = newFamily({})));
+  state.tasks.parent[task] = parent;
+  if (family.last < 0) family.first = task;
+  else state.tasks.sibling[family.last] = task;
+  family.last = task;
+}
+
+/** Counts a new task in its family and puts it where it waits. */
+export function placeTask(state: GoalState, task: number): void {
+  const { tasks } = state;
+  const isGroup = (tasks.flags[task]! & GROUP) !== 0;
+  // A task whose dependency has already failed waits too: the step that adds it cancels it.
+  const hasToWait = tasks.unmet[task]! > 0 || (tasks.flags[task]! & DEPENDENCY_FAILED) !== 0;
+  const status = hasToWait || isGroup ? WAITING : QUEUED;
+  const reason = hasToWait ? FOR_AFTER : isGroup ? FOR_CHILDREN : NO_REASON;
+  if (reason === FOR_CHILDREN) tasks.flags[task] = tasks.flags[task]! | WORK_DONE | STARTED;
+  tasks.status[task] = status;
+  tasks.reason[task] = reason;
+  state.counts[status]!++;
+  state.families.get(tasks.parent[task]!)!.counts[status]!++;
+  if (status === QUEUED) enqueue(state, task);
+}

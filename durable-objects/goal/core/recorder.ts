@@ -1,0 +1,175 @@
+/**
+ * Carries out a decision and writes it down, in one call: memory moves through
+ * the functions of `mutate.ts`, and the same fact goes into the journal.
+ * Neighbouring facts of one kind share an entry.
+ */
+import type { GoalId } from "../../../shared/ids.ts";
+import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import { addTasks } from "./add.ts";
+import { outcomeWord } from "./apply.ts";
+import type { Change, TasksAdded } from "./change.ts";
+import { createGoal, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
+import { releaseTask, repeatTask, setUpstreams, startBatch } from "./mutate.ts";
+import type { GoalPhase, GoalState } from "./state.ts";
+
+/** Where a result line was put. */
+export interface Place {
+  readonly row: number;
+  readonly index: number;
+}
+
+/** A batch to send once the commit is made. */
+export interface Send {
+  readonly batch: number;
+  readonly upstream: number;
+  readonly lanes: number;
+  readonly tasks: readonly number[];
+}
+
+/** What a step leaves behind for the shell. */
+export interface Out {
+  /** Facts to commit, in order. */
+  readonly changes: Change[];
+  /** Batches to send after the commit. */
+  readonly sends: Send[];
+  /** Attempts to abort: batch, task, attempt. */
+  readonly aborts: (readonly [number, number, number])[];
+  /** Keeps a result line with this commit, and says where it will be. */
+  readonly keep: (line: string) => Place;
+  /** The goal is past its retention: everything may be deleted. */
+  destroy: boolean;
+}
+
+export class Recorder {
+  readonly state: GoalState;
+  readonly out: Out;
+  readonly nowMs: number;
+
+  constructor(state: GoalState, nowMs: number, out: Out) {
+    this.state = state;
+    this.nowMs = nowMs;
+    this.out = out;
+  }
+
+  create(id: GoalId, spec: GoalSpec): void {
+    const change = { kind: "goal.created", id, spec, atMs: this.nowMs } as const;
+    createGoal(this.state, change);
+    this.out.changes.push(change);
+  }
+
+  setUpstreams(version: number, upstreams: readonly Upstream[]): void {
+    setUpstreams(this.state, version, upstreams);
+    this.out.changes.push({ kind: "upstreams.set", version, upstreams });
+  }
+
+  add(specs: readonly unknown[], change: TasksAdded): void {
+    addTasks(this.state, specs, change);
+    this.out.changes.push(change);
+  }
+
+  join(count: number): void {
+    this.state.joined += count;
+    this.out.changes.push({ kind: "tasks.joined", count });
+  }
+
+  repeat(task: number): void {
+    repeatTask(this.state, task, this.nowMs);
+    this.out.changes.push({ kind: "task.repeated", task, atMs: this.nowMs });
+  }
+
+  pause(paused: boolean): void {
+    this.state.goal!.paused = paused;
+    this.out.changes.push({ kind: "goal.paused", paused });
+  }
+
+  seal(): void {
+    this.state.goal!.sealed = true;
+    this.out.changes.push({ kind: "goal.sealed" });
+  }
+
+  endGoal(phase: GoalPhase, rest: "canceled" | "expired"): void {
+    const change = { kind: "goal.ended", phase, rest, atMs: this.nowMs } as const;
+    endGoal(this.state, change);
+    this.out.changes.push(change);
+  }
+
+  noteEndReported(): void {
+    this.state.goal!.endReported = true;
+    this.out.changes.push({ kind: "goal.end-reported" });
+  }
+
+  gate(upstream: number, untilMs: number): void {
+    this.state.upstreams[upstream]!.gateUntilMs = untilMs;
+    this.out.changes.push({ kind: "upstream.gated", upstream, untilMs });
+  }
+
+  start(send: Send): void {
+    const { batch, upstream, lanes, tasks } = send;
+    const change = { kind: "tasks.started", batch, upstream, lanes, atMs: this.nowMs, tasks } as const;
+    startBatch(this.state, change);
+    this.out.changes.push(change);
+    this.out.sends.push(send);
+  }
+
+  end(ending: Ending): void {
+    endTask(this.state, ending, this.nowMs);
+    const { task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs } = ending;
+    const last = this.#last("tasks.ended");
+    const rows = last?.rows ?? [];
+    rows.push(task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs);
+    if (last === undefined) this.out.changes.push({ kind: "tasks.ended", atMs: this.nowMs, rows });
+  }
+
+  keepWork(task: number, { row, index }: Place, startedAtMs: number, endedAtMs: number): void {
+    keepWork(this.state, task, row, index, startedAtMs, endedAtMs);
+    this.#rows("tasks.worked").push(task, row, index, startedAtMs, endedAtMs);
+  }
+
+  delay(task: number, outcome: number, startedAtMs: number, endedAtMs: number, dueAtMs: number): void {
+    delayTask(this.state, task, outcomeWord(outcome), startedAtMs, endedAtMs, dueAtMs);
+    this.#rows("tasks.delayed").push(task, outcome, startedAtMs, endedAtMs, dueAtMs);
+  }
+
+  /** `outcome` is -1, and the times 0, where nothing was reported. */
+  doubt(task: number, outcome: number, startedAtMs: number, endedAtMs: number): void {
+    doubtTask(this.state, task, outcomeWord(outcome), startedAtMs, endedAtMs);
+    this.#rows("tasks.doubted").push(task, outcome, startedAtMs, endedAtMs);
+  }
+
+  release(task: number): void {
+    releaseTask(this.state, task, this.nowMs);
+    const last = this.#last("tasks.released");
+    if (last === undefined) this.out.changes.push({ kind: "tasks.released", atMs: this.nowMs, tasks: [task] });
+    else last.tasks.push(task);
+  }
+
+  lose(task: number, suspicion: number): void {
+    loseTask(this.state, task, suspicion);
+    const last = this.#last("tasks.lost");
+    if (last === undefined || last.suspicion !== suspicion) this.out.changes.push({ kind: "tasks.lost", suspicion, tasks: [task] });
+    else last.tasks.push(task);
+  }
+
+  countLate(): void {
+    this.state.late++;
+    const last = this.#last("results.late");
+    if (last === undefined) this.out.changes.push({ kind: "results.late", count: 1 });
+    else last.count++;
+  }
+
+  /** The latest change, if it is of this kind and was made at this time. */
+  #last<K extends Change["kind"]>(kind: K): Extract<Change, { kind: K }> | undefined {
+    const last = this.out.changes.at(-1);
+    if (last?.kind !== kind || ("atMs" in last && last.atMs !== this.nowMs)) return undefined;
+    return last as Extract<Change, { kind: K }>;
+  }
+
+  #rows(kind: "tasks.worked" | "tasks.delayed" | "tasks.doubted"): number[] {
+    const last = this.#last(kind);
+    if (last !== undefined) return last.rows;
+    const rows: number[] = [];
+    this.out.changes.push({ kind, rows });
+    return rows;
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Takes what executors report. A result counts only for the current attempt of
+ * a task that runs; whatever else comes is counted and dropped. What may be
+ * repeated is decided here, and nowhere else.
+ */
+import { SUSPICION_POISON } from "../../../shared/limits.ts";
+import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
+import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
+import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
+import { finish, parentVerdict } from "./lifecycle.ts";
+import type { Place, Recorder } from "./recorder.ts";
+import { liveCount } from "./state.ts";
+
+/** RFC 9110: worth another try. */
+const isTransient = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500;
+/** The upstream says that it did nothing. */
+const isRefusal = (status: number): boolean => status === 408 || status === 425 || status === 429;
+const isSuccess = (status: number): boolean => status >= 200 && status < 400;
+
+/** Takes result lines. `seed` is the chance for the backoffs. */
+export function settle(rec: Recorder, lines: readonly string[], seed: number): void {
+  const { tasks } = rec.state;
+  for (const line of lines) {
+    const head = parseLineHead(line);
+    const { task, attempt } = head;
+    if (task >= tasks.n || tasks.status[task] !== RUNNING || tasks.attempt[task] !== attempt) rec.countLate();
+    else settleOne(rec, head, line, seed);
+  }
+}
+
+function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): void {
+  const { tasks } = rec.state;
+  const { task, startedAtMs, endedAtMs } = head;
+  if (head.outcome === "answered" && isSuccess(head.status)) return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
+  noteRetryAfter(rec, head);
+  const outcome = OUTCOMES.indexOf(head.outcome);
+  switch (repeatability(head, (tasks.flags[task]! & IDEMPOTENT) !== 0)) {
+    case "doubtful":
+      return rec.doubt(task, outcome, startedAtMs, endedAtMs);
+    case "repeatable":
+      if (tasks.failures[task]! + 1 < tasks.maxAttempts[task]!) {
+        const failures = tasks.failures[task]! + 1;
+        const waitMs = Math.max(head.retryAfterMs, backoffMs(failures, chance(seed, task, head.attempt)));
+        return rec.delay(task, outcome, startedAtMs, endedAtMs, rec.nowMs + Math.max(1, waitMs));
+      }
+      break;
+    case "final":
+      break;
+  }
+  finish(rec, { task, status: FAILED, code: failureCode(head), place: rec.out.keep(line), startedAtMs, endedAtMs });
+}
+
+function repeatability(head: LineHead, isIdempotent: boolean): "repeatable" | "doubtful" | "final" {
+  switch (head.outcome) {
+    case "not_sent":
+      return "repeatable";
+    case "timeout":
+    case "broken":
+      return isIdempotent ? "repeatable" : "doubtful";
+    case "too_large":
+      return "final";
+    case "answered":
+      return (isIdempotent ? isTransient(head.status) : isRefusal(head.status)) ? "repeatable" : "final";
+  }
+}
+
+function failureCode(head: LineHead): number {
+  if (head.outcome === "timeout") return codeOf("upstream_timeout");
+  return codeOf(head.outcome === "too_large" ? "result_too_large" : "upstream_error");
+}
+
+/** `Retry-After` closes the gate for all tasks of that upstream. */
+function noteRetryAfter(rec: Recorder, head: LineHead): void {
+  if (head.retryAfterMs === 0) return;
+  const upstream = rec.state.tasks.upstream[head.task]!;
+  const untilMs = rec.nowMs + head.retryAfterMs;
+  // A herd of refusals says the same thing; only a later time is news.
+  if (untilMs > rec.state.upstreams[upstream]!.gateUntilMs) rec.gate(upstream, untilMs);
+}
+
+/** The task's own work has succeeded: it ends, unless its children have not. */
+export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: number, endedAtMs: number): void {
+  const family = rec.state.families.get(task);
+  if (family === undefined || (family.counts.every((count) => count === 0))) {
+    return finish(rec, { task, status: SUCCEEDED, code: 0, place, startedAtMs, endedAtMs });
+  }
+  const verdict = parentVerdict(rec.state, task);
+  if (verdict === "open" && liveCount(family.counts) > 0) return rec.keepWork(task, place, startedAtMs, endedAtMs);
+  const failed = verdict === "failed";
+  finish(rec, { task, status: failed ? FAILED : SUCCEEDED, code: failed ? codeOf("children_failed") : 0, place, startedAtMs, endedAtMs });
+}
+
+/**
+ * The executor of a batch is gone (of every batch, where none is named). What
+ * may be repeated goes back into the queue at once, or ends as poison; of the
+ * rest nobody knows, so it waits for a late report until the lease ends.
+ */
+export function loseBatch(rec: Recorder, batch: number | null, suspicion: number): void {
+  for (const task of runningTasks(rec, batch)) loseTask(rec, task, suspicion);
+}
+
+/** The lease of a batch has ended without a word. */
+export function expireLease(rec: Recorder, batch: number, suspicion: number): void {
+  const { tasks } = rec.state;
+  for (const task of runningTasks(rec, batch)) {
+    rec.out.aborts.push([batch, task, tasks.attempt[task]!]);
+    if ((tasks.flags[task]! & IDEMPOTENT) !== 0) loseTask(rec, task, suspicion);
+    else if (tasks.status[task] === RUNNING) rec.doubt(task, -1, 0, 0);
+  }
+}
+
+function loseTask(rec: Recorder, task: number, suspicion: number): void {
+  const { tasks } = rec.state;
+  // An earlier one of the batch may have taken this one with it.
+  if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & IDEMPOTENT) === 0) return;
+  const isPoison = tasks.suspicion[task]! + suspicion >= SUSPICION_POISON;
+  if (isPoison) finish(rec, { task, status: FAILED, code: codeOf("poison") });
+  else rec.lose(task, suspicion);
+}
+
+function runningTasks(rec: Recorder, batch: number | null): number[] {
+  const { tasks } = rec.state;
+  const found: number[] = [];
+  for (let task = 0; task < tasks.n; task++) {
+    if (batch === null ? tasks.batch[task] !== 0 : tasks.batch[task] === batch) found.push(task);
+  }
+  return found;
+}
+
+/** Whether somebody has to say what became of the task. */
+export function isDoubtful(rec: Recorder, task: number): boolean {
+  return rec.state.tasks.status[task] === WAITING && rec.state.tasks.reason[task] === FOR_OUTCOME;
+}

@@ -1,0 +1,155 @@
+/**
+ * What a goal is, in memory. Everything here but `timers` can be rebuilt from
+ * the snapshot and the journal, field for field. Only `mutate.ts` writes it.
+ */
+import { newHistogram } from "../../../shared/policy/histogram.ts";
+import type { GoalId } from "../../../shared/ids.ts";
+import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { CompletionRule } from "../../../shared/protocol/task.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import { newTable, type TaskTable } from "./columns.ts";
+import { newQueue, type Queue } from "./queue.ts";
+import { newTimers, type Timers } from "./timers.ts";
+
+export type GoalPhase = "active" | "succeeded" | "failed" | "canceled" | "expired";
+
+export interface GoalRecord {
+  readonly id: GoalId;
+  readonly spec: GoalSpec;
+  readonly createdAtMs: number;
+  readonly deadlineAtMs: number | null;
+  phase: GoalPhase;
+  paused: boolean;
+  sealed: boolean;
+  endedAtMs: number | null;
+  /** When the last task ended or was added: an idle goal expires. */
+  touchedAtMs: number;
+  /** The tenant's directory knows that the goal has ended. */
+  endReported: boolean;
+}
+
+/** The children of one parent, or the root tasks of the goal, counted by status. */
+export interface Family {
+  readonly rule: CompletionRule;
+  counts: number[];
+  first: number;
+  last: number;
+}
+
+export interface UpstreamState {
+  readonly name: string;
+  /** Null once the upstream was deleted: its tasks wait until it is back. */
+  config: Upstream | null;
+  /** One queue for each priority. */
+  readonly ready: Queue[];
+  /** Tasks that are in `ready` and still queued. */
+  queued: number;
+  /** Tasks that were sent and whose results are not durable. */
+  running: number;
+  /** Calls that may be open at once by what was sent. */
+  lanes: number;
+  /** No call starts before this. */
+  gateUntilMs: number;
+  /** The theoretical arrival time of the next call, for the rate (GCRA). */
+  arrivalMs: number;
+  /** A moving average; 0 before the first answer. */
+  latencyMs: number;
+}
+
+export interface BatchState {
+  readonly upstream: number;
+  readonly lanes: number;
+  /** The longest timeout in it: by then something must have been heard. */
+  readonly timeoutMs: number;
+  left: number;
+  leaseUntilMs: number;
+}
+
+export interface AttemptRecord {
+  readonly startedAtMs: number;
+  readonly endedAtMs: number;
+  readonly outcome: string;
+}
+
+/** The family of the root tasks. */
+export const ROOT = -1;
+
+export interface GoalState {
+  goal: GoalRecord | null;
+  tasks: TaskTable;
+  /** Key to task, and task to key. */
+  keys: Map<string, number>;
+  names: (string | undefined)[];
+  families: Map<number, Family>;
+  /** Task to those that wait for it: `2 * task`, plus 1 where any end will do. */
+  dependents: Map<number, number[]>;
+  upstreams: UpstreamState[];
+  upstreamNumbers: Map<string, number>;
+  registryVersion: number;
+  batches: Map<number, BatchState>;
+  nextBatch: number;
+  nextOffer: number;
+  /** Tasks in the order in which they ended. */
+  ended: number[];
+  /** Earlier attempts of tasks that needed more than one. */
+  attempts: Map<number, AttemptRecord[]>;
+  counts: number[];
+  joined: number;
+  /** Attempts that were reported, whatever came of them. */
+  calls: number;
+  /** Results that came for an attempt that was no longer current. */
+  late: number;
+  latencies: Uint32Array;
+  timers: Timers;
+}
+
+export const STATUSES = 7;
+export const PRIORITY_BANDS = 3;
+
+export function newFamily(rule: CompletionRule): Family {
+  return { rule, counts: Array.from({ length: STATUSES }, () => 0), first: -1, last: -1 };
+}
+
+export function newUpstream(name: string, config: Upstream | null): UpstreamState {
+  const ready = Array.from({ length: PRIORITY_BANDS }, () => newQueue());
+  return { name, config, ready, queued: 0, running: 0, lanes: 0, gateUntilMs: 0, arrivalMs: 0, latencyMs: 0 };
+}
+
+export function newState(): GoalState {
+  return {
+    goal: null,
+    tasks: newTable(),
+    keys: new Map(),
+    names: [],
+    families: new Map(),
+    dependents: new Map(),
+    upstreams: [],
+    upstreamNumbers: new Map(),
+    registryVersion: 0,
+    batches: new Map(),
+    nextBatch: 1,
+    nextOffer: 1,
+    ended: [],
+    attempts: new Map(),
+    counts: Array.from({ length: STATUSES }, () => 0),
+    joined: 0,
+    calls: 0,
+    late: 0,
+    latencies: newHistogram(),
+    timers: newTimers(),
+  };
+}
+
+/** The number of an upstream that this goal has heard of; -1 for none. */
+export function upstreamNamed(state: GoalState, name: string): number {
+  return state.upstreamNumbers.get(name) ?? -1;
+}
+
+/** Tasks that have not ended. */
+export function liveCount(counts: readonly number[]): number {
+  return counts[0]! + counts[1]! + counts[2]!;
+}
+
+export function totalCount(counts: readonly number[]): number {
+  return counts.reduce((sum, count) => sum + count, 0);
+}

@@ -1,0 +1,193 @@
+/**
+ * The goal's one decision function: `step(state, nowMs, command, out)`. It is
+ * deterministic: time and chance come in with the call. It changes the state in
+ * place, and `out` says what to commit and what to send after the commit.
+ */
+import { type Failure, failure } from "../../../shared/errors.ts";
+import { type GoalId, taskIdOf } from "../../../shared/ids.ts";
+import { SUSPICION_EXECUTOR_LOST, SUSPICION_RESTART } from "../../../shared/limits.ts";
+import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import { err, ok, type Result } from "../../../shared/result.ts";
+import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
+import { dispatch } from "./dispatch.ts";
+import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
+import { type Out, type Place, Recorder } from "./recorder.ts";
+import { isDoubtful, loseBatch, settle, succeed } from "./settle.ts";
+import { type GoalState, ROOT } from "./state.ts";
+import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
+import { tick } from "./tick.ts";
+
+export type Command =
+  | {
+      readonly kind: "create";
+      readonly id: GoalId;
+      readonly spec: GoalSpec;
+      readonly registry: { readonly version: number; readonly upstreams: readonly Upstream[] };
+      readonly tasks: Omit<Submit, "kind" | "atomic">;
+    }
+  | Submit
+  /** Result lines; `seed` is a random 32-bit integer. */
+  | { readonly kind: "settle"; readonly lines: readonly string[]; readonly seed: number }
+  | { readonly kind: "batch-lost"; readonly batch: number }
+  /** A new incarnation knows of no executor: sent once after loading. */
+  | { readonly kind: "recover" }
+  | { readonly kind: "upstreams"; readonly version: number; readonly upstreams: readonly Upstream[] }
+  | { readonly kind: "pause" }
+  | { readonly kind: "resume" }
+  | { readonly kind: "seal" }
+  | { readonly kind: "cancel" }
+  | { readonly kind: "cancel-task"; readonly task: number }
+  | { readonly kind: "retry-task"; readonly task: number }
+  | { readonly kind: "resolve"; readonly task: number; readonly as: "succeeded" | "failed" | "retry"; readonly line: string | null }
+  | { readonly kind: "end-reported" }
+  | { readonly kind: "tick" }
+  /** Sends what may run. Once a turn, after the commands that came in. */
+  | { readonly kind: "dispatch" };
+
+export type Reply = Result<{ readonly receipts?: Receipts; readonly task?: number }, Failure>;
+
+const DONE: Reply = ok({});
+
+export function step(state: GoalState, nowMs: number, command: Command, out: Out): Reply {
+  const rec = new Recorder(state, nowMs, out);
+  const reply = decide(rec, command);
+  decideGoal(rec);
+  return reply;
+}
+
+function decide(rec: Recorder, command: Command): Reply {
+  switch (command.kind) {
+    case "create":
+      return create(rec, command);
+    case "submit":
+      return submitTo(rec, command);
+    case "settle":
+      settle(rec, command.lines, command.seed);
+      return DONE;
+    case "batch-lost":
+      loseBatch(rec, command.batch, SUSPICION_EXECUTOR_LOST);
+      return DONE;
+    case "recover":
+      loseBatch(rec, null, SUSPICION_RESTART);
+      return DONE;
+    case "upstreams":
+      if (command.version > rec.state.registryVersion) rec.setUpstreams(command.version, command.upstreams);
+      return DONE;
+    case "end-reported":
+      if (!rec.state.goal!.endReported) rec.noteEndReported();
+      return DONE;
+    case "tick":
+      tick(rec);
+      return DONE;
+    case "dispatch":
+      dispatch(rec);
+      return DONE;
+    default:
+      return control(rec, command);
+  }
+}
+
+type Control = Extract<Command, { kind: "pause" | "resume" | "seal" | "cancel" | "cancel-task" | "retry-task" | "resolve" }>;
+
+/** What a caller asks of the goal or of one task. Asking again changes nothing. */
+function control(rec: Recorder, command: Control): Reply {
+  const goal = rec.state.goal;
+  if (goal === null) return err(missingGoal());
+  switch (command.kind) {
+    case "pause":
+    case "resume":
+      return setPaused(rec, command.kind === "pause");
+    case "seal":
+      if (goal.phase === "active" && !goal.sealed) {
+        rec.seal();
+        closeEmptyGroups(rec);
+      }
+      return DONE;
+    case "cancel":
+      if (goal.phase === "canceled") return DONE;
+      if (goal.phase !== "active") return err(endedGoal(rec.state));
+      stopGoal(rec, "canceled", "canceled");
+      return DONE;
+    case "cancel-task":
+    case "retry-task":
+    case "resolve":
+      if (command.task >= rec.state.tasks.n) return err(failure("not_found", "there is no such task in this goal"));
+      if (command.kind === "cancel-task") return cancelTask(rec, command.task);
+      return command.kind === "retry-task" ? retryTask(rec, command.task) : resolve(rec, command);
+  }
+}
+
+const missingGoal = (): Failure => failure("not_found", "there is no such goal");
+
+function endedGoal(state: GoalState): Failure {
+  const { id, phase } = state.goal!;
+  return failure("goal_ended", `the goal has ended: ${phase}`, { goalId: id });
+}
+
+/**
+ * A second creation of the same goal changes nothing; its caller has the first
+ * one's answer. If the tasks cannot be taken, the goal is not created, and the
+ * shell drops what this step left.
+ */
+function create(rec: Recorder, { id, spec, registry, tasks }: Extract<Command, { kind: "create" }>): Reply {
+  if (rec.state.goal !== null) return DONE;
+  rec.setUpstreams(registry.version, registry.upstreams);
+  const command: Submit = { kind: "submit", atomic: true, ...tasks };
+  const draft = draftOf(rec.state, command);
+  if (!draft.ok) return err(draft.error);
+  rec.create(id, spec);
+  const receipts = take(rec, command, draft.value);
+  if (spec.sealed) closeEmptyGroups(rec);
+  return ok({ receipts });
+}
+
+function submitTo(rec: Recorder, command: Submit): Reply {
+  const { goal } = rec.state;
+  if (goal === null) return err(missingGoal());
+  if (goal.phase !== "active") return err(endedGoal(rec.state));
+  if (goal.sealed) return err(failure("goal_sealed", "the goal is sealed and takes no more tasks", { goalId: goal.id }));
+  const draft = draftOf(rec.state, command);
+  return draft.ok ? ok({ receipts: take(rec, command, draft.value) }) : err(draft.error);
+}
+
+function setPaused(rec: Recorder, paused: boolean): Reply {
+  const goal = rec.state.goal!;
+  if (goal.phase !== "active") return err(endedGoal(rec.state));
+  if (goal.paused !== paused) rec.pause(paused);
+  return DONE;
+}
+
+function cancelTask(rec: Recorder, task: number): Reply {
+  if (!isTerminal(rec.state.tasks.status[task]!)) finish(rec, { task, status: CANCELED, code: codeOf("canceled") });
+  return ok({ task });
+}
+
+function retryTask(rec: Recorder, task: number): Reply {
+  const { state } = rec;
+  const taskId = taskIdOf(state.goal!.id, task);
+  if (state.goal!.phase !== "active") return err(endedGoal(state));
+  const status = state.tasks.status[task]!;
+  if (!isTerminal(status)) {
+    return err(failure("conflict", `the task is ${STATUS_WORDS[status]}; only an ended task can be retried`, { taskId }));
+  }
+  const parent = state.tasks.parent[task]!;
+  if (parent !== ROOT && isTerminal(state.tasks.status[parent]!)) {
+    return err(failure("conflict", "the task's parent has ended and takes no more children", { taskId }));
+  }
+  rec.repeat(task);
+  return ok({ task: state.tasks.n - 1 });
+}
+
+function resolve(rec: Recorder, { task, as, line }: Extract<Command, { kind: "resolve" }>): Reply {
+  const { state } = rec;
+  if (!isDoubtful(rec, task)) {
+    const taskId = taskIdOf(state.goal!.id, task);
+    return err(failure("conflict", "only a task that waits with reason outcome_unknown can be resolved", { taskId }));
+  }
+  const place: Place | undefined = line === null ? undefined : rec.out.keep(line);
+  if (as === "retry") rec.release(task);
+  else if (as === "failed") finish(rec, { task, status: FAILED, code: codeOf("outcome_unknown"), place });
+  else succeed(rec, task, place ?? { row: 0, index: 0 }, 0, 0);
+  return ok({ task });
+}

@@ -1,0 +1,161 @@
+/**
+ * Takes the tasks of one request: finds the ones that join others, rejects the
+ * ones that cannot be, and adds the rest. All of it in one step, so a request
+ * is taken as a whole or, where it is atomic and one task is bad, not at all.
+ */
+import { assert } from "../../../shared/assert.ts";
+import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
+import { TASKS_PER_GOAL_MAX } from "../../../shared/limits.ts";
+import { err, ok, type Result } from "../../../shared/result.ts";
+import type { TaskSpec } from "../../../shared/protocol/task.ts";
+import { DEPENDENCY_FAILED } from "./codes.ts";
+import { cascade, freeDependent } from "./lifecycle.ts";
+import { checkLinks, type Draft } from "./links.ts";
+import type { Recorder } from "./recorder.ts";
+import { type GoalState, upstreamNamed } from "./state.ts";
+
+export interface Submit {
+  readonly kind: "submit";
+  /** The tasks as they were parsed; null where one is not a task at all. */
+  readonly specs: readonly (TaskSpec | null)[];
+  /** Why a spec is null, by place. */
+  readonly failures: ReadonlyMap<number, Failure>;
+  /** Keys derived from content, by place. */
+  readonly contentKeys: ReadonlyMap<number, string>;
+  readonly atomic: boolean;
+}
+
+/** What became of each task of a request. */
+export interface Receipts {
+  readonly accepted: number;
+  readonly joined: number;
+  readonly rejected: ReadonlyMap<number, Failure>;
+  /** The task's number by place; -1 where it was rejected. */
+  readonly tasks: Int32Array;
+  /** Whether the place joined a task that was there. */
+  readonly joins: Uint8Array;
+  /** Tasks ahead in the queue, and a guess at the first start. */
+  readonly position: number;
+  readonly estimatedStartMs: number;
+  /** The offer that the accepted tasks belong to; 0 where there are none. */
+  readonly offer: number;
+}
+
+const FAULTS_IN_ANSWER_MAX = 20;
+
+/** Decides about every task of a request, and changes nothing yet. */
+export function draftOf(state: GoalState, command: Submit): Result<Draft, Failure> {
+  const { specs, atomic } = command;
+  if (state.tasks.n + specs.length > TASKS_PER_GOAL_MAX) {
+    return err(failure("quota_exceeded", `a goal takes at most ${TASKS_PER_GOAL_MAX} tasks; this one has ${state.tasks.n}`));
+  }
+  const draft = sortOut(state, command);
+  checkLinks(state, draft);
+  return atomic && draft.rejected.size > 0 ? err(atomicFailure(draft.rejected)) : ok(draft);
+}
+
+/** First pass: upstreams, and keys that are known already, in the goal or earlier in the request. */
+function sortOut(state: GoalState, command: Submit): Draft {
+  const rejected = new Map(command.failures);
+  const places = new Map<string, number>();
+  const joins = new Map<number, number | string>();
+  command.specs.forEach((spec, place) => {
+    if (spec === null) {
+      assert(rejected.has(place), "a spec is missing only with a reason");
+      return;
+    }
+    const upstream = spec.call?.upstream;
+    if (upstream !== undefined && !isUsable(state, upstream)) {
+      const detail = `there is no upstream "${upstream}"; register it with PUT /v1/upstreams/${upstream}`;
+      rejected.set(place, failure("invalid_request", detail, { errors: [{ pointer: "/call/upstream", detail }] }));
+      return;
+    }
+    const key = spec.key ?? command.contentKeys.get(place);
+    if (key === undefined) return;
+    const known = state.keys.get(key);
+    if (known !== undefined) joins.set(place, known);
+    else if (places.has(key)) joins.set(place, key);
+    else places.set(key, place);
+  });
+  return { specs: command.specs, rejected, places, joins };
+}
+
+function isUsable(state: GoalState, name: string): boolean {
+  const upstream = upstreamNamed(state, name);
+  return upstream >= 0 && state.upstreams[upstream]!.config !== null;
+}
+
+function atomicFailure(rejected: ReadonlyMap<number, Failure>): Failure {
+  const errors: Fault[] = [];
+  for (const [place, fault] of [...rejected].toSorted(([a], [b]) => a - b)) {
+    for (const { pointer, detail } of fault.errors ?? [{ pointer: "", detail: fault.detail }]) {
+      if (errors.length < FAULTS_IN_ANSWER_MAX) errors.push({ pointer: `/tasks/${place}${pointer}`, detail });
+    }
+  }
+  return failure("invalid_request", `${rejected.size} of the tasks cannot be taken, so none was`, { errors });
+}
+
+/** Adds what the draft accepts. */
+export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft): Receipts {
+  const { state } = rec;
+  const first = state.tasks.n;
+  const tasks = new Int32Array(specs.length).fill(-1);
+  const joins = new Uint8Array(specs.length);
+  const skipped: number[] = [];
+  const keys: [number, string][] = [];
+  let next = first;
+  let joined = 0;
+  for (let place = 0; place < specs.length; place++) {
+    const target = draft.joins.get(place);
+    if (target !== undefined) joinTo(draft, place, target, tasks);
+    if (target !== undefined || draft.rejected.has(place)) {
+      skipped.push(place);
+      if (tasks[place]! >= 0) {
+        joins[place] = 1;
+        joined++;
+      }
+      continue;
+    }
+    tasks[place] = next++;
+    const derived = contentKeys.get(place);
+    if (derived !== undefined) keys.push([place, derived]);
+  }
+  const ahead = state.upstreams.reduce((sum, upstream) => sum + upstream.queued, 0);
+  const estimatedStartMs = estimateMs(state, ahead);
+  const offer = state.nextOffer;
+  if (next === first && joined > 0) rec.join(joined);
+  if (next > first) {
+    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys });
+    cancelUnmeetable(rec, first);
+  }
+  return { accepted: next - first, joined, rejected: draft.rejected, tasks, joins, position: ahead, estimatedStartMs, offer: next > first ? offer : 0 };
+}
+
+/** The first of equal keys has its number by now, unless it was rejected: then so is this one. */
+function joinTo(draft: Draft, place: number, target: number | string, tasks: Int32Array): void {
+  if (typeof target === "number") {
+    tasks[place] = target;
+    return;
+  }
+  const original = draft.places.get(target)!;
+  const fault = draft.rejected.get(original);
+  if (fault === undefined) tasks[place] = tasks[original]!;
+  else draft.rejected.set(place, fault);
+}
+
+/** A task that comes after one that has already failed ends as it is added. */
+function cancelUnmeetable(rec: Recorder, first: number): void {
+  const ended: number[] = [];
+  const { tasks } = rec.state;
+  for (let task = first; task < tasks.n; task++) {
+    if ((tasks.flags[task]! & DEPENDENCY_FAILED) !== 0) freeDependent(rec, task, ended);
+  }
+  cascade(rec, ended);
+}
+
+/** Little's law: the queue ahead, over what the upstreams have been finishing. 0 while nothing is known. */
+function estimateMs(state: GoalState, ahead: number): number {
+  let callsPerMs = 0;
+  for (const { latencyMs, lanes } of state.upstreams) if (latencyMs > 0) callsPerMs += Math.max(1, lanes) / latencyMs;
+  return callsPerMs === 0 ? 0 : Math.round(ahead / callsPerMs);
+}

@@ -1,0 +1,38 @@
+/**
+ * When the goal must wake next, as one number: a Durable Object has one alarm.
+ *
+ *   active   deadline, or end of idleness if nothing lives
+ *            first end of a backoff or of a time to live
+ *            first end of a lease
+ *            for each upstream with work: when its gate and its rate open
+ *   ended    end of the retention
+ */
+import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
+import { rateOpensAtMs } from "./dispatch.ts";
+import { type GoalState, liveCount } from "./state.ts";
+import { nextTimeMs } from "./timers.ts";
+
+/** Milliseconds since the epoch; null for a goal that does not exist. */
+export function wakeAt(state: GoalState): number | null {
+  const { goal } = state;
+  if (goal === null) return null;
+  if (goal.phase !== "active") return goal.endedAtMs! + goal.spec.retentionMs;
+  let at = goal.deadlineAtMs ?? Number.MAX_SAFE_INTEGER;
+  if (liveCount(state.counts) === 0) at = Math.min(at, goal.touchedAtMs + IDLE_MS_DEFAULT);
+  at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
+  for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
+  if (goal.paused) return at;
+  for (const upstream of state.upstreams) {
+    if (upstream.queued === 0 || upstream.config === null) continue;
+    const opensAtMs = Math.max(upstream.gateUntilMs, rateOpensAtMs(upstream));
+    // Work that only lacks room is woken by the results that make it.
+    if (opensAtMs > 0) at = Math.min(at, opensAtMs);
+  }
+  return at;
+}
+
+/** Whether losing this incarnation would leave work that nobody continues. */
+export function isBusy(state: GoalState): boolean {
+  if (state.goal === null || state.goal.phase !== "active") return false;
+  return state.batches.size > 0 || (!state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
+}
