@@ -7,7 +7,15 @@
  */
 import { readFileSync, writeFileSync } from "node:fs";
 
-const SYSTEMS = { android: "android", darwin: "darwin", freebsd: "freebsd", linux: "linux", openharmony: "openharmony", win32: "win32", windows: "win32" };
+const SYSTEMS = {
+  android: "android",
+  darwin: "darwin",
+  freebsd: "freebsd",
+  linux: "linux",
+  openharmony: "openharmony",
+  win32: "win32",
+  windows: "win32",
+};
 const PROCESSORS = { arm: "arm", arm64: "arm64", x64: "x64", 64: "x64", ia32: "ia32", ppc64: "ppc64", riscv64: "riscv64", s390x: "s390x" };
 
 /** What a package's name says of where it runs: `@x/binding-linux-arm64-musl`. */

@@ -84,7 +84,4 @@ assert(CHUNK_BYTES_MAX + INLINE_PAYLOAD_BYTES_MAX < PLATFORM_ROW_BYTES_MAX, "a p
 assert(BATCH_LANES_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "a batch must obey the connection limit");
 assert(BATCH_TASKS_MAX < PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, "a batch must obey the subrequest limit");
 assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");
-assert(
-  EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB,
-  "an executor's buffers must fit an isolate",
-);
+assert(EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB, "an executor's buffers must fit an isolate");

@@ -134,9 +134,7 @@ export interface BatchControl {
  * result lines as one string. A longer one answers with the lines so far and
  * a byte stream of the rest, with at most one chunk every 50 ms.
  */
-export type BatchReply =
-  | string
-  | { readonly first: string; readonly rest: ReadableStream<Uint8Array>; readonly control: BatchControl };
+export type BatchReply = string | { readonly first: string; readonly rest: ReadableStream<Uint8Array>; readonly control: BatchControl };
 
 export interface ExecutorRpc {
   run(batch: Batch): Promise<BatchReply>;

@@ -27,7 +27,14 @@ export function storedReply(sql: SqlStorage, idempotency: IdempotencyKey): Resul
 export function storeReply(sql: SqlStorage, idempotency: IdempotencyKey, body: string): number {
   const chunks = chunksOf(new TextEncoder().encode(body));
   chunks.forEach((chunk, part) => {
-    exec(sql, "INSERT INTO replies(key, part, fingerprint, body) VALUES (?, ?, ?, ?)", idempotency.key, part, idempotency.fingerprint, chunk);
+    exec(
+      sql,
+      "INSERT INTO replies(key, part, fingerprint, body) VALUES (?, ?, ?, ?)",
+      idempotency.key,
+      part,
+      idempotency.fingerprint,
+      chunk,
+    );
   });
   return chunks.length;
 }

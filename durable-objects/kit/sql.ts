@@ -6,11 +6,7 @@ import { assert } from "../../shared/assert.ts";
 import { CHUNK_BYTES_MAX, PLATFORM_ROW_BYTES_MAX } from "../../shared/limits.ts";
 
 /** Runs one statement. Throws when a row would be larger than the platform takes. */
-export function exec(
-  sql: SqlStorage,
-  statement: string,
-  ...values: SqlStorageValue[]
-): SqlStorageCursor<Record<string, SqlStorageValue>> {
+export function exec(sql: SqlStorage, statement: string, ...values: SqlStorageValue[]): SqlStorageCursor<Record<string, SqlStorageValue>> {
   let bytes = 0;
   for (const value of values) {
     if (typeof value === "string") bytes += value.length * (value.length > PLATFORM_ROW_BYTES_MAX / 3 ? utf8Factor(value) : 1);
@@ -29,7 +25,7 @@ function utf8Factor(text: string): number {
 export function chunksOf(bytes: Uint8Array): ArrayBuffer[] {
   const chunks: ArrayBuffer[] = [];
   for (let at = 0; at === 0 || at < bytes.byteLength; at += CHUNK_BYTES_MAX) {
-    chunks.push(bytes.slice(at, at + CHUNK_BYTES_MAX).buffer as ArrayBuffer);
+    chunks.push(bytes.slice(at, at + CHUNK_BYTES_MAX).buffer);
   }
   return chunks;
 }

@@ -4,7 +4,7 @@ import type { Fault } from "../errors.ts";
 import { DURATION_MS_MAX, RETENTION_MS_DEFAULT, TASKS_PER_REQUEST_MAX, TITLE_CHARS_MAX } from "../limits.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
-import { completion, integer, labels } from "./task-schema.ts";
+import { completion, integer, labels, object } from "./task-schema.ts";
 import type { CompletionRule } from "./task.ts";
 
 export const TASK_STATUSES = ["queued", "waiting", "running", "succeeded", "failed", "canceled", "expired"] as const;
@@ -45,7 +45,7 @@ export interface GoalView {
   readonly storage: { readonly rowsWritten: number };
 }
 
-const schema = v.strictObject({
+const schema = object({
   name: v.optional(v.pipe(v.string(), v.maxLength(TITLE_CHARS_MAX, `must have at most ${TITLE_CHARS_MAX} characters`))),
   labels: v.optional(labels),
   deadlineMs: v.optional(integer(1, DURATION_MS_MAX)),

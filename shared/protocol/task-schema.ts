@@ -16,9 +16,32 @@ import {
 import { faultsOf } from "./faults.ts";
 import { BASE64, DOT_SEGMENT, HEADER_NAME, HEADER_VALUE, METHODS, PATH, PRIORITIES, RESERVED_HEADER, UPSTREAM_NAME } from "./task.ts";
 
-/** `v.record` also takes arrays, which are not what a caller means. */
 const isPlain = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
-const entries = (max: number) => (value: Record<string, string>) => Object.keys(value).length <= max;
+
+/** An object with these properties and no others. `v.strictObject` alone also takes arrays, which are not what a caller means. */
+export const object = <T extends v.ObjectEntries>(entries: T) =>
+  v.pipe(v.custom<Record<string, unknown>>(isPlain, "must be an object"), v.strictObject(entries));
+
+type Check = (text: string) => string | null;
+
+/** An object of strings. `v.record` takes arrays, and passes over names such as `constructor`. */
+const texts = (noun: string, max: number, nameFault: Check, textFault: Check) =>
+  v.pipe(
+    v.custom<Record<string, string>>(isPlain, "must be an object of strings"),
+    v.rawCheck(({ dataset, addIssue }) => {
+      if (!dataset.typed) return;
+      const input = dataset.value;
+      const all = Object.entries<unknown>(input);
+      if (all.length > max) return addIssue({ message: `must have at most ${max} ${noun}` });
+      for (const [key, value] of all) {
+        const ofText = typeof value === "string" ? textFault(value) : `must be string, not ${JSON.stringify(value)}`;
+        const message = nameFault(key) ?? ofText;
+        if (message !== null) addIssue({ message, path: [{ type: "object", origin: "value", input, key, value }] });
+      }
+    }),
+  );
+
+const lengthFault = (text: string, max: number): string | null => (text.length > max ? `must have at most ${max} characters` : null);
 
 export const integer = (min: number, max: number) =>
   v.pipe(
@@ -28,44 +51,46 @@ export const integer = (min: number, max: number) =>
     v.maxValue(max, `must be at most ${max}`),
   );
 
-const name = v.pipe(v.string(), v.minLength(1, "must not be empty"), v.maxLength(KEY_CHARS_MAX, `must have at most ${KEY_CHARS_MAX} characters`));
+const name = v.pipe(
+  v.string(),
+  v.minLength(1, "must not be empty"),
+  v.maxLength(KEY_CHARS_MAX, `must have at most ${KEY_CHARS_MAX} characters`),
+);
 const names = v.pipe(v.array(name), v.maxLength(DEPENDENCIES_PER_TASK_MAX, `must name at most ${DEPENDENCIES_PER_TASK_MAX} tasks`));
 
-export const upstreamName = v.pipe(v.string(), v.regex(UPSTREAM_NAME, "must be 1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"));
-
-export const labels = v.pipe(
-  v.custom<Record<string, string>>(isPlain, "must be an object of strings"),
-  v.record(
-    v.pipe(v.string(), v.minLength(1, "a label needs a name"), v.maxLength(LABEL_CHARS_MAX, `must have at most ${LABEL_CHARS_MAX} characters`)),
-    v.pipe(v.string(), v.maxLength(LABEL_CHARS_MAX, `must have at most ${LABEL_CHARS_MAX} characters`)),
-  ),
-  v.check(entries(LABELS_MAX), `must have at most ${LABELS_MAX} labels`),
+export const upstreamName = v.pipe(
+  v.string(),
+  v.regex(UPSTREAM_NAME, "must be 1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"),
 );
 
-export const headers = v.pipe(
-  v.custom<Record<string, string>>(isPlain, "must be an object of strings"),
-  v.record(
-    v.pipe(
-      v.string(),
-      v.regex(HEADER_NAME, "is not a header's name"),
-      v.check((text) => !RESERVED_HEADER.test(text), "is set by Drover or by the connection and cannot be given"),
-    ),
-    v.pipe(v.string(), v.maxLength(HEADER_CHARS_MAX, `must have at most ${HEADER_CHARS_MAX} characters`), v.regex(HEADER_VALUE, "has a character that a header cannot carry")),
-  ),
-  v.check(entries(HEADERS_MAX), `must have at most ${HEADERS_MAX} headers`),
+export const labels = texts(
+  "labels",
+  LABELS_MAX,
+  (label) => (label === "" ? "a label needs a name" : lengthFault(label, LABEL_CHARS_MAX)),
+  (text) => lengthFault(text, LABEL_CHARS_MAX),
 );
 
-export const completion = v.strictObject({
+export const headers = texts(
+  "headers",
+  HEADERS_MAX,
+  (header) => {
+    if (!HEADER_NAME.test(header)) return "is not a header's name";
+    return RESERVED_HEADER.test(header) ? "is set by Drover or by the connection and cannot be given" : null;
+  },
+  (text) => lengthFault(text, HEADER_CHARS_MAX) ?? (HEADER_VALUE.test(text) ? null : "has a character that a header cannot carry"),
+);
+
+export const completion = object({
   failFast: v.optional(v.boolean()),
   minSuccessful: v.optional(integer(1, Number.MAX_SAFE_INTEGER)),
   toleratedFailureCount: v.optional(integer(0, Number.MAX_SAFE_INTEGER)),
   toleratedFailurePercentage: v.optional(v.pipe(v.number(), v.minValue(0, "must be at least 0"), v.maxValue(100, "must be at most 100"))),
 });
 
-export const retry = v.strictObject({ maxAttempts: v.optional(integer(1, ATTEMPTS_MAX)) });
+export const retry = object({ maxAttempts: v.optional(integer(1, ATTEMPTS_MAX)) });
 
 const call = v.pipe(
-  v.strictObject({
+  object({
     upstream: upstreamName,
     method: v.optional(v.picklist(METHODS)),
     path: v.pipe(
@@ -88,13 +113,13 @@ const call = v.pipe(
 );
 
 const task = v.pipe(
-  v.strictObject({
+  object({
     key: v.optional(name),
     parentTaskId: v.optional(name),
     after: v.optional(names),
     afterEnd: v.optional(names),
     call: v.optional(call),
-    group: v.optional(v.strictObject({})),
+    group: v.optional(object({})),
     dedupe: v.optional(v.picklist(["key", "content"])),
     priority: v.optional(v.picklist(PRIORITIES)),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),

@@ -86,8 +86,7 @@ type Json = Readonly<Record<string, unknown>>;
 const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value);
 const isInteger = (value: unknown, min: number, max: number): boolean =>
   Number.isInteger(value) && (value as number) >= min && (value as number) <= max;
-const isText = (value: unknown, max: number): value is string =>
-  typeof value === "string" && value.length > 0 && value.length <= max;
+const isText = (value: unknown, max: number): value is string => typeof value === "string" && value.length > 0 && value.length <= max;
 
 function isNames(value: unknown): boolean {
   if (!Array.isArray(value) || value.length > DEPENDENCIES_PER_TASK_MAX) return false;
@@ -121,10 +120,16 @@ function isRule(value: unknown): boolean {
   if (!isObject(value)) return false;
   for (const name in value) {
     const part = value[name];
-    if (name === "failFast" ? typeof part !== "boolean"
-      : name === "minSuccessful" ? !isInteger(part, 1, Number.MAX_SAFE_INTEGER)
-      : name === "toleratedFailureCount" ? !isInteger(part, 0, Number.MAX_SAFE_INTEGER)
-      : name !== "toleratedFailurePercentage" || typeof part !== "number" || !(part >= 0 && part <= 100)) return false;
+    if (
+      name === "failFast"
+        ? typeof part !== "boolean"
+        : name === "minSuccessful"
+          ? !isInteger(part, 1, Number.MAX_SAFE_INTEGER)
+          : name === "toleratedFailureCount"
+            ? !isInteger(part, 0, Number.MAX_SAFE_INTEGER)
+            : name !== "toleratedFailurePercentage" || typeof part !== "number" || !(part >= 0 && part <= 100)
+    )
+      return false;
   }
   return true;
 }
@@ -141,14 +146,28 @@ function isCall(value: unknown): boolean {
   for (const name in value) {
     const part = value[name];
     switch (name) {
-      case "upstream": break;
-      case "path": break;
-      case "method": if (!METHOD_SET.has(part)) return false; break;
-      case "headers": if (!isHeaders(part)) return false; break;
-      case "body": hasBody++; break;
-      case "bodyBase64": if (typeof part !== "string" || !BASE64.test(part)) return false; hasBody++; break;
-      case "idempotent": if (typeof part !== "boolean") return false; break;
-      default: return false;
+      case "upstream":
+        break;
+      case "path":
+        break;
+      case "method":
+        if (!METHOD_SET.has(part)) return false;
+        break;
+      case "headers":
+        if (!isHeaders(part)) return false;
+        break;
+      case "body":
+        hasBody++;
+        break;
+      case "bodyBase64":
+        if (typeof part !== "string" || !BASE64.test(part)) return false;
+        hasBody++;
+        break;
+      case "idempotent":
+        if (typeof part !== "boolean") return false;
+        break;
+      default:
+        return false;
     }
   }
   const { upstream, path, method } = value;
@@ -164,18 +183,45 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
   for (const name in value) {
     const part = value[name];
     switch (name) {
-      case "key": case "parentTaskId": if (!isText(part, KEY_CHARS_MAX)) return false; break;
-      case "after": case "afterEnd": if (!isNames(part)) return false; break;
-      case "call": if (!isCall(part)) return false; kinds++; break;
-      case "group": if (!isObject(part) || Object.keys(part).length > 0) return false; kinds++; break;
-      case "dedupe": if (part !== "key" && part !== "content") return false; break;
-      case "priority": if (!PRIORITY_SET.has(part)) return false; break;
-      case "timeoutMs": if (!isInteger(part, 1, TIMEOUT_MS_MAX)) return false; break;
-      case "ttlMs": if (!isInteger(part, 1, DURATION_MS_MAX)) return false; break;
-      case "retry": if (!isRetry(part)) return false; break;
-      case "completion": if (!isRule(part)) return false; break;
-      case "labels": if (!isLabels(part)) return false; break;
-      default: return false;
+      case "key":
+      case "parentTaskId":
+        if (!isText(part, KEY_CHARS_MAX)) return false;
+        break;
+      case "after":
+      case "afterEnd":
+        if (!isNames(part)) return false;
+        break;
+      case "call":
+        if (!isCall(part)) return false;
+        kinds++;
+        break;
+      case "group":
+        if (!isObject(part) || Object.keys(part).length > 0) return false;
+        kinds++;
+        break;
+      case "dedupe":
+        if (part !== "key" && part !== "content") return false;
+        break;
+      case "priority":
+        if (!PRIORITY_SET.has(part)) return false;
+        break;
+      case "timeoutMs":
+        if (!isInteger(part, 1, TIMEOUT_MS_MAX)) return false;
+        break;
+      case "ttlMs":
+        if (!isInteger(part, 1, DURATION_MS_MAX)) return false;
+        break;
+      case "retry":
+        if (!isRetry(part)) return false;
+        break;
+      case "completion":
+        if (!isRule(part)) return false;
+        break;
+      case "labels":
+        if (!isLabels(part)) return false;
+        break;
+      default:
+        return false;
     }
   }
   if (kinds !== 1) return false;

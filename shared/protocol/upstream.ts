@@ -4,7 +4,7 @@ import type { Fault } from "../errors.ts";
 import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX } from "../limits.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
-import { headers, integer, upstreamName } from "./task-schema.ts";
+import { headers, integer, object, upstreamName } from "./task-schema.ts";
 
 /** An upstream as Drover keeps it, every default filled in. */
 export interface Upstream {
@@ -27,17 +27,17 @@ const ORIGIN = /^https?:\/\/(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\/?$
 const origin = v.pipe(v.string(), v.regex(ORIGIN, "must be http(s)://host[:port], without a path, a query or credentials"));
 
 const schema = v.pipe(
-  v.strictObject({
+  object({
     origin: v.optional(origin),
     origins: v.optional(v.pipe(v.array(origin), v.length(1, "takes exactly one origin in this version"))),
     maxConcurrency: v.optional(integer(1, 10_000)),
     ratePerSecond: v.optional(v.pipe(v.number(), v.minValue(0.01, "must be at least 0.01"), v.maxValue(100_000, "must be at most 100000"))),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
     idempotency: v.optional(v.picklist(["none", "key"])),
-    retry: v.optional(v.strictObject({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
+    retry: v.optional(object({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
     headers: v.optional(headers),
     hedge: v.optional(v.literal(false, "hedging is not in this version; leave it out or say false")),
-    coalesce: v.optional(v.literal("off", "coalescing is not in this version; leave it out or say \"off\"")),
+    coalesce: v.optional(v.literal("off", 'coalescing is not in this version; leave it out or say "off"')),
   }),
   v.check((spec) => (spec.origin === undefined) !== (spec.origins === undefined), "needs exactly one of origin, origins"),
 );

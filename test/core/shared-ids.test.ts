@@ -25,7 +25,12 @@ test("a task's id leads to its goal and its number", () => {
 
 test("goals' ids sort by creation, whatever their chance", () => {
   fc.assert(
-    fc.property(fc.integer({ min: 0, max: TIME_MS_MAX - 1 }), bytes, bytes, (nowMs, a, b) => goalIdFrom(nowMs, a) < goalIdFrom(nowMs + 1, b)),
+    fc.property(
+      fc.integer({ min: 0, max: TIME_MS_MAX - 1 }),
+      bytes,
+      bytes,
+      (nowMs, a, b) => goalIdFrom(nowMs, a) < goalIdFrom(nowMs + 1, b),
+    ),
   );
 });
 

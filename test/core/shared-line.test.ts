@@ -29,7 +29,7 @@ test("a line gives back its head and its payload, with or without the newline", 
 
 const HEAD: LineHead = { task: 3, attempt: 1, outcome: "answered", status: 200, retryAfterMs: 0, startedAtMs: 10, endedAtMs: 12 };
 
-test.for(['{"body":"a,b],[1,2]\\n"}', '[[1,2],[3,4]]', '"],"', '{"a":{"b":[",","]"]}}', "null"])(
+test.for(['{"body":"a,b],[1,2]\\n"}', "[[1,2],[3,4]]", '"],"', '{"a":{"b":[",","]"]}}', "null"])(
   "brackets, commas and quotes in a payload do not end it: %s",
   (payload) => {
     const line = formatLine(HEAD, payload);
@@ -39,9 +39,15 @@ test.for(['{"body":"a,b],[1,2]\\n"}', '[[1,2],[3,4]]', '"],"', '{"a":{"b":[",","
   },
 );
 
-test.for(["", "[1,2]", "hello", '{"task":1}', "[-1,1,0,200,0,1,2,null]", "[1.5,1,0,200,0,1,2,null]", "[1,1,0,200,0,1,", "[1,1,99,200,0,1,2,null]"])(
-  "what no executor writes is refused: %s",
-  (line) => {
-    expect(() => parseLineHead(line)).toThrow(/not a result line|outcome must be known/);
-  },
-);
+test.for([
+  "",
+  "[1,2]",
+  "hello",
+  '{"task":1}',
+  "[-1,1,0,200,0,1,2,null]",
+  "[1.5,1,0,200,0,1,2,null]",
+  "[1,1,0,200,0,1,",
+  "[1,1,99,200,0,1,2,null]",
+])("what no executor writes is refused: %s", (line) => {
+  expect(() => parseLineHead(line)).toThrow(/not a result line|outcome must be known/);
+});
