@@ -73,9 +73,11 @@ export const resolveTask = withTask(async (c: EdgeContext, goal, index) => {
   const request = await readJsonObject(c.req.raw);
   if (!request.ok) return problem(request.error);
   const parsed = v.safeParse(resolution, request.value.value);
-  if (!parsed.success) return problem(failure("invalid_request", "the resolution is not valid; see errors", { errors: faultsOf(parsed, "") }));
+  if (!parsed.success)
+    return problem(failure("invalid_request", "the resolution is not valid; see errors", { errors: faultsOf(parsed, "") }));
   const { as, result } = parsed.output;
-  const given = result === undefined ? ok(undefined) : jsonText({ status: result.status ?? 200, body: result.body ?? null } satisfies CallResult);
+  const given =
+    result === undefined ? ok(undefined) : jsonText({ status: result.status ?? 200, body: result.body ?? null } satisfies CallResult);
   if (!given.ok) return problem(given.error);
   return respond(await goal.resolveTask(index, as, given.value), json);
 });
