@@ -1,0 +1,42 @@
+/**
+ * The Worker as `wrangler deploy` would send it: it bundles without a warning
+ * and stays small, because its size is part of every cold start.
+ */
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { afterAll, beforeAll, expect, test } from "vitest";
+
+const GZIP_BYTES_MAX = 60 * 1024;
+const WRANGLER = "node_modules/wrangler/bin/wrangler.js";
+
+const folder = mkdtempSync(join(tmpdir(), "drover-bundle-"));
+let output = "";
+let exitCode: number | null = null;
+
+beforeAll(() => {
+  // Not what the tests set: a deployment finds its secrets on the platform.
+  const { ROOT_TOKEN: _, ...environment } = process.env;
+  const command = [WRANGLER, "deploy", "--dry-run", "--outdir", folder];
+  const run = spawnSync(process.execPath, command, { encoding: "utf8", env: { ...environment, NO_COLOR: "1", CI: "true" } });
+  output = run.stdout + run.stderr;
+  exitCode = run.status;
+});
+
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+test("wrangler deploy --dry-run passes without a warning", () => {
+  expect({ exitCode, output }).toMatchObject({ exitCode: 0 });
+  expect(output).not.toMatch(/warning|error|✘|▲/i);
+});
+
+test("the Worker's JavaScript is at most 60 KB, gzipped", () => {
+  const scripts = readdirSync(folder).filter((name) => /\.m?js$/.test(name));
+  expect(scripts.length, output).toBeGreaterThan(0);
+  const sizes = scripts.map((name) => gzipSync(readFileSync(join(folder, name)), { level: 9 }).byteLength);
+  const bytes = sizes.reduce((sum, size) => sum + size, 0);
+  process.stdout.write(`bundle: ${(bytes / 1024).toFixed(1)} KB of ${GZIP_BYTES_MAX / 1024} KB gzipped\n`);
+  expect(bytes).toBeLessThanOrEqual(GZIP_BYTES_MAX);
+});
