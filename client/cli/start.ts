@@ -49,22 +49,20 @@ async function main(): Promise<void> {
   const options = readArguments(process.argv.slice(2));
   if (options.help) return void process.stdout.write(USAGE);
 
-  let server: Server | undefined;
-  let ending: Promise<void> | undefined;
-  const end = (code: number): void => {
+  enableCompileCache(join(import.meta.dirname, "../../node_modules/.cache/drover/code"));
+  const starting = import("./server/serve.ts").then(({ serve }) => serve({ ...options, say, onGiveUp: () => void end(1) }));
+  let ending = false;
+  const end = async (code: number): Promise<never> => {
     // A second signal doesn't wait; the lock and the data survive that.
     if (ending) process.exit(code);
-    ending = (async () => {
-      await starting.catch(() => {});
-      await server?.close();
-      process.exit(code);
-    })();
+    ending = true;
+    await starting.then((server) => server.close()).catch(() => {});
+    process.exit(code);
   };
-  for (const name of STOP_SIGNALS) process.on(name, () => end(0));
-  enableCompileCache(join(import.meta.dirname, "../../node_modules/.cache/drover/code"));
-  const { serve } = await import("./server/serve.ts");
-  const starting = serve({ ...options, say, onGiveUp: () => end(1) });
-  server = await starting;
+  for (const name of STOP_SIGNALS) process.on(name, () => void end(0));
+  // Started by another program, it doesn't outlive it.
+  process.once("disconnect", () => void end(0));
+  const server = await starting;
   if (!ending) announce(server, options);
 }
 

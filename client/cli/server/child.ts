@@ -33,7 +33,11 @@ export interface Drover {
   kill(what: "parent" | "all"): Promise<void>;
 }
 
-async function readyLine(child: ChildProcess, exited: Promise<number | null>, stderr: () => string): Promise<{ url: string; token: string }> {
+async function readyLine(
+  child: ChildProcess,
+  exited: Promise<number | null>,
+  stderr: () => string,
+): Promise<{ url: string; token: string }> {
   const lines = createInterface({ input: child.stdout! });
   const first = once(lines, "line").then(([line]) => String(line));
   const line = await Promise.race([first, exited.then((code) => ({ code }))]);
@@ -45,11 +49,11 @@ async function readyLine(child: ChildProcess, exited: Promise<number | null>, st
 export async function startDrover(options: DroverOptions): Promise<Drover> {
   const { dataDir, port = 0, env = {}, onStderr } = options;
   const child = spawn(process.execPath, [START, "--json", "--port", String(port), "--data", dataDir], {
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
     env: { ...process.env, ...env },
   });
   let stderr = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+  child.stderr!.setEncoding("utf8").on("data", (text: string) => {
     stderr = (stderr + text).slice(-16_384);
     (onStderr ?? ((line) => process.stderr.write(line)))(text);
   });

@@ -48,10 +48,11 @@ function watchWorkerd(seen: (child: ChildProcess) => void): void {
 }
 
 function prepareEnvironment(options: RuntimeOptions): void {
-  const require = createRequire(import.meta.url);
+  // The one that belongs to Miniflare, wherever npm put it.
+  const requireAsMiniflare = createRequire(createRequire(import.meta.url).resolve("miniflare"));
   Object.assign(process.env, {
     MINIFLARE_WORKERD_PATH: WRAPPER,
-    DROVER_WORKERD: process.env["MINIFLARE_WORKERD_PATH"] ?? (require("workerd") as { default: string }).default,
+    DROVER_WORKERD: process.env["MINIFLARE_WORKERD_PATH"] ?? (requireAsMiniflare("workerd") as { default: string }).default,
     DROVER_DATA: options.folder,
     DROVER_INSTANCE: options.instance,
     DROVER_DESCRIPTORS: String(options.descriptors),
@@ -75,7 +76,9 @@ function keepSignals<T>(make: () => T): T {
 function reason(error: unknown, options: RuntimeOptions): Error {
   const text = error instanceof Error ? error.message : String(error);
   if (!/address (?:is )?already in use/i.test(text)) return error instanceof Error ? error : new Error(text);
-  return new Refusal(`${options.host}:${options.port} is in use by another program. Choose another port with --port N; 0 picks a free one.`);
+  return new Refusal(
+    `${options.host}:${options.port} is in use by another program. Choose another port with --port N; 0 picks a free one.`,
+  );
 }
 
 /** A Miniflare with the workerd that it runs now. */
