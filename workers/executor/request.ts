@@ -19,11 +19,10 @@ function addHeaders(target: Headers, headers: Readonly<Record<string, string>>):
   for (const name in headers) target[name.toLowerCase()] = headers[name]!;
 }
 
-/** What every request of the batch carries. */
+/** What every request of the batch carries, unless its task says otherwise. */
 export function commonHeaders(batch: Batch): Headers {
   const headers: Headers = {};
   addHeaders(headers, batch.headers);
-  headers["drover-goal"] = batch.goalId;
   return headers;
 }
 
@@ -60,6 +59,7 @@ export function requestOf(batch: Batch, common: Readonly<Headers>, item: BatchIt
   if (item.headers !== undefined) addHeaders(headers, item.headers);
   const body = bodyOf(item, headers);
   headers["idempotency-key"] = item.taskId;
+  headers["drover-goal"] = batch.goalId;
   headers["drover-task"] = item.taskId;
   headers["drover-attempt"] = `${item.attempt}`;
   headers["traceparent"] = traceparentOf(batch.traceId, item);
