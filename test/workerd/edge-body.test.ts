@@ -41,20 +41,42 @@ test("a body that breaks off midway keeps nothing, even where its beginning woul
   expect(await names()).not.toContain("kept");
 });
 
-test("a body that is declared too large is refused unread, its rest canceled", async () => {
-  const { body, wasCanceled } = streamOf([bytes(VALID)]);
-  const headers = { ...JSON_HEADERS, "content-length": String(BODY_BYTES_MAX + 1) };
+/** Spaces, a mebibyte each. */
+const mebibytes = (count: number) => streamOf(Array.from({ length: count }, () => new Uint8Array(1024 * 1024).fill(32)));
+
+test("a body that is declared too large is refused, and let pass so that its sender hears of it", async () => {
+  const { body, wasCanceled, taken } = mebibytes(9);
+  const headers = { ...JSON_HEADERS, "content-length": String(9 * 1024 * 1024) };
   const found = await problemIn(await call("PUT", "/v1/upstreams/kept", { body, headers }));
   expect(found).toMatchObject({ status: 413, code: "payload_too_large" });
-  expect(wasCanceled()).toBe(true);
+  expect([taken(), wasCanceled()]).toEqual([9, false]);
   expect(await names()).not.toContain("kept");
 });
 
-test("a body that grows too large without a declared length is refused, its rest canceled", async () => {
-  const chunk = new Uint8Array(1024 * 1024).fill(32);
-  const { body, wasCanceled } = streamOf(Array.from({ length: 64 }, () => chunk));
+test("a body that grows too large without a declared length is refused, and let pass", async () => {
+  const { body, wasCanceled, taken } = mebibytes(12);
   expect(await problemIn(await call("PUT", "/v1/upstreams/kept", { body, headers: JSON_HEADERS }))).toMatchObject({ status: 413 });
-  expect(wasCanceled()).toBe(true);
+  expect([taken(), wasCanceled()]).toEqual([12, false]);
+});
+
+test("a sender that goes on and on is cut off", async () => {
+  for (const headers of [JSON_HEADERS, { ...JSON_HEADERS, "content-length": String(1024 ** 3) }]) {
+    const { body, wasCanceled, taken } = mebibytes(1024);
+    expect((await call("PUT", "/v1/upstreams/kept", { body, headers })).status).toBe(413);
+    expect(wasCanceled()).toBe(true);
+    expect(taken()).toBeLessThan(64);
+  }
+});
+
+test.each([
+  ["without a token", "POST", "/v1/goals", { token: null }, 401],
+  ["on an unknown route", "POST", "/v1/nothing", {}, 404],
+  ["with a method that is not taken", "DELETE", "/v1/goals", {}, 405],
+  ["with a bad query", "POST", "/v1/goals/goal_01k00000000000000000000000/tasks?atomic=1", {}, 400],
+] as const)("a refusal %s is heard after a large body too", async (_what, method, path, options, status) => {
+  const { body, taken } = mebibytes(2);
+  expect((await call(method, path, { ...options, body })).status).toBe(status);
+  expect(taken()).toBe(2);
 });
 
 test("the largest body is taken, one byte more is not", async () => {

@@ -37,11 +37,18 @@ export async function problemIn(response: Response): Promise<Problem> {
   return problem;
 }
 
+interface Sent {
+  readonly body: ReadableStream;
+  readonly wasCanceled: () => boolean;
+  /** Chunks that were taken. */
+  readonly taken: () => number;
+}
+
 /** A body without a length that ends after `chunks`, or breaks off there. */
-export function streamOf(chunks: readonly Uint8Array[], breaksOff = false): { body: ReadableStream; wasCanceled: () => boolean } {
+export function streamOf(chunks: readonly Uint8Array[], breaksOff = false): Sent {
   let at = 0;
   let canceled = false;
-  const body = new ReadableStream({
+  const source: UnderlyingSource<Uint8Array> = {
     pull(controller) {
       if (at < chunks.length) controller.enqueue(chunks[at++]);
       else if (breaksOff) controller.error(new Error("the connection was lost"));
@@ -50,6 +57,6 @@ export function streamOf(chunks: readonly Uint8Array[], breaksOff = false): { bo
     cancel() {
       canceled = true;
     },
-  });
-  return { body, wasCanceled: () => canceled };
+  };
+  return { body: new ReadableStream(source, { highWaterMark: 0 }), wasCanceled: () => canceled, taken: () => at };
 }

@@ -51,7 +51,7 @@ test.each([
 });
 
 test.each([
-  ["an overloaded object", { overloaded: true, retryable: true }],
+  ["an overloaded object", { overloaded: true }],
   ["an infrastructure fault", { retryable: true }],
   ["an object that was reset", { durableObjectReset: true }],
 ])("%s is 503 with Retry-After, and is asked once only", async (_what, marks) => {

@@ -7,6 +7,7 @@ import { Hono } from "hono/tiny";
 import { failure } from "../../shared/errors.ts";
 import type { EdgeContext, Handler } from "./context.ts";
 import { auth } from "./middleware/auth.ts";
+import { passUnread } from "./middleware/body.ts";
 import { onError } from "./middleware/problem.ts";
 import { problem } from "./reply.ts";
 import { getEvents } from "./routes/events.ts";
@@ -65,6 +66,7 @@ export function createApp(): App {
   const app: App = new Hono();
   app.onError(onError);
   app.notFound((c) => noRoute(app, c));
+  app.use("*", passUnread);
   for (const [method, path, handler] of PUBLIC_ROUTES) app.on(method, path, handler);
   app.use("*", auth);
   for (const [method, path, handler] of ROUTES) app.on(method, path, handler);

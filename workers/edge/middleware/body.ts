@@ -1,12 +1,15 @@
 /**
  * Request bodies, read whole before anything is kept: a body that is too large
  * or breaks off midway leaves no trace. The bound holds by `Content-Length`
- * where there is one, and by counting where there is none.
+ * where there is one, and by counting where there is none. What is refused is
+ * let pass unread, because a client that is still sending hears no answer.
  */
+import type { Next } from "hono";
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { BODY_BYTES_MAX } from "../../../shared/limits.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer } from "../../../shared/rpc.ts";
+import type { EdgeContext } from "../context.ts";
 
 export interface Body {
   readonly bytes: Uint8Array;
@@ -15,6 +18,9 @@ export interface Body {
 }
 
 export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** How much of a refused body is let pass. */
+const DISCARDED_BYTES_MAX = 4 * BODY_BYTES_MAX;
 
 const JSON_TYPE = /^application\/(?:json|[a-z0-9.+-]+\+json)$/;
 const NDJSON_TYPE = /^application\/(?:x-ndjson|ndjson|jsonl)$/;
@@ -25,7 +31,29 @@ function tooLarge(): { readonly ok: false; readonly error: Failure } {
   return err(failure("payload_too_large", `the body must have at most ${BODY_BYTES_MAX} bytes; send it in several requests`));
 }
 
-/** The chunks as one; null past the bound, with the rest refused. */
+/** Reads on without keeping anything; a client that goes on past the bound is cut off. */
+async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
+  let size = 0;
+  try {
+    while (size <= DISCARDED_BYTES_MAX) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      size += value.byteLength;
+    }
+    await reader.cancel("the body is too large");
+  } catch {
+    // The client has left, so nobody waits for the rest.
+  }
+}
+
+/** Lets a body pass that no handler wanted. The runtime would close the connection on a client that is still sending it. */
+export async function passUnread(c: EdgeContext, next: Next): Promise<void> {
+  await next();
+  const { body, bodyUsed } = c.req.raw;
+  if (body !== null && !bodyUsed) await discard(body.getReader());
+}
+
+/** The chunks as one; null past the bound. */
 async function counted(stream: ReadableStream<Uint8Array>): Promise<Uint8Array | null> {
   const chunks: Uint8Array[] = [];
   let size = 0;
@@ -35,7 +63,7 @@ async function counted(stream: ReadableStream<Uint8Array>): Promise<Uint8Array |
     if (done) break;
     size += value.byteLength;
     if (size > BODY_BYTES_MAX) {
-      await reader.cancel("the body is too large");
+      await discard(reader);
       return null;
     }
     chunks.push(value);
@@ -56,10 +84,7 @@ export async function readBody(request: Request): Promise<Answer<Body>> {
   const mediaType = (request.headers.get("content-type") ?? "").split(";", 1)[0]!.trim().toLowerCase();
   if (request.body === null) return ok({ bytes: new Uint8Array(), mediaType });
   const declared = request.headers.get("content-length");
-  if (Number(declared) > BODY_BYTES_MAX) {
-    await request.body.cancel("the body is too large");
-    return tooLarge();
-  }
+  if (Number(declared) > BODY_BYTES_MAX) return tooLarge();
   try {
     const bytes = declared === null ? await counted(request.body) : new Uint8Array(await request.arrayBuffer());
     return bytes === null || bytes.byteLength > BODY_BYTES_MAX ? tooLarge() : ok({ bytes, mediaType });
