@@ -17,7 +17,9 @@ test("JSON stays the text that it was, so that big integers survive", async () =
 });
 
 test("JSON on many lines becomes one line with the same value", async () => {
-  const { payloadText, payload } = await runOne(body({ type: "application/json", text: '{\r\n  "a": 12345678901234567890,\n  "b": "x\\ny"\n}' }));
+  const { payloadText, payload } = await runOne(
+    body({ type: "application/json", text: '{\r\n  "a": 12345678901234567890,\n  "b": "x\\ny"\n}' }),
+  );
   expect(payloadText).toContain("12345678901234567890");
   expect((payload["body"] as { b: string }).b).toBe("x\ny");
 });
@@ -69,7 +71,9 @@ test("headers that help the caller are kept, others are not", async () => {
 test("a redirect is an answer and is not followed", async () => {
   const { outcome, status, payload } = await runOne("/status/302?h-location=/echo");
   expect({ outcome, status, payload }).toEqual({
-    outcome: "answered", status: 302, payload: { status: 302, headers: { location: "/echo" }, body: null },
+    outcome: "answered",
+    status: 302,
+    payload: { status: 302, headers: { location: "/echo" }, body: null },
   });
 });
 
@@ -98,7 +102,8 @@ test("an error is answered with its status, and tells what the upstream said", a
   const { outcome, status, retryAfterMs, payload } = await runOne("/status/503?type=text/plain&text=try%20later", { method: "POST" });
   expect({ outcome, status, retryAfterMs }).toEqual({ outcome: "answered", status: 503, retryAfterMs: 0 });
   expect(payload).toEqual({
-    code: "upstream_error", detail: "POST /status/503?type=text/plain&text=try%20later answered 503: try later",
+    code: "upstream_error",
+    detail: "POST /status/503?type=text/plain&text=try%20later answered 503: try later",
   });
 });
 
@@ -111,8 +116,15 @@ test("Retry-After is read as seconds or as a date, and never beyond its bound", 
   expect((await runOne("/status/429?h-retry-after=7")).retryAfterMs).toBe(7_000);
   const now = Date.parse("2026-11-23T10:00:00Z");
   const cases: readonly [string | null, number][] = [
-    [null, 0], ["0", 0], ["2", 2_000], [" 3 ", 3_000], ["Mon, 23 Nov 2026 10:00:05 GMT", 5_000],
-    ["Mon, 23 Nov 2026 09:00:00 GMT", 0], ["999999999", RETRY_AFTER_MS_MAX], ["soon", 0], ["-1", 0],
+    [null, 0],
+    ["0", 0],
+    ["2", 2_000],
+    [" 3 ", 3_000],
+    ["Mon, 23 Nov 2026 10:00:05 GMT", 5_000],
+    ["Mon, 23 Nov 2026 09:00:00 GMT", 0],
+    ["999999999", RETRY_AFTER_MS_MAX],
+    ["soon", 0],
+    ["-1", 0],
   ];
   for (const [value, ms] of cases) expect([value, retryAfterMsOf(value, now)]).toEqual([value, ms]);
 });
@@ -130,8 +142,16 @@ test("an upstream that says nothing, or stops in the middle of a body, times out
 });
 
 test("a lane that timed out serves the next call", async () => {
-  const reports = await run([itemOf(0, "/hang", { timeoutMs: 30 }), itemOf(1, "/delay/1"), itemOf(2, "/hang", { timeoutMs: 30 }), itemOf(3, "/delay/1")], { lanes: 1 });
-  expect(reports.map(({ task, outcome }) => [task, outcome])).toEqual([[0, "timeout"], [1, "answered"], [2, "timeout"], [3, "answered"]]);
+  const reports = await run(
+    [itemOf(0, "/hang", { timeoutMs: 30 }), itemOf(1, "/delay/1"), itemOf(2, "/hang", { timeoutMs: 30 }), itemOf(3, "/delay/1")],
+    { lanes: 1 },
+  );
+  expect(reports.map(({ task, outcome }) => [task, outcome])).toEqual([
+    [0, "timeout"],
+    [1, "answered"],
+    [2, "timeout"],
+    [3, "answered"],
+  ]);
 });
 
 test("a connection that breaks after the request was sent may have had its effect", async () => {
@@ -143,7 +163,10 @@ test("a connection that breaks after the request was sent may have had its effec
 });
 
 test("a kept-alive connection that breaks repeats no POST", async () => {
-  const reports = await run(Array.from({ length: 6 }, (_, task) => itemOf(task, "/once?name=once", { method: "POST", body: task })), { lanes: 1 });
+  const reports = await run(
+    Array.from({ length: 6 }, (_, task) => itemOf(task, "/once?name=once", { method: "POST", body: task })),
+    { lanes: 1 },
+  );
   expect((await countsOf("once")).total).toBe(reports.length);
   expect(reports.some(({ outcome }) => outcome === "broken")).toBe(true);
 });

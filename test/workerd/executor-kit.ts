@@ -43,10 +43,13 @@ export function hostOf(more: Partial<BatchHost> = {}): BatchHost & { readonly se
 }
 
 export function reportsOf(lines: string): Reported[] {
-  return lines.split("\n").filter((line) => line !== "").map((line) => {
-    const payloadText = payloadOf(line);
-    return { ...parseLineHead(line), payloadText, payload: JSON.parse(payloadText) as Reported["payload"] };
-  });
+  return lines
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => {
+      const payloadText = payloadOf(line);
+      return { ...parseLineHead(line), payloadText, payload: JSON.parse(payloadText) as Reported["payload"] };
+    });
 }
 
 export async function readAll(reply: BatchReply): Promise<string> {

@@ -6,7 +6,10 @@ import type { ExecutorRpc } from "../../shared/rpc.ts";
 import { runBatch } from "../../workers/executor/run-batch.ts";
 import { batchOf, countsOf, delay, hostOf, itemOf, readAll, reportsOf, run, runStreamed } from "./executor-kit.ts";
 
-const tasksOf = (lines: string): number[] => reportsOf(lines).map(({ task }) => task).toSorted((a, b) => a - b);
+const tasksOf = (lines: string): number[] =>
+  reportsOf(lines)
+    .map(({ task }) => task)
+    .toSorted((a, b) => a - b);
 const upTo = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const BIG = 400_000;
 
@@ -39,7 +42,13 @@ test("a slow call does not hold back its neighbours' lines", async () => {
 });
 
 test("a stream has at most one chunk an interval", async () => {
-  const { first, rest } = await runStreamed(batchOf(upTo(60).map((i) => itemOf(i, `/delay/${60 + i}`)), { lanes: 6 }), hostOf());
+  const { first, rest } = await runStreamed(
+    batchOf(
+      upTo(60).map((i) => itemOf(i, `/delay/${60 + i}`)),
+      { lanes: 6 },
+    ),
+    hostOf(),
+  );
   const arrivals: number[] = [];
   let text = first;
   const decoder = new TextDecoder();
@@ -55,9 +64,15 @@ test("a stream has at most one chunk an interval", async () => {
 });
 
 test("never more than six calls are open, whatever the batch asks for", async () => {
-  await run(upTo(40).map((i) => itemOf(i, "/delay/20?name=lanes")), { lanes: 10 });
+  await run(
+    upTo(40).map((i) => itemOf(i, "/delay/20?name=lanes")),
+    { lanes: 10 },
+  );
   expect((await countsOf("lanes")).max).toBe(BATCH_LANES_MAX);
-  await run(upTo(10).map((i) => itemOf(i, "/delay/10?name=two-lanes")), { lanes: 2 });
+  await run(
+    upTo(10).map((i) => itemOf(i, "/delay/10?name=two-lanes")),
+    { lanes: 2 },
+  );
   expect((await countsOf("two-lanes")).max).toBe(2);
 });
 
@@ -65,7 +80,11 @@ test("an aborted attempt is cut off and never reported; its neighbours are", asy
   const items = upTo(9).map((i) => itemOf(i, "/delay/400?name=abort"));
   const reply = await runStreamed(batchOf(items), hostOf());
   // 0 runs and 8 has not begun; another attempt of 1 than the one that runs is not meant.
-  reply.control.abort([[0, 1], [8, 1], [1, 2]]);
+  reply.control.abort([
+    [0, 1],
+    [8, 1],
+    [1, 2],
+  ]);
   await eventually(async () => (await countsOf("abort")).total === 7);
   expect(tasksOf(await readAll(reply))).toEqual([1, 2, 3, 4, 5, 6, 7]);
   expect((await countsOf("abort")).total).toBe(8);

@@ -24,7 +24,10 @@ export interface Reach {
 async function opens(origin: string, signal: AbortSignal): Promise<boolean> {
   const { protocol, hostname, port } = new URL(origin);
   const isSecure = protocol === "https:";
-  const socket = connect(`${hostname}:${port || (isSecure ? 443 : 80)}`, { secureTransport: isSecure ? "on" : "off", allowHalfOpen: false });
+  const socket = connect(`${hostname}:${port || (isSecure ? 443 : 80)}`, {
+    secureTransport: isSecure ? "on" : "off",
+    allowHalfOpen: false,
+  });
   // Rejects along with `opened`, and nobody else listens.
   socket.closed.catch(() => undefined);
   const verdict = Promise.withResolvers<boolean>();
