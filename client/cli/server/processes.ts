@@ -9,7 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** Fields of `/proc/<pid>/stat` behind the command, which is in brackets and may hold spaces: state is 0, start time 19. */
 const STAT_STATE = 0;
 const STAT_START_TIME = 19;
-const TERM_PATIENCE_MS = 2_000;
+/** workerd waits for open requests at SIGTERM, and what it acknowledged is on disk: no reason to be patient. */
+const TERM_PATIENCE_MS = 250;
 const KILL_PATIENCE_MS = 5_000;
 const POLL_MS = 20;
 

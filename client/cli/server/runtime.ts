@@ -19,6 +19,7 @@ const PAUSES_SECONDS = [0, 0.25, 0.5, 1, 2, 4, 8];
 const HEALTHY_MS = 10_000;
 
 export interface RuntimeOptions {
+  readonly miniflare: typeof import("miniflare");
   readonly worker: V4WorkerOptions;
   readonly folder: string;
   readonly instance: string;
@@ -160,7 +161,7 @@ class WatchedRuntime implements Runtime {
 /** Starts workerd and answers when it listens. Throws a `Refusal` if the port is taken. */
 export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
   prepareEnvironment(options);
-  const { Miniflare, convertV4MiniflareOptions } = await import("miniflare");
+  const { Miniflare, convertV4MiniflareOptions } = options.miniflare;
   const settings = (port: number): MiniflareOptions =>
     convertV4MiniflareOptions({
       workers: [{ ...options.worker, unsafeDirectSockets: [{ host: options.host, port }] }],

@@ -58,9 +58,12 @@ export async function serve(options: ServeOptions): Promise<Server> {
     const { limit, connectionsMax } = descriptors;
     if (connectionsMax !== null) say(describeLowLimit(descriptors));
 
-    const worker = await workerOptions({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token });
+    // The bundler is a process of its own, so Miniflare loads meanwhile.
+    const bundling = workerOptions({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token });
+    const [worker, miniflare] = await Promise.all([bundling, import("miniflare")]);
     const behindGate = connectionsMax !== null;
     const runtime = await startRuntime({
+      miniflare,
       worker,
       folder: data,
       instance: lock.instance,
