@@ -42,7 +42,7 @@ test("tasks' ids sort by their number in the goal", () => {
 test("goals made in one millisecond differ by their chance", () => {
   const zero = new Uint8Array(16);
   for (let place = 0; place < zero.length; place++) {
-    expect(goalIdFrom(5, zero.with(place, 1))).not.toBe(goalIdFrom(5, zero));
+    for (const bit of [1, 2, 4, 8, 16]) expect(goalIdFrom(5, zero.with(place, bit))).not.toBe(goalIdFrom(5, zero));
   }
 });
 
@@ -54,7 +54,10 @@ test.for([
   ["upper case", good.toUpperCase()],
   ["one character less", good.slice(0, -1)],
   ["one character more", `${good}0`],
-  ["a letter that Crockford leaves out", good.slice(0, -1) + "u"],
+  ["the letter i, which Crockford leaves out", good.slice(0, -1) + "i"],
+  ["the letter l, which Crockford leaves out", good.slice(0, -1) + "l"],
+  ["the letter o, which Crockford leaves out", good.slice(0, -1) + "o"],
+  ["the letter u, which Crockford leaves out", good.slice(0, -1) + "u"],
   ["a time of more than 48 bits", good.replace("goal_0", "goal_8")],
   ["a newline at the end", `${good}\n`],
   ["a path", `${good}/../x`],

@@ -51,7 +51,7 @@ test.for(["the task", "the attempt", "the seed"] as const)("chance is even over 
   for (const count of shares) expect(Math.abs(count - draws / 16)).toBeLessThan(200);
 });
 
-test("a quantile of a histogram is at most 9 % off, from 1 ms to two hours", () => {
+test("a quantile of a histogram is well within the 9 % it promises, from 1 ms to two hours", () => {
   fc.assert(
     fc.property(
       fc.array(fc.integer({ min: 1, max: 7_200_000 }), { minLength: 1, maxLength: 200 }),
@@ -60,8 +60,8 @@ test("a quantile of a histogram is at most 9 % off, from 1 ms to two hours", () 
         const histogram = newHistogram();
         for (const ms of latencies) record(histogram, ms);
         const exact = latencies.toSorted((a, b) => a - b)[Math.ceil(q * latencies.length) - 1]!;
-        // Answers are whole milliseconds, so half of one comes on top.
-        expect(Math.abs(quantileMs(histogram, q)! - exact)).toBeLessThanOrEqual(exact * 0.09 + 0.5);
+        // An answer is the middle of its bucket, in whole milliseconds: half a bucket and half a millisecond off at most.
+        expect(Math.abs(quantileMs(histogram, q)! - exact)).toBeLessThanOrEqual((exact + 1) * 0.045 + 0.5);
       },
     ),
   );

@@ -14,9 +14,12 @@ const ODD: readonly unknown[] = [
   ...[0, -1, 1, 1.5, 20, 21, 100, 101, 600_000, 600_001, 2 ** 53, -0, Number.NaN, Number.POSITIVE_INFINITY],
   ...["", " ", "x".repeat(63), "x".repeat(64), "x".repeat(256), "x".repeat(257), "ä", "a\nb", "a\tb", "A", "_a", "YQ==", "YQ=", "YQ"],
   ...["/", "/a/../b", "/%2E%2e/x", "/a#b", "/ä", "/..a", "x", "/a?b=/../c", `/${"a".repeat(8_191)}`, `/${"a".repeat(8_192)}`],
-  ...["GET", "POST", "get", "TRACE", "key", "content", "normal", "host", "drover-goal", "x-ok", "in valid"],
+  ...["GET", "POST", "get", "TRACE", "key", "content", "normal", "host", "drover-goal", "x-ok", "in valid", "HEAD", "OPTIONS"],
   ...[null, true, false, [], {}, [[]], [""], ["a"], [1], { a: 1 }, { "": "x" }, { a: "x" }],
   Array.from({ length: limits.DEPENDENCIES_PER_TASK_MAX + 1 }, () => "a"),
+  Array.from({ length: limits.DEPENDENCIES_PER_TASK_MAX }, () => "a"),
+  Object.fromEntries(Array.from({ length: limits.LABELS_MAX }, (_, i) => [`l${i}`, ""])),
+  Object.fromEntries(Array.from({ length: limits.HEADERS_MAX }, (_, i) => [`h${i}`, ""])),
   Object.fromEntries(Array.from({ length: limits.LABELS_MAX + 1 }, (_, i) => [`l${i}`, ""])),
   Object.fromEntries(Array.from({ length: limits.HEADERS_MAX + 1 }, (_, i) => [`h${i}`, ""])),
 ];
@@ -38,6 +41,7 @@ const NAMES = [
   ],
   ...["upstream", "method", "path", "headers", "body", "bodyBase64", "idempotent", "maxAttempts", "failFast", "minSuccessful"],
   ...["toleratedFailureCount", "toleratedFailurePercentage", "run", "work", "x", "", "__proto__", "constructor", "toString", "prototype"],
+  ...["host", "Content-Length", "drover-goal", "proxy-authorization", "Idempotency-Key", "x-mine"],
 ];
 
 const name = fc.string({ minLength: 1, maxLength: limits.KEY_CHARS_MAX });
@@ -152,6 +156,8 @@ test("both give one verdict on each property set to each odd value", () => {
       agree(put({ ...entry, call }));
       agree({ call: put(call) });
       agree({ call: put({ ...call, method: "POST" }) });
+      agree({ call: put({ ...call, method: "POST", body: 1 }) });
+      agree(put({ call, dedupe: "content" }));
       agree({ call: { ...call, headers: put({}) } });
       for (const inner of ["labels", "retry", "completion", "group"]) agree({ call, [inner]: put({}) });
       agree({ group: put({}) });
@@ -200,6 +206,7 @@ test.for<[string, unknown, string, RegExp]>([
   ["nothing for a task", null, "", /must be an object/],
 ])("%s is named with its place and a sentence", ([, value, pointer, sentence]) => {
   const faults = taskFaults(value, "/tasks/0");
+  expect(isTaskSpec(value)).toBe(false);
   expect(faults).toHaveLength(1);
   expect(faults[0]!.pointer).toBe(`/tasks/0${pointer}`);
   expect(faults[0]!.detail).toMatch(sentence);
