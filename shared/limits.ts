@@ -44,6 +44,12 @@ export const RESPONSE_BYTES_MAX = 8 * MIB;
 export const INLINE_PAYLOAD_BYTES_MAX = 64 * KIB;
 /** Rows are cut at this size, well under the platform's bound. */
 export const CHUNK_BYTES_MAX = 1_000_000;
+/** Text rows are cut by characters, of which one takes at most three bytes. */
+export const ROW_CHARS_MAX = 590_000;
+/** Journal and offers that a wake may have to read again before a snapshot is worth its rows. */
+export const REPLAY_BYTES_MAX = 4 * MIB;
+/** Parsed offers that stay in memory, by the size of their text. */
+export const OFFER_CACHE_BYTES_MAX = 12 * MIB;
 
 // Time.
 export const TIMEOUT_MS_DEFAULT = 30_000;
@@ -67,6 +73,15 @@ export const SUSPICION_EXECUTOR_LOST = 4;
 export const SUSPICION_RESTART = 1;
 export const SUSPICION_POISON = 12;
 
+// Commits. A burst of small ones is free; a stream of them is slowed, because each is a row that is paid for.
+export const TURN_MS = 10;
+export const COMMIT_BURST = 50;
+export const COMMITS_PER_SECOND = 8;
+/** Waiting results that justify a commit of their own. */
+export const COMMIT_RESULTS_MIN = 32;
+/** A request body up to this size waits a moment for others to share its commit. */
+export const SHARED_COMMIT_BYTES_MAX = 64 * KIB;
+
 // Dispatch.
 export const BATCH_LANES_MAX = 6;
 export const BATCH_TASKS_MAX = 128;
@@ -80,7 +95,8 @@ export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
 export const EXECUTOR_BUFFER_BYTES_MAX = 1 * MIB;
 
 assert(BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "a request body must fit one RPC message");
-assert(CHUNK_BYTES_MAX + INLINE_PAYLOAD_BYTES_MAX < PLATFORM_ROW_BYTES_MAX, "a packed row must fit the platform's row");
+assert(CHUNK_BYTES_MAX < PLATFORM_ROW_BYTES_MAX, "a chunk must fit the platform's row");
+assert((ROW_CHARS_MAX + INLINE_PAYLOAD_BYTES_MAX) * 3 < PLATFORM_ROW_BYTES_MAX, "a packed row must fit the platform's row");
 assert(BATCH_LANES_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "a batch must obey the connection limit");
 assert(BATCH_TASKS_MAX < PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, "a batch must obey the subrequest limit");
 assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");

@@ -9,8 +9,8 @@ import { IDEMPOTENT, QUEUED } from "./codes.ts";
 import type { Recorder } from "./recorder.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
 
-/** A rate is spent in slices of this length, so that a burst stays small. */
-const RATE_SLICE_MS = 100;
+/** A rate is spent in slices of this length: a little more than commits are apart when they are slowed. */
+const RATE_SLICE_MS = 150;
 
 export function dispatch(rec: Recorder): void {
   const { goal, upstreams } = rec.state;

@@ -31,8 +31,9 @@ export function wakeAt(state: GoalState): number | null {
   return at;
 }
 
-/** Whether losing this incarnation would leave work that nobody continues. */
+/** Whether losing this incarnation would leave work that nobody continues; an end that the directory has not heard of is such work. */
 export function isBusy(state: GoalState): boolean {
-  if (state.goal === null || state.goal.phase !== "active") return false;
+  if (state.goal === null) return false;
+  if (state.goal.phase !== "active") return !state.goal.endReported;
   return state.batches.size > 0 || (!state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
 }

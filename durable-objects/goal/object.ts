@@ -1,0 +1,198 @@
+/**
+ * The Durable Object of one goal. It only carries things around: commands come
+ * in, a turn runs all of them and makes one commit, then batches are sent, the
+ * alarm is armed and the callers are answered. What to do is decided in `core/`.
+ */
+import { DurableObject } from "cloudflare:workers";
+import { failure } from "../../shared/errors.ts";
+import type { GoalId } from "../../shared/ids.ts";
+import { SHARED_COMMIT_BYTES_MAX } from "../../shared/limits.ts";
+import type { GoalView } from "../../shared/protocol/goal.ts";
+import { formatLine } from "../../shared/protocol/line.ts";
+import { err, ok } from "../../shared/result.ts";
+import type {
+  Answer,
+  CreateGoalRequest,
+  EventsQuery,
+  ExecutorRpc,
+  GoalRpc,
+  GoalVerb,
+  IdempotencyKey,
+  JsonReply,
+  ResultsQuery,
+  SubmitRequest,
+  TaskQuery,
+  TenantRpc,
+} from "../../shared/rpc.ts";
+import { isTerminal } from "./core/codes.ts";
+import { Directory } from "./directory.ts";
+import { parseOffer } from "./offers.ts";
+import { prepare } from "./prepare.ts";
+import { TaskReader, treeJson } from "./reader.ts";
+import type { Transport } from "./runner.ts";
+import { Signal, within } from "./signal.ts";
+import { GoalStore } from "./store.ts";
+import { Streams } from "./streams.ts";
+import { type Ask, Turns } from "./turns.ts";
+import { goalView, receiptsJson } from "./views.ts";
+
+const missing = () => err(failure("not_found", "there is no such goal"));
+const POOL_SIZE = 256;
+
+export class Goal extends DurableObject<Env> implements GoalRpc {
+  readonly #store: GoalStore;
+  readonly #turns: Turns;
+  readonly #reader: TaskReader;
+  readonly #streams: Streams;
+  readonly #signal = new Signal();
+  readonly #directory: Directory;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#store = new GoalStore(ctx.storage);
+    this.#reader = new TaskReader(this.#store);
+    const tenant = env.TENANT.get(env.TENANT.idFromName("default")) as unknown as TenantRpc;
+    this.#turns = new Turns({
+      ctx,
+      store: this.#store,
+      transport: transportOf(ctx, env),
+      specOf: (state, task) => this.#reader.spec(state, task),
+      committed: () => {
+        this.#signal.fire();
+        this.#directory.follow(this.#turns.state);
+      },
+      destroy: () => this.#destroy(tenant),
+    });
+    this.#directory = new Directory(tenant, (command) => this.#turns.run({ command }));
+    this.#streams = new Streams({ state: () => this.#turns.state, view: () => this.#view(), reader: this.#reader, signal: this.#signal });
+  }
+
+  #view(): GoalView {
+    return goalView(this.#turns.state, this.#store.rowsWritten);
+  }
+
+  get #exists(): boolean {
+    return this.#turns.state.goal !== null;
+  }
+
+  async create({ goalId, spec, tasksJson, idempotency }: CreateGoalRequest): Promise<Answer<JsonReply>> {
+    const body = new TextEncoder().encode(tasksJson === "" ? "[]" : tasksJson);
+    const values = parseOffer(body, "array");
+    if (!values.ok) return values;
+    const registry = await this.#directory.registry();
+    const tasks = await prepare(values.value);
+    const reply = await this.#turns.run({
+      command: { kind: "create", id: goalId as GoalId, spec, registry, tasks },
+      offer: { format: "array", body, specs: values.value },
+      idempotency,
+      render: () => JSON.stringify(this.#view()),
+    });
+    if (reply.ok) await this.#directory.report(this.#turns.state);
+    return reply;
+  }
+
+  async submit({ body, format, allReceipts, atomic, idempotency }: SubmitRequest): Promise<Answer<JsonReply>> {
+    if (!this.#exists) return missing();
+    const stored = this.#turns.stored(idempotency);
+    if (stored !== null) return stored;
+    const values = parseOffer(body, format);
+    if (!values.ok) return values;
+    await this.#directory.refreshFor(this.#turns.state, values.value);
+    const ask: Ask = {
+      command: { kind: "submit", ...(await prepare(values.value)), atomic },
+      offer: { format, body, specs: values.value },
+      idempotency,
+      render: ({ receipts }) => receiptsJson(this.#turns.state, receipts!, allReceipts),
+    };
+    // A large body is worth a commit of its own; small ones wait a moment for one another.
+    return body.byteLength > SHARED_COMMIT_BYTES_MAX ? this.#turns.runNow(ask) : this.#turns.run(ask);
+  }
+
+  async control(verb: GoalVerb): Promise<Answer<GoalView>> {
+    if (!this.#exists) return missing();
+    const reply = await this.#turns.run({ command: { kind: verb } });
+    return reply.ok ? ok(this.#view()) : reply;
+  }
+
+  async view(): Promise<Answer<GoalView>> {
+    return this.#exists ? ok(this.#view()) : missing();
+  }
+
+  async listTasks(query: TaskQuery): Promise<Answer<string>> {
+    return this.#exists ? this.#reader.page(this.#turns.state, query) : missing();
+  }
+
+  async tree(root: string | undefined, depth: number): Promise<Answer<string>> {
+    return this.#exists ? treeJson(this.#turns.state, root, depth) : missing();
+  }
+
+  async getTask(index: number, waitMs: number): Promise<Answer<{ json: string; terminal: boolean }>> {
+    const state = this.#turns.state;
+    if (index >= state.tasks.n) return err(failure("not_found", "there is no such task"));
+    const until = Date.now() + waitMs;
+    while (!isTerminal(state.tasks.status[index]!)) {
+      if (!(await within(this.#signal.changed(), until - Date.now()))) break;
+    }
+    return ok({ json: this.#reader.json(state, index), terminal: isTerminal(state.tasks.status[index]!) });
+  }
+
+  async cancelTask(index: number): Promise<Answer<string>> {
+    return this.#decideTask({ command: { kind: "cancel-task", task: index } });
+  }
+
+  async retryTask(index: number, idempotency?: IdempotencyKey): Promise<Answer<JsonReply>> {
+    if (!this.#exists) return missing();
+    const render: Ask["render"] = ({ task }) => this.#reader.json(this.#turns.state, task!);
+    return this.#turns.run({ command: { kind: "retry-task", task: index }, idempotency, render });
+  }
+
+  async resolveTask(index: number, as: "succeeded" | "failed" | "retry", resultJson?: string): Promise<Answer<string>> {
+    const now = Date.now();
+    const head = { task: index, attempt: 0, outcome: "answered", status: 0, retryAfterMs: 0, startedAtMs: now, endedAtMs: now } as const;
+    const line = resultJson === undefined ? null : formatLine(head, resultJson);
+    return this.#decideTask({ command: { kind: "resolve", task: index, as, line } });
+  }
+
+  async #decideTask(ask: Ask & { command: { task: number } }): Promise<Answer<string>> {
+    if (!this.#exists) return missing();
+    const reply = await this.#turns.run(ask);
+    return reply.ok ? ok(this.#reader.json(this.#turns.state, ask.command.task)) : reply;
+  }
+
+  async results(query: ResultsQuery): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#exists ? this.#streams.results(query) : missing();
+  }
+
+  async events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#exists ? this.#streams.events(query) : missing();
+  }
+
+  async settle(lines: string): Promise<void> {
+    if (this.#exists) await this.#turns.settle(lines);
+  }
+
+  override async alarm(): Promise<void> {
+    await this.#turns.wake();
+  }
+
+  /** The directory forgets the goal first: a crash in between leaves a goal that will be asked to go again. */
+  async #destroy(tenant: TenantRpc): Promise<void> {
+    await tenant.forget(this.#turns.state.goal!.id);
+    await this.ctx.storage.deleteAlarm();
+    await this.ctx.storage.deleteAll();
+    this.ctx.abort("the goal is past its retention");
+  }
+}
+
+/** Calls this Worker's own entrypoint, or one of a pool of objects: their connections are counted apart. */
+function transportOf(ctx: DurableObjectState, env: Env): Transport {
+  if (env.EXECUTOR_TRANSPORT === "loopback") {
+    const { Executor } = (ctx as unknown as { exports: { Executor: ExecutorRpc } }).exports;
+    return () => Executor;
+  }
+  const offset = Number.parseInt(ctx.id.toString().slice(-4), 16);
+  return (slot) => {
+    const name = String((offset + slot) % POOL_SIZE);
+    return env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.idFromName(name)) as unknown as ExecutorRpc;
+  };
+}

@@ -1,0 +1,102 @@
+/**
+ * Offers: the bodies of requests that brought tasks, kept as they came and
+ * parsed when needed. A bounded cache holds the ones that are being sent.
+ */
+import { assert } from "../../shared/assert.ts";
+import { type Failure, failure } from "../../shared/errors.ts";
+import { OFFER_CACHE_BYTES_MAX, TASKS_PER_REQUEST_MAX } from "../../shared/limits.ts";
+import { err, ok, type Result } from "../../shared/result.ts";
+
+/** `array`: a JSON array of tasks. `json`: an object with one. `ndjson`: a task a line. */
+export type OfferFormat = "array" | "json" | "ndjson";
+
+const envelope = (detail: string, pointer = ""): Result<never, Failure> =>
+  err(failure("invalid_request", detail, { errors: [{ pointer, detail }] }));
+
+/** Reads the envelope of a body; its tasks are checked one by one, later. */
+export function parseOffer(body: Uint8Array, format: OfferFormat): Result<readonly unknown[], Failure> {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(body);
+  } catch {
+    return envelope("the body is not UTF-8");
+  }
+  const parsed = format === "ndjson" ? parseLines(text) : parseDocument(text, format);
+  if (parsed.ok && parsed.value.length > TASKS_PER_REQUEST_MAX) {
+    return err(failure("payload_too_large", `a request takes at most ${TASKS_PER_REQUEST_MAX} tasks, and this one has ${parsed.value.length}`));
+  }
+  return parsed;
+}
+
+function parseDocument(text: string, format: "array" | "json"): Result<readonly unknown[], Failure> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    return envelope(`the body is not JSON: ${(error as Error).message}`);
+  }
+  if (format === "array") {
+    assert(Array.isArray(value), "the edge hands inline tasks over as an array");
+    return ok(value);
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return envelope('the body must be an object: {"tasks": [ … ]}');
+  const { tasks, ...rest } = value as { tasks?: unknown };
+  const unknown = Object.keys(rest)[0];
+  if (unknown !== undefined) return envelope(`"${unknown}" is not known here; the body takes "tasks" only`, `/${unknown}`);
+  return Array.isArray(tasks) ? ok(tasks) : envelope('"tasks" must be an array of tasks', "/tasks");
+}
+
+function parseLines(text: string): Result<readonly unknown[], Failure> {
+  const tasks: unknown[] = [];
+  const lines = text.split("\n");
+  for (const [number, line] of lines.entries()) {
+    if (line.trim() === "") continue;
+    try {
+      tasks.push(JSON.parse(line));
+    } catch (error) {
+      return envelope(`line ${number + 1} is not JSON: ${(error as Error).message}`);
+    }
+  }
+  return ok(tasks);
+}
+
+interface Entry {
+  readonly specs: readonly unknown[];
+  readonly bytes: number;
+}
+
+/** Keeps the offers used last, up to a bound in bytes of their text. The newest always stays. */
+export class OfferCache {
+  readonly #load: (offer: number) => Entry;
+  readonly #entries = new Map<number, Entry>();
+  #bytes = 0;
+
+  constructor(load: (offer: number) => Entry) {
+    this.#load = load;
+  }
+
+  put(offer: number, entry: Entry): void {
+    this.#entries.set(offer, entry);
+    this.#bytes += entry.bytes;
+    for (const oldest of this.#entries.keys()) {
+      if (this.#bytes <= OFFER_CACHE_BYTES_MAX || oldest === offer) break;
+      this.drop(oldest);
+    }
+  }
+
+  get(offer: number): readonly unknown[] {
+    const cached = this.#entries.get(offer);
+    const entry = cached ?? this.#load(offer);
+    if (cached !== undefined) this.drop(offer);
+    this.put(offer, entry);
+    return entry.specs;
+  }
+
+  /** Forgets an offer; it can be read again. */
+  drop(offer: number): void {
+    const entry = this.#entries.get(offer);
+    if (entry === undefined) return;
+    this.#entries.delete(offer);
+    this.#bytes -= entry.bytes;
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * Sends batches to executors and hears from them. It knows nothing of tasks'
+ * fates: lines go into the inbox as they come, and the goal takes them in its
+ * next turn.
+ */
+import { assert } from "../../shared/assert.ts";
+import { taskIdOf } from "../../shared/ids.ts";
+import type { TaskSpec } from "../../shared/protocol/task.ts";
+import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { Send } from "./core/recorder.ts";
+import type { GoalState } from "./core/state.ts";
+
+/** Chooses the executor for a batch, by a number that is not in use. */
+export type Transport = (slot: number) => ExecutorRpc;
+
+export interface Inbox {
+  /** Whole result lines, each with its newline. */
+  lines(text: string): void;
+  /** Nothing more will come of this batch. */
+  closed(batch: number): void;
+}
+
+interface Open {
+  readonly slot: number;
+  control: BatchControl | null;
+  reader: ReadableStreamDefaultReader<Uint8Array> | null;
+  /** Attempts to abort that came before there was a control. */
+  aborts: (readonly [number, number])[];
+}
+
+export class Runner {
+  readonly #transport: Transport;
+  readonly #inbox: Inbox;
+  readonly #open = new Map<number, Open>();
+  readonly #slots = new Set<number>();
+
+  constructor(transport: Transport, inbox: Inbox) {
+    this.#transport = transport;
+    this.#inbox = inbox;
+  }
+
+  async send(send: Send, batch: Batch): Promise<void> {
+    const slot = this.#takeSlot();
+    const open: Open = { slot, control: null, reader: null, aborts: [] };
+    this.#open.set(send.batch, open);
+    try {
+      await this.#hear(open, await this.#transport(slot).run(batch));
+    } catch (error) {
+      // The batch counts as lost below; what speaks for a fault in Drover is worth a line in the log.
+      console.warn(`batch ${send.batch} of ${batch.goalId} broke off: ${String(error)}`);
+    }
+    this.#open.delete(send.batch);
+    this.#slots.delete(slot);
+    this.#inbox.closed(send.batch);
+  }
+
+  async #hear(open: Open, reply: BatchReply): Promise<void> {
+    if (typeof reply === "string") return this.#inbox.lines(reply);
+    this.#inbox.lines(reply.first);
+    open.control = reply.control;
+    open.reader = reply.rest.getReader();
+    if (open.aborts.length > 0) this.#abort(open, open.aborts);
+    const decoder = new TextDecoder();
+    let tail = "";
+    for (;;) {
+      const { value, done } = await open.reader.read();
+      if (done) break;
+      const text = tail + decoder.decode(value, { stream: true });
+      const end = text.lastIndexOf("\n") + 1;
+      tail = text.slice(end);
+      if (end > 0) this.#inbox.lines(text.slice(0, end));
+    }
+    assert(tail === "", "an executor ends its report with a whole line");
+  }
+
+  /** Aborts attempts: batch, task, attempt. Ones that ended meanwhile do no harm. */
+  abort(attempts: readonly (readonly [number, number, number])[]): void {
+    const byBatch = Map.groupBy(attempts, ([batch]) => batch);
+    for (const [batch, list] of byBatch) {
+      const open = this.#open.get(batch);
+      if (open === undefined) continue;
+      const pairs = list.map(([, task, attempt]) => [task, attempt] as const);
+      if (open.control === null) open.aborts.push(...pairs);
+      else this.#abort(open, pairs);
+    }
+  }
+
+  #abort(open: Open, pairs: readonly (readonly [number, number])[]): void {
+    // A batch that has just ended takes no more calls, and needs none.
+    void Promise.resolve(open.control!.abort(pairs)).catch(() => undefined);
+  }
+
+  #takeSlot(): number {
+    let slot = 0;
+    while (this.#slots.has(slot)) slot++;
+    this.#slots.add(slot);
+    return slot;
+  }
+}
+
+/** The batch as an executor takes it: the inputs come from the offers, and leave memory with it. */
+export function batchOf(state: GoalState, send: Send, specOf: (task: number) => TaskSpec): Batch {
+  const goalId = state.goal!.id;
+  const config = state.upstreams[send.upstream]!.config;
+  assert(config !== null, "only an upstream with a configuration is sent to");
+  const items = send.tasks.map((task): BatchItem => {
+    const { call } = specOf(task);
+    assert(call !== undefined, "only calls are sent");
+    const { method = "GET", path, headers, body, bodyBase64 } = call;
+    const { attempt, timeoutMs } = state.tasks;
+    return { task, taskId: taskIdOf(goalId, task), attempt: attempt[task]!, timeoutMs: timeoutMs[task]!, method, path, headers, body, bodyBase64 };
+  });
+  return { goalId, traceId: traceIdOf(goalId), origin: config.origin, headers: config.headers, lanes: send.lanes, items };
+}
+
+/** One trace a goal: 32 hex digits (W3C Trace Context) from the goal's own chance. */
+function traceIdOf(goalId: string): string {
+  let hex = "";
+  for (let i = goalId.length - 16; i < goalId.length; i++) hex += (goalId.charCodeAt(i) & 0xff).toString(16).padStart(2, "0");
+  return hex;
+}

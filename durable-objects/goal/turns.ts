@@ -1,0 +1,239 @@
+/**
+ * Turns: commands are gathered, then all their steps and one commit run in one
+ * synchronous turn, and each caller is answered after it. The platform has no
+ * group commit across calls; this is it. If anything throws on the way, the
+ * object aborts and reloads, because memory must never run ahead of disk.
+ */
+import { assert } from "../../shared/assert.ts";
+import { type Failure, failure } from "../../shared/errors.ts";
+import { WATCHDOG_MS } from "../../shared/limits.ts";
+import type { TaskSpec } from "../../shared/protocol/task.ts";
+import { err, ok } from "../../shared/result.ts";
+import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
+import { storedReply } from "../kit/replies.ts";
+import type { Out } from "./core/recorder.ts";
+import { type GoalState, newState } from "./core/state.ts";
+import { type Command, type Reply, step } from "./core/step.ts";
+import { isBusy, wakeAt } from "./core/wake.ts";
+import { LineKeeper } from "./lines.ts";
+import { Pace } from "./pace.ts";
+import { batchOf, Runner, type Transport } from "./runner.ts";
+import type { Commit, GoalStore, NewOffer } from "./store.ts";
+
+/** A command with what its caller needs of it. */
+export interface Ask {
+  readonly command: Command;
+  /** The request body that the command's tasks come from. */
+  readonly offer?: Omit<NewOffer, "offer">;
+  readonly idempotency?: IdempotencyKey | undefined;
+  /** The answer as JSON, made right after the step. */
+  readonly render?: (reply: Extract<Reply, { ok: true }>["value"]) => string;
+}
+
+interface Waiting {
+  readonly ask: Ask;
+  readonly resolve: (answer: Answer<JsonReply>) => void;
+}
+
+interface Surroundings {
+  readonly ctx: DurableObjectState;
+  readonly store: GoalStore;
+  readonly transport: Transport;
+  readonly specOf: (state: GoalState, task: number) => TaskSpec;
+  /** After each commit. */
+  readonly committed: () => void;
+  readonly destroy: () => Promise<void>;
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
+
+export class Turns {
+  readonly #around: Surroundings;
+  readonly #runner: Runner;
+  readonly #pace = new Pace();
+  #state: GoalState;
+  #waiting: Waiting[] = [];
+  #lines: string[] = [];
+  #closed: number[] = [];
+  #isRecovered = false;
+  #timer: number | null = null;
+  #timerAtMs = Number.MAX_SAFE_INTEGER;
+  #alarmAtMs = Number.MAX_SAFE_INTEGER;
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+    this.#state = around.store.load();
+    this.#runner = new Runner(around.transport, {
+      lines: (text) => this.#take(text),
+      closed: (batch) => {
+        this.#closed.push(batch);
+        this.#gather();
+      },
+    });
+    // A new incarnation goes on with what the last one left, whoever woke it.
+    if (isBusy(this.#state)) this.#schedule(Date.now());
+  }
+
+  get state(): GoalState {
+    return this.#state;
+  }
+
+  /** Runs a command in the next turn, together with what else comes in by then. */
+  run(ask: Ask): Promise<Answer<JsonReply>> {
+    return new Promise((resolve) => {
+      this.#waiting.push({ ask, resolve });
+      this.#schedule(Date.now());
+    });
+  }
+
+  /** Runs a command at once. */
+  runNow(ask: Ask): Promise<Answer<JsonReply>> {
+    return new Promise((resolve) => {
+      this.#waiting.push({ ask, resolve });
+      this.#turn();
+    });
+  }
+
+  /** Takes result lines that came by another way than a batch's own stream. */
+  async settle(text: string): Promise<void> {
+    for (const line of text.split("\n")) if (line !== "") this.#lines.push(line);
+    await this.run({ command: { kind: "tick" } });
+  }
+
+  /** The alarm: time has passed, and there may be nobody else to notice. */
+  async wake(): Promise<void> {
+    this.#alarmAtMs = Number.MAX_SAFE_INTEGER;
+    await this.run({ command: { kind: "tick" } });
+  }
+
+  /** The answer to an earlier request with this key; null where there is none. */
+  stored(idempotency: IdempotencyKey | undefined): Answer<JsonReply> | null {
+    if (idempotency === undefined || this.#around.store.isEmpty) return null;
+    const stored = storedReply(this.#around.store.sql, idempotency);
+    if (!stored.ok) return stored;
+    return stored.value === null ? null : ok({ json: stored.value, replayed: true });
+  }
+
+  #take(text: string): void {
+    let from = 0;
+    for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n", from)) {
+      this.#lines.push(text.slice(from, end));
+      from = end + 1;
+    }
+    this.#gather();
+  }
+
+  /** Plans a turn for what executors reported, at the pace that commits are worth. */
+  #gather(): void {
+    const nowMs = Date.now();
+    const running = this.#state.counts[2]!;
+    this.#schedule(nowMs + this.#pace.delayMs(nowMs, this.#lines.length, running));
+  }
+
+  #schedule(atMs: number): void {
+    if (atMs >= this.#timerAtMs) return;
+    clearTimeout(this.#timer);
+    this.#timerAtMs = atMs;
+    this.#timer = setTimeout(() => this.#turn(), Math.max(0, atMs - Date.now()));
+  }
+
+  #turn(): void {
+    clearTimeout(this.#timer);
+    this.#timerAtMs = Number.MAX_SAFE_INTEGER;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    try {
+      this.#commitAll(waiting);
+    } catch (error) {
+      console.error("a goal's turn failed; the object reloads", error);
+      this.#around.ctx.abort(`a turn failed: ${String(error)}`);
+      throw error;
+    }
+  }
+
+  #commitAll(waiting: readonly Waiting[]): void {
+    const { store } = this.#around;
+    const nowMs = Date.now();
+    const lines = new LineKeeper(store.nextRow);
+    const out: Out = { changes: [], sends: [], aborts: [], keep: (line) => lines.keep(line), destroy: false };
+    const commit: Mutable<Commit> = { changes: out.changes, lines, offers: [], replies: [] };
+    const settled = this.#lines.length;
+    this.#stepReports(nowMs, out);
+    const answers = waiting.map(({ ask }) => this.#answer(ask, nowMs, out, commit));
+    step(this.#state, nowMs, { kind: "dispatch" }, out);
+    if (this.#state.goal === null) this.#state = newState();
+    else if (out.changes.length > 0) {
+      store.commit(commit);
+      this.#pace.spend(nowMs, settled);
+    }
+    this.#afterCommit(nowMs, out);
+    waiting.forEach(({ resolve }, i) => resolve(answers[i]!));
+  }
+
+  /** What time and executors bring, before what callers ask. */
+  #stepReports(nowMs: number, out: Out): void {
+    if (this.#state.goal === null) return;
+    if (!this.#isRecovered) step(this.#state, nowMs, { kind: "recover" }, out);
+    this.#isRecovered = true;
+    const lines = this.#lines;
+    this.#lines = [];
+    if (lines.length > 0) step(this.#state, nowMs, { kind: "settle", lines, seed: randomSeed() }, out);
+    for (const batch of this.#closed.splice(0)) step(this.#state, nowMs, { kind: "batch-lost", batch }, out);
+    step(this.#state, nowMs, { kind: "tick" }, out);
+  }
+
+  #answer({ command, offer, idempotency, render }: Ask, nowMs: number, out: Out, commit: Mutable<Commit>): Answer<JsonReply> {
+    const earlier = this.#earlier(idempotency, commit);
+    if (earlier !== null) return earlier;
+    const number = this.#state.nextOffer;
+    const reply = step(this.#state, nowMs, command, out);
+    this.#isRecovered ||= command.kind === "create";
+    if (!reply.ok) return reply;
+    if (this.#state.nextOffer > number) {
+      assert(offer !== undefined, "tasks come with the offer that they are from");
+      commit.offers.push({ ...offer, offer: number });
+    }
+    const json = render?.(reply.value) ?? "{}";
+    if (idempotency !== undefined) commit.replies.push({ idempotency, body: json });
+    return ok({ json, replayed: false });
+  }
+
+  /** The reply under this key, from disk or from earlier in the same turn. */
+  #earlier(idempotency: IdempotencyKey | undefined, commit: Mutable<Commit>): Answer<JsonReply> | null {
+    if (idempotency === undefined) return null;
+    const inTurn = commit.replies.find((reply) => reply.idempotency.key === idempotency.key);
+    if (inTurn === undefined) return this.stored(idempotency);
+    if (inTurn.idempotency.fingerprint === idempotency.fingerprint) return ok({ json: inTurn.body, replayed: true });
+    return err(reusedKey());
+  }
+
+  #afterCommit(nowMs: number, out: Out): void {
+    const { store, ctx, specOf, destroy, committed } = this.#around;
+    const state = this.#state;
+    for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, (task) => specOf(state, task))));
+    if (out.aborts.length > 0) this.#runner.abort(out.aborts);
+    if (state.goal === null) return;
+    store.compact(state);
+    if (out.destroy) ctx.waitUntil(destroy());
+    else this.#arm(nowMs);
+    committed();
+  }
+
+  /** One timer for this incarnation, and one alarm for the next; each is only ever moved earlier. */
+  #arm(nowMs: number): void {
+    const wakeMs = wakeAt(this.#state);
+    if (wakeMs === null) return;
+    const alarmMs = Math.max(nowMs, isBusy(this.#state) ? Math.min(wakeMs, nowMs + WATCHDOG_MS) : wakeMs) + 1;
+    if (wakeMs <= nowMs + WATCHDOG_MS) this.#schedule(Math.max(wakeMs, nowMs + this.#pace.delayMs(nowMs, 0, 0)));
+    if (alarmMs >= this.#alarmAtMs) return;
+    this.#alarmAtMs = alarmMs;
+    this.#around.store.rowsWritten++;
+    void this.#around.ctx.storage.setAlarm(alarmMs);
+  }
+}
+
+function randomSeed(): number {
+  return crypto.getRandomValues(new Uint32Array(1))[0]!;
+}
+
+const reusedKey = (): Failure => failure("idempotency_key_reused", "this Idempotency-Key was used for a different request; use a new key");

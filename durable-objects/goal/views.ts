@@ -1,0 +1,155 @@
+/** How the goal and its tasks look on the wire. Results are put in as the text they are kept as. */
+import type { TaskErrorCode } from "../../shared/errors.ts";
+import { failure, problemOf } from "../../shared/errors.ts";
+import { taskIdOf } from "../../shared/ids.ts";
+import { quantileMs } from "../../shared/policy/histogram.ts";
+import type { Counts, GoalStatus, GoalView } from "../../shared/protocol/goal.ts";
+import { TASK_STATUSES } from "../../shared/protocol/goal.ts";
+import { payloadOf } from "../../shared/protocol/line.ts";
+import type { GoalReport } from "../../shared/rpc.ts";
+import { CODES, FAILED, isTerminal, QUEUED, REASON_WORDS, RUNNING, STATUS_WORDS, SUCCEEDED, WORK_DONE } from "./core/codes.ts";
+import { type GoalState, ROOT, totalCount } from "./core/state.ts";
+import type { Receipts } from "./core/submit.ts";
+
+const timestamp = (ms: number): string => new Date(ms).toISOString();
+
+export function countsOf(counts: readonly number[]): Counts {
+  const byStatus = Object.fromEntries(TASK_STATUSES.map((status, i) => [status, counts[i]!]));
+  return { ...(byStatus as Omit<Counts, "total">), total: totalCount(counts) };
+}
+
+export function statusOf(state: GoalState): GoalStatus {
+  const goal = state.goal!;
+  return goal.phase === "active" && goal.paused ? "paused" : goal.phase;
+}
+
+export function goalView(state: GoalState, rowsWritten: number): GoalView {
+  const goal = state.goal!;
+  const { latencies } = state;
+  return {
+    id: goal.id,
+    name: goal.spec.name,
+    labels: goal.spec.labels,
+    status: statusOf(state),
+    createdAt: timestamp(goal.createdAtMs),
+    ...(goal.endedAtMs === null ? {} : { endedAt: timestamp(goal.endedAtMs) }),
+    deadlineAt: goal.deadlineAtMs === null ? null : timestamp(goal.deadlineAtMs),
+    sealed: goal.sealed,
+    epoch: 0,
+    counts: countsOf(state.counts),
+    joined: state.joined,
+    budget: { limit: {}, reserved: {}, spent: { tasks: state.tasks.n, calls: state.calls } },
+    latency: { p50Ms: quantileMs(latencies, 0.5), p95Ms: quantileMs(latencies, 0.95), p99Ms: quantileMs(latencies, 0.99) },
+    storage: { rowsWritten },
+  };
+}
+
+export function goalReport(state: GoalState): GoalReport {
+  const goal = state.goal!;
+  return {
+    goalId: goal.id,
+    name: goal.spec.name,
+    labels: goal.spec.labels,
+    status: statusOf(state),
+    createdAtMs: goal.createdAtMs,
+    deadlineAtMs: goal.deadlineAtMs,
+    endedAtMs: goal.endedAtMs,
+    sealed: goal.sealed,
+    counts: countsOf(state.counts),
+  };
+}
+
+interface AttemptView {
+  readonly startedAt: string;
+  readonly endedAt?: string;
+  readonly outcome: string;
+}
+
+function attemptsOf(state: GoalState, task: number): AttemptView[] {
+  const { tasks } = state;
+  const status = tasks.status[task]!;
+  const attempts: AttemptView[] = (state.attempts.get(task) ?? []).map(({ startedAtMs, endedAtMs, outcome }) => ({
+    startedAt: timestamp(startedAtMs),
+    ...(endedAtMs === 0 ? {} : { endedAt: timestamp(endedAtMs) }),
+    outcome,
+  }));
+  const startedAt = timestamp(tasks.startedAtMs[task]!);
+  if (status === RUNNING) attempts.push({ startedAt, outcome: "running" });
+  // The attempt that ended the task is in its own columns, unless the task lived on for its children.
+  const endedByAttempt = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
+  if (isTerminal(status) && endedByAttempt) {
+    attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome: status === SUCCEEDED ? "answered" : "failed" });
+  }
+  return attempts;
+}
+
+/** The task as JSON. `line` is its result line, where it has one. */
+export function taskJson(state: GoalState, task: number, line: string | null): string {
+  const { tasks } = state;
+  const goalId = state.goal!.id;
+  const status = tasks.status[task]!;
+  const attempts = attemptsOf(state, task);
+  const optionalId = (other: number): string | undefined => (other >= 0 ? taskIdOf(goalId, other) : undefined);
+  const optionalTime = (ms: number): string | undefined => (ms > 0 ? timestamp(ms) : undefined);
+  const family = state.families.get(task);
+  const succeeded = status === SUCCEEDED || (tasks.flags[task]! & WORK_DONE) !== 0;
+  const head = JSON.stringify({
+    id: taskIdOf(goalId, task),
+    goalId,
+    parentTaskId: tasks.parent[task] === ROOT ? undefined : taskIdOf(goalId, tasks.parent[task]!),
+    key: state.names[task],
+    retryOf: optionalId(tasks.retryOf[task]!),
+    status: STATUS_WORDS[status],
+    reason: REASON_WORDS[tasks.reason[task]!] || undefined,
+    attempt: tasks.attempt[task],
+    attempts,
+    usage: { calls: attempts.length, tokens: 0, costMicros: 0 },
+    queuedAt: timestamp(tasks.queuedAtMs[task]!),
+    startedAt: optionalTime(tasks.startedAtMs[task]!),
+    endedAt: isTerminal(status) ? optionalTime(tasks.endedAtMs[task]!) : undefined,
+    children: family === undefined ? undefined : { counts: countsOf(family.counts) },
+    problem: problemFor(state, task, line),
+  });
+  if (!succeeded || line === null) return head;
+  return `${head.slice(0, -1)},"result":${payloadOf(line)}}`;
+}
+
+function problemFor(state: GoalState, task: number, line: string | null): unknown {
+  const { tasks } = state;
+  const code = CODES[tasks.code[task]!] as TaskErrorCode | "";
+  if (code === "") return undefined;
+  const taskId = taskIdOf(state.goal!.id, task);
+  if (line !== null && tasks.status[task] === FAILED && (tasks.flags[task]! & WORK_DONE) === 0) {
+    const reported = JSON.parse(payloadOf(line)) as { detail?: string };
+    return problemOf(failure(code, reported.detail ?? DETAILS[code], { taskId }));
+  }
+  return problemOf(failure(code, DETAILS[code], { taskId }));
+}
+
+const DETAILS: Readonly<Record<TaskErrorCode, string>> = {
+  upstream_error: "the upstream answered with an error",
+  upstream_timeout: "the upstream did not answer within timeoutMs",
+  result_too_large: "the upstream's answer is larger than Drover keeps",
+  dependency_failed: "a task that this one comes after did not succeed",
+  children_failed: "the children's completion rule was not met",
+  parent_failed: "the task's parent ended first",
+  outcome_unknown: "the call may have had its effect; it was decided to count as failed",
+  poison: "the executor was lost each time that it ran this task",
+  expired: "the task was not done by its deadline",
+  canceled: "the task was canceled",
+};
+
+/** The answer to a submission: `{accepted, joined, rejected, position, estimatedStartMs, receipts?}`. */
+export function receiptsJson(state: GoalState, receipts: Receipts, all: boolean): string {
+  const { accepted, joined, rejected, position, estimatedStartMs } = receipts;
+  const goalId = state.goal!.id;
+  const head = { goalId, accepted, joined, rejected: rejected.size, position, estimatedStartMs };
+  if (!all && rejected.size === 0) return JSON.stringify(head);
+  const list: unknown[] = [];
+  receipts.tasks.forEach((task, index) => {
+    const fault = rejected.get(index);
+    if (fault !== undefined) list.push({ index, status: "rejected", problem: problemOf({ ...fault, goalId }) });
+    else if (all) list.push({ index, taskId: taskIdOf(goalId, task), status: receipts.joins[index] === 1 ? "joined" : STATUS_WORDS[QUEUED] });
+  });
+  return JSON.stringify({ ...head, receipts: list });
+}

@@ -1,0 +1,12 @@
+/**
+ * The deployment entry, and the one place that crosses rooms: the HTTP face,
+ * the executor's entrypoint, and the Durable Object classes.
+ */
+import { createApp } from "./edge/app.ts";
+
+export { ExecutorPool } from "../durable-objects/executor/object.ts";
+export { Goal } from "../durable-objects/goal/object.ts";
+export { Tenant } from "../durable-objects/tenant/object.ts";
+export { Executor } from "./executor/entrypoint.ts";
+
+export default createApp();
