@@ -3,7 +3,6 @@
  * the deployment entry of wrangler.toml; "node" runs what needs a process: the
  * pure parts, the simulator and servers started as a user starts them.
  */
-import { existsSync } from "node:fs";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 
@@ -14,9 +13,6 @@ process.env["WRANGLER_SEND_METRICS"] = "false";
 // Wrangler wants to find the required secret in the environment; the binding below is what counts.
 const ROOT_TOKEN = "test-root-token-0123456789";
 process.env["ROOT_TOKEN"] = ROOT_TOKEN;
-
-// A real HTTP server outside workerd; tests get its address by `inject("upstreamUrl")`.
-const UPSTREAM_SETUP = "./test/workerd/upstream-setup.ts";
 
 export default defineConfig({
   test: {
@@ -33,7 +29,8 @@ export default defineConfig({
         test: {
           name: "workerd",
           include: ["test/workerd/**/*.test.ts"],
-          globalSetup: existsSync(UPSTREAM_SETUP) ? [UPSTREAM_SETUP] : [],
+          // A real HTTP server outside workerd; tests get its address by `inject("upstreamUrl")`.
+          globalSetup: ["./test/workerd/upstream-setup.ts"],
           testTimeout: 30_000,
         },
       },
