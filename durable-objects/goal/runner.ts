@@ -23,7 +23,6 @@ export interface Inbox {
 interface Open {
   readonly slot: number;
   control: BatchControl | null;
-  reader: ReadableStreamDefaultReader<Uint8Array> | null;
   /** Attempts to abort that came before there was a control. */
   aborts: (readonly [number, number])[];
 }
@@ -41,7 +40,7 @@ export class Runner {
 
   async send(send: Send, batch: Batch): Promise<void> {
     const slot = this.#takeSlot();
-    const open: Open = { slot, control: null, reader: null, aborts: [] };
+    const open: Open = { slot, control: null, aborts: [] };
     this.#open.set(send.batch, open);
     try {
       await this.#hear(open, await this.#transport(slot).run(batch));
@@ -56,14 +55,22 @@ export class Runner {
 
   async #hear(open: Open, reply: BatchReply): Promise<void> {
     if (typeof reply === "string") return this.#inbox.lines(reply);
-    this.#inbox.lines(reply.first);
-    open.control = reply.control;
-    open.reader = reply.rest.getReader();
-    if (open.aborts.length > 0) this.#abort(open, open.aborts);
+    try {
+      this.#inbox.lines(reply.first);
+      open.control = reply.control;
+      if (open.aborts.length > 0) this.#abort(open, open.aborts);
+      await this.#read(reply.rest.getReader());
+    } finally {
+      // The runtime keeps a stub's other end alive until it is given back.
+      (reply as Partial<Disposable>)[Symbol.dispose]?.();
+    }
+  }
+
+  async #read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
     let tail = "";
     for (;;) {
-      const { value, done } = await open.reader.read();
+      const { value, done } = await reader.read();
       if (done) break;
       const text = tail + decoder.decode(value, { stream: true });
       const end = text.lastIndexOf("\n") + 1;

@@ -22,15 +22,22 @@ export function dispatch(rec: Recorder): void {
 
 function sendOne(rec: Recorder, upstream: UpstreamState, number: number): boolean {
   if (upstream.queued === 0 || upstream.config === null || rec.nowMs < upstream.gateUntilMs) return false;
+  if (!hasRoom(upstream)) return false;
   const lanes = Math.min(BATCH_LANES_MAX, lanesMax(upstream) - upstream.lanes);
   const room = Math.min(windowMax(upstream) - upstream.running, rateRoom(upstream, rec.nowMs));
-  if (lanes <= 0 || room <= 0) return false;
-  // A batch for fewer lanes than a full one pays only when the upstream has no more to give.
-  if (lanes < BATCH_LANES_MAX && upstream.config.maxConcurrency === null && upstream.running > 0) return false;
+  if (room <= 0) return false;
   const tasks = pick(rec.state, upstream, Math.min(room, batchSize(upstream)), lanes);
   if (tasks.length === 0) return false;
   rec.start({ batch: rec.state.nextBatch, upstream: number, lanes: Math.min(lanes, tasks.length), tasks });
   return true;
+}
+
+/** Whether the upstream takes another batch. Where it does not, results will make room. */
+export function hasRoom(upstream: UpstreamState): boolean {
+  const lanes = lanesMax(upstream) - upstream.lanes;
+  if (lanes <= 0 || windowMax(upstream) <= upstream.running) return false;
+  // A batch for fewer lanes than a full one pays only when the upstream has no more to give.
+  return lanes >= BATCH_LANES_MAX || upstream.running === 0 || upstream.config?.maxConcurrency !== null;
 }
 
 function lanesMax(upstream: UpstreamState): number {

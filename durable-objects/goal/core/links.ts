@@ -36,6 +36,8 @@ export function checkLinks(state: GoalState, draft: Draft): void {
   for (const place of linked) checkNames(state, draft, place);
   spread(draft, linked);
   rejectCircles(state, draft, linked);
+  // A circle of parents has no depth: it must be gone, with all below it, before depths are counted.
+  spread(draft, linked);
   rejectDeep(state, draft, linked);
   spread(draft, linked);
 }
@@ -71,20 +73,26 @@ function checkNames(state: GoalState, draft: Draft, place: number): void {
   if (faults.length > 0) reject(draft, place, faults[0]!.detail, faults);
 }
 
-/** Rejects what relies on something rejected, until nothing more does. */
+/** Rejects what relies on something rejected, and what relies on that. */
 function spread(draft: Draft, linked: readonly number[]): void {
-  for (let changed = true; changed; ) {
-    changed = false;
-    for (const place of linked) {
+  if (draft.rejected.size === 0) return;
+  const relying = new Map<number, { place: number; name: string; pointer: string }[]>();
+  for (const place of linked) {
+    for (const { name, pointer } of namesOf(draft.specs[place]!)) {
+      const other = draft.places.get(name);
+      if (other === undefined) continue;
+      const list = relying.get(other);
+      if (list === undefined) relying.set(other, [{ place, name, pointer }]);
+      else list.push({ place, name, pointer });
+    }
+  }
+  const work = [...draft.rejected.keys()];
+  for (let at = 0; at < work.length; at++) {
+    for (const { place, name, pointer } of relying.get(work[at]!) ?? []) {
       if (draft.rejected.has(place)) continue;
-      for (const { name, pointer } of namesOf(draft.specs[place]!)) {
-        const other = draft.places.get(name);
-        if (other === undefined || !draft.rejected.has(other)) continue;
-        const detail = `the task "${name}" of this request was rejected`;
-        reject(draft, place, detail, [{ pointer, detail }]);
-        changed = true;
-        break;
-      }
+      const detail = `the task "${name}" of this request was rejected`;
+      reject(draft, place, detail, [{ pointer, detail }]);
+      work.push(place);
     }
   }
 }
@@ -138,7 +146,8 @@ function waitersOf(state: GoalState, task: number): Set<number> {
     const next = (state.dependents.get(work[at]!) ?? []).map((entry) => entry >> 1);
     if (parent !== ROOT) next.push(parent);
     for (const waiter of next) {
-      if (found.has(waiter)) continue;
+      // What has ended waits for nothing.
+      if (found.has(waiter) || isTerminal(state.tasks.status[waiter]!)) continue;
       found.add(waiter);
       work.push(waiter);
     }
@@ -150,7 +159,7 @@ function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[]): 
   for (const place of linked) {
     if (draft.rejected.has(place)) continue;
     let depth = 0;
-    for (let at: number = place; at >= 0; ) {
+    for (let at: number = place; at >= 0 && depth <= DEPTH_MAX; ) {
       const name: string | undefined = draft.specs[at]!.parentTaskId;
       if (name === undefined) break;
       const node: number = nodeOf(state, draft, name)!;
@@ -158,7 +167,7 @@ function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[]): 
       at = node;
     }
     if (depth <= DEPTH_MAX) continue;
-    const detail = `the task would be ${depth} levels deep; the most is ${DEPTH_MAX}`;
+    const detail = `the task would be more than ${DEPTH_MAX} levels deep`;
     reject(draft, place, detail, [{ pointer: "/parentTaskId", detail }]);
   }
 }

@@ -176,6 +176,8 @@ function retryTask(rec: Recorder, task: number): Reply {
     return err(failure("conflict", "the task's parent has ended and takes no more children", { taskId }));
   }
   rec.repeat(task);
+  // In a sealed goal a repeated group has nothing to wait for: no child can come.
+  if (state.goal!.sealed) closeEmptyGroups(rec);
   return ok({ task: state.tasks.n - 1 });
 }
 

@@ -8,7 +8,7 @@
  *   ended    end of the retention
  */
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
-import { rateOpensAtMs } from "./dispatch.ts";
+import { hasRoom, rateOpensAtMs } from "./dispatch.ts";
 import { type GoalState, liveCount } from "./state.ts";
 import { nextTimeMs } from "./timers.ts";
 
@@ -23,9 +23,9 @@ export function wakeAt(state: GoalState): number | null {
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
   if (goal.paused) return at;
   for (const upstream of state.upstreams) {
-    if (upstream.queued === 0 || upstream.config === null) continue;
+    // Work that lacks room is woken by the results that make it; a gate that opened long ago says nothing.
+    if (upstream.queued === 0 || upstream.config === null || !hasRoom(upstream)) continue;
     const opensAtMs = Math.max(upstream.gateUntilMs, rateOpensAtMs(upstream));
-    // Work that only lacks room is woken by the results that make it.
     if (opensAtMs > 0) at = Math.min(at, opensAtMs);
   }
   return at;
