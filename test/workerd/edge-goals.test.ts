@@ -106,12 +106,8 @@ test("tasks go in as JSON or a line each, and come out as results and as an end"
     .trimEnd()
     .split("\n")
     .map((line) => JSON.parse(line) as Partial<TaskView> & { end?: { status: string } });
-  expect(
-    out
-      .slice(0, -1)
-      .map(({ key }) => key)
-      .toSorted(),
-  ).toEqual(["a", "b"]);
+  expect(out).toHaveLength(3);
+  expect(new Set(out.slice(0, -1).map(({ key }) => key))).toEqual(new Set(["a", "b"]));
   expect(out.at(-1)?.end).toMatchObject({ status: "succeeded", counts: { succeeded: 2, total: 2 } });
 });
 
@@ -144,7 +140,8 @@ test("tasks are listed in pages, each once, and narrowed by a status", async () 
     keys.push(...page.items.map(({ key }) => key));
     cursor = page.nextCursor;
   }
-  expect(keys.toSorted()).toEqual(["t0", "t1", "t2", "t3", "t4"]);
+  expect(keys).toHaveLength(5);
+  expect(new Set(keys)).toEqual(new Set(["t0", "t1", "t2", "t3", "t4"]));
   const none: Page<TaskView> = await (await call("GET", `/v1/goals/${id}/tasks?status=expired`)).json();
   expect(none).toEqual({ items: [], nextCursor: null });
 });
