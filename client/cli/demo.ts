@@ -87,7 +87,7 @@ function summarise({ ackMs }: Submitted, doneMs: number, goal: GoalSummary, stat
   print();
   row("ack", duration(ackMs));
   row("done", duration(doneMs));
-  row("latency", `p50 ${goal.latency.p50Ms} ms, p99 ${goal.latency.p99Ms} ms  ${faint("of a call")}`);
+  row("latency", `p50 ${goal.latency.p50Ms} ms, p99 ${goal.latency.p99Ms} ms`);
   row("calls", `${count(stats.calls)} at the upstream, ${count(retries)} of them retries`);
   row("joined", `${count(goal.joined)} tasks that were already there`);
   row("rows", `${count(goal.storage.rowsWritten)} written for ${count(goal.counts.total)} tasks`);
