@@ -57,6 +57,8 @@ export const TIMEOUT_MS_MAX = 600_000;
 export const LEASE_GRACE_MS = 10_000;
 /** While anything runs, the alarm is never further away than this. */
 export const WATCHDOG_MS = 1_000;
+/** How often a goal looks whether an upstream that its tasks wait for is back. */
+export const STALLED_MS = 30_000;
 export const IDLE_MS_DEFAULT = 24 * 3_600_000;
 export const RETENTION_MS_DEFAULT = 7 * 24 * 3_600_000;
 /** How old a goal's copy of the upstream registry may be while it has work. */

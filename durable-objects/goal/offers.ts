@@ -92,7 +92,12 @@ export class OfferCache {
     return entry.specs;
   }
 
-  /** Forgets an offer; it can be read again. */
+  /** Forgets all; each can be read again. */
+  clear(): void {
+    this.#entries.clear();
+    this.#bytes = 0;
+  }
+
   drop(offer: number): void {
     const entry = this.#entries.get(offer);
     if (entry === undefined) return;

@@ -6,15 +6,16 @@
  */
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
-import { WATCHDOG_MS } from "../../shared/limits.ts";
+import { STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
 import { storedReply } from "../kit/replies.ts";
+import { QUEUED, RUNNING, WAITING } from "./core/codes.ts";
 import type { Out } from "./core/recorder.ts";
 import { type GoalState, newState } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
-import { isBusy, wakeAt } from "./core/wake.ts";
+import { isBusy, isStalled, wakeAt } from "./core/wake.ts";
 import { LineKeeper } from "./lines.ts";
 import { Pace } from "./pace.ts";
 import { batchOf, Runner, type Transport } from "./runner.ts";
@@ -126,7 +127,7 @@ export class Turns {
   /** Plans a turn for what executors reported, at the pace that commits are worth. */
   #gather(): void {
     const nowMs = Date.now();
-    const running = this.#state.counts[2]!;
+    const running = this.#state.counts[RUNNING]!;
     this.#schedule(nowMs + this.#pace.delayMs(nowMs, this.#lines.length, running));
   }
 
@@ -214,6 +215,8 @@ export class Turns {
     if (out.aborts.length > 0) this.#runner.abort(out.aborts);
     if (state.goal === null) return;
     store.compact(state);
+    // Inputs leave memory once they are sent; what is tried again is read again.
+    if (state.counts[QUEUED] === 0 && state.counts[WAITING] === 0) store.offers.clear();
     if (out.destroy) ctx.waitUntil(destroy());
     else this.#arm(nowMs);
     committed();
@@ -223,7 +226,8 @@ export class Turns {
   #arm(nowMs: number): void {
     const wakeMs = wakeAt(this.#state);
     if (wakeMs === null) return;
-    const alarmMs = Math.max(nowMs, isBusy(this.#state) ? Math.min(wakeMs, nowMs + WATCHDOG_MS) : wakeMs) + 1;
+    const patienceMs = isBusy(this.#state) ? WATCHDOG_MS : isStalled(this.#state) ? STALLED_MS : Number.MAX_SAFE_INTEGER;
+    const alarmMs = Math.max(nowMs, Math.min(wakeMs, nowMs + patienceMs)) + 1;
     if (wakeMs <= nowMs + WATCHDOG_MS) this.#schedule(Math.max(wakeMs, nowMs + this.#pace.delayMs(nowMs, 0, 0)));
     if (alarmMs >= this.#alarmAtMs) return;
     this.#alarmAtMs = alarmMs;

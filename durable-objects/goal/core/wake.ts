@@ -37,3 +37,8 @@ export function isBusy(state: GoalState): boolean {
   if (state.goal.phase !== "active") return !state.goal.endReported;
   return state.batches.size > 0 || (!state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
 }
+
+/** Whether work waits for an upstream that was deleted: it may come back, and nobody will say so. */
+export function isStalled(state: GoalState): boolean {
+  return state.goal?.phase === "active" && !state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config === null);
+}
