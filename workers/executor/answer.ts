@@ -11,7 +11,9 @@ const PAYLOAD_CHARS_MAX = 2 * RESPONSE_BYTES_MAX;
 const EXCERPT_CHARS_MAX = 1_000;
 /** Enough characters a call of `fromCharCode`; many more overflow the stack. */
 const BASE64_STEP = 0x6000;
-const KEPT_HEADERS = ["etag", "link", "last-modified", "location", "content-location", "retry-after"];
+// Looking up a header that is not there is a cost as well, so a plain 200 is asked for few.
+const KEPT_HEADERS = ["etag", "link", "last-modified"];
+const KEPT_HEADERS_OF_OTHERS = [...KEPT_HEADERS, "location", "content-location", "retry-after"];
 const TEXT_TYPE = /^text\/|[/+]xml|javascript|x-www-form-urlencoded|;\s*charset=/i;
 const CHARSET = /;\s*charset="?([^";\s]+)/i;
 const NEWLINES = /[\r\n]+/g;
@@ -124,7 +126,7 @@ function jsonLine(text: string): string | null {
 function headersPart(answer: Answer, json: boolean): string {
   let kept: Record<string, string> | null = null;
   if (!json && answer.contentType !== "") kept = { "content-type": answer.contentType };
-  for (const name of KEPT_HEADERS) {
+  for (const name of answer.status === 200 ? KEPT_HEADERS : KEPT_HEADERS_OF_OTHERS) {
     const value = answer.headers.get(name);
     if (value !== null) (kept ??= {})[name] = value;
   }
