@@ -2,8 +2,10 @@
 import { env } from "cloudflare:workers";
 import { expect, inject, test } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
-import { tenantStub } from "../../workers/edge/context.ts";
-import { call, problemIn, put } from "./edge-kit.ts";
+import { ok } from "../../shared/result.ts";
+import { type EdgeContext, tenantStub } from "../../workers/edge/context.ts";
+import { streamed } from "../../workers/edge/stream.ts";
+import { call, problemIn, put, streamOf } from "./edge-kit.ts";
 
 const JSON_HEADERS = { "content-type": "application/json" };
 const MISSING_GOAL = "/v1/goals/goal_01k00000000000000000000000";
@@ -199,10 +201,14 @@ test("events begin with a snapshot, go on to the end, and are not kept by anythi
   expect([names[0], names.at(-1)]).toEqual(["snapshot", "end"]);
 });
 
-test("a HEAD of a stream ends at once", async () => {
+test("a HEAD of a stream ends at once, and lets go of the goal's stream", async () => {
   const { id } = await made();
   const response = await call("HEAD", `/v1/goals/${id}/events`);
   expect([response.status, await response.text()]).toEqual([200, ""]);
+  const { body, wasCanceled } = streamOf([new Uint8Array(1)]);
+  const context = { req: { raw: new Request("http://drover.test/", { method: "HEAD" }) } } as unknown as EdgeContext;
+  expect((await streamed(context, ok(body), "text/event-stream")).body).toBeNull();
+  expect(wasCanceled()).toBe(true);
 });
 
 test("the tree is bounded by a depth", async () => {

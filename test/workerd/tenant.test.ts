@@ -11,7 +11,7 @@ const COUNTS = { queued: 0, waiting: 0, running: 0, succeeded: 0, failed: 0, can
 /** Every test has a tenant of its own. */
 function tenant(name: string): { stub: DurableObjectStub; rpc: TenantRpc } {
   const stub = env.TENANT.get(env.TENANT.idFromName(name));
-  return { stub, rpc: stub as unknown as TenantRpc };
+  return { stub, rpc: stub };
 }
 
 function upstream(name: string, more: Partial<Upstream> = {}): Upstream {
