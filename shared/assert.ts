@@ -10,8 +10,3 @@ export class AssertionError extends Error {
 export function assert(condition: boolean, message: string | (() => string)): asserts condition {
   if (!condition) throw new AssertionError(typeof message === "string" ? message : message());
 }
-
-/** Marks a branch that the types rule out. */
-export function unreachable(value: never): never {
-  throw new AssertionError(`unreachable: ${JSON.stringify(value)}`);
-}

@@ -28,6 +28,6 @@ export function decodeSnapshot(bytes: Uint8Array): GoalState {
   return fromSnapshot(meta, (_name, byteLength) => {
     const column = bytes.slice(at, at + byteLength);
     at += byteLength;
-    return column.buffer as ArrayBuffer;
+    return column.buffer;
   });
 }

@@ -193,6 +193,6 @@ function transportOf(ctx: DurableObjectState, env: Env): Transport {
   const offset = Number.parseInt(ctx.id.toString().slice(-4), 16);
   return (slot) => {
     const name = String((offset + slot) % POOL_SIZE);
-    return env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.idFromName(name)) as unknown as ExecutorRpc;
+    return env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.idFromName(name));
   };
 }

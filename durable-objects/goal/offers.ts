@@ -23,7 +23,9 @@ export function parseOffer(body: Uint8Array, format: OfferFormat): Result<readon
   }
   const parsed = format === "ndjson" ? parseLines(text) : parseDocument(text, format);
   if (parsed.ok && parsed.value.length > TASKS_PER_REQUEST_MAX) {
-    return err(failure("payload_too_large", `a request takes at most ${TASKS_PER_REQUEST_MAX} tasks, and this one has ${parsed.value.length}`));
+    return err(
+      failure("payload_too_large", `a request takes at most ${TASKS_PER_REQUEST_MAX} tasks, and this one has ${parsed.value.length}`),
+    );
   }
   return parsed;
 }

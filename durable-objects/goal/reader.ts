@@ -108,7 +108,10 @@ export function treeJson(state: GoalState, root: string | undefined, depth: numb
     left--;
     const family = state.families.get(task);
     const { status, parent } = state.tasks;
-    const own = task === ROOT ? { goalId: state.goal!.id } : { taskId: taskIdOf(state.goal!.id, task), key: state.names[task], status: STATUS_WORDS[status[task]!] };
+    const own =
+      task === ROOT
+        ? { goalId: state.goal!.id }
+        : { taskId: taskIdOf(state.goal!.id, task), key: state.names[task], status: STATUS_WORDS[status[task]!] };
     if (family === undefined) return own;
     const children: unknown[] = [];
     const members = task === ROOT ? rootsOf(state) : childrenOf(state, family.first);

@@ -115,7 +115,17 @@ export function batchOf(state: GoalState, send: Send, specOf: (task: number) => 
     assert(call !== undefined, "only calls are sent");
     const { method = "GET", path, headers, body, bodyBase64 } = call;
     const { attempt, timeoutMs } = state.tasks;
-    return { task, taskId: taskIdOf(goalId, task), attempt: attempt[task]!, timeoutMs: timeoutMs[task]!, method, path, headers, body, bodyBase64 };
+    return {
+      task,
+      taskId: taskIdOf(goalId, task),
+      attempt: attempt[task]!,
+      timeoutMs: timeoutMs[task]!,
+      method,
+      path,
+      headers,
+      body,
+      bodyBase64,
+    };
   });
   return { goalId, traceId: traceIdOf(goalId), origin: config.origin, headers: config.headers, lanes: send.lanes, items };
 }

@@ -116,7 +116,14 @@ export class GoalStore {
       const more = i < rows - 1 ? 1 : 0;
       const results = (lines.rows[i] ?? []).join("\n");
       const written = this.rowsWritten + 1;
-      this.#write("INSERT INTO log(seq, more, changes, results, written) VALUES (?, ?, ?, ?, ?)", this.#nextRow++, more, pieces[i] ?? "", results, written);
+      this.#write(
+        "INSERT INTO log(seq, more, changes, results, written) VALUES (?, ?, ?, ?, ?)",
+        this.#nextRow++,
+        more,
+        pieces[i] ?? "",
+        results,
+        written,
+      );
     }
     this.#replayBytes += text.length;
   }
@@ -154,7 +161,9 @@ export class GoalStore {
   /** One line, whatever its size. */
   whole(line: string, row: number, index: number): string {
     if (!line.startsWith(LARGE_MARK)) return line;
-    const parts = this.#sql.exec<{ body: ArrayBuffer }>("SELECT body FROM payloads WHERE seq = ? AND place = ? ORDER BY part", row, index).toArray();
+    const parts = this.#sql
+      .exec<{ body: ArrayBuffer }>("SELECT body FROM payloads WHERE seq = ? AND place = ? ORDER BY part", row, index)
+      .toArray();
     assert(parts.length > 0, () => `the payload ${row}/${index} must be there`);
     return new TextDecoder().decode(joined(parts.map(({ body }) => body)));
   }

@@ -62,7 +62,10 @@ export class Streams {
   events({ lastEventId, tasks }: EventsQuery): Result<ReadableStream<Uint8Array>, Failure> {
     const resumed = lastEventId === undefined ? null : parseCursor(lastEventId);
     const feed = new EventFeed(this.#goal, tasks, resumed);
-    return this.#stream(() => feed.next(), () => feed.end());
+    return this.#stream(
+      () => feed.next(),
+      () => feed.end(),
+    );
   }
 
   #stream(pull: Pull, close: () => string): Result<ReadableStream<Uint8Array>, Failure> {

@@ -211,7 +211,13 @@ export class Turns {
   #afterCommit(nowMs: number, out: Out): void {
     const { store, ctx, specOf, destroy, committed } = this.#around;
     const state = this.#state;
-    for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, (task) => specOf(state, task))));
+    for (const send of out.sends)
+      ctx.waitUntil(
+        this.#runner.send(
+          send,
+          batchOf(state, send, (task) => specOf(state, task)),
+        ),
+      );
     if (out.aborts.length > 0) this.#runner.abort(out.aborts);
     if (state.goal === null) return;
     store.compact(state);

@@ -149,7 +149,8 @@ export function receiptsJson(state: GoalState, receipts: Receipts, all: boolean)
   receipts.tasks.forEach((task, index) => {
     const fault = rejected.get(index);
     if (fault !== undefined) list.push({ index, status: "rejected", problem: problemOf({ ...fault, goalId }) });
-    else if (all) list.push({ index, taskId: taskIdOf(goalId, task), status: receipts.joins[index] === 1 ? "joined" : STATUS_WORDS[QUEUED] });
+    else if (all)
+      list.push({ index, taskId: taskIdOf(goalId, task), status: receipts.joins[index] === 1 ? "joined" : STATUS_WORDS[QUEUED] });
   });
   return JSON.stringify({ ...head, receipts: list });
 }

@@ -2,15 +2,13 @@
  * What a commit writes: the closed set of facts about a goal. A change says
  * what was decided, never why, so a replay by newer code cannot decide
  * otherwise. Rare changes are objects; frequent ones carry flat lists of
- * integers, in the order of their columns below.
+ * integers, in the order of their columns below. What is here is on disks:
+ * kinds and columns are only ever added.
  */
 import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { GoalPhase } from "./state.ts";
-
-/** Bump it with any change of shape, and keep reading the older ones. */
-export const JOURNAL_VERSION = 1;
 
 export interface TasksAdded {
   readonly kind: "tasks.added";

@@ -74,7 +74,7 @@ export function reserve(table: TaskTable, count: number): void {
   const untyped = table as unknown as Record<ColumnName, Columns[ColumnName]>;
   for (const name of COLUMN_NAMES) {
     const wider = new LAYOUT[name](capacity);
-    wider.set(untyped[name].subarray(0, table.n) as never);
+    wider.set(untyped[name].subarray(0, table.n));
     untyped[name] = wider;
   }
   table.capacity = capacity;
@@ -93,7 +93,7 @@ export function tableFrom(n: number, bytesOf: (name: ColumnName, byteLength: num
   for (const name of COLUMN_NAMES) {
     const bytes = bytesOf(name, n * COLUMN_BYTES[name]);
     assert(bytes.byteLength === n * COLUMN_BYTES[name], () => `the snapshot's column ${name} has the wrong length`);
-    untyped[name].set(new LAYOUT[name](bytes) as never);
+    untyped[name].set(new LAYOUT[name](bytes));
   }
   table.n = n;
   return table;

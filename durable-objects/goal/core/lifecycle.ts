@@ -3,18 +3,7 @@
  * decided, subtrees taken along, and at last the goal itself. Everything is
  * one worklist, so a deep tree costs no stack.
  */
-import {
-  CANCELED,
-  codeOf,
-  DEPENDENCY_FAILED,
-  FAILED,
-  FOR_AFTER,
-  FOR_CHILDREN,
-  isTerminal,
-  RUNNING,
-  SUCCEEDED,
-  WAITING,
-} from "./codes.ts";
+import { CANCELED, codeOf, DEPENDENCY_FAILED, FAILED, FOR_AFTER, FOR_CHILDREN, isTerminal, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
 import { verdictOf } from "./completion.ts";
 import type { Place, Recorder } from "./recorder.ts";
 import { type GoalState, liveCount, ROOT, totalCount } from "./state.ts";

@@ -159,7 +159,7 @@ function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[]): 
   for (const place of linked) {
     if (draft.rejected.has(place)) continue;
     let depth = 0;
-    for (let at: number = place; at >= 0 && depth <= DEPTH_MAX; ) {
+    for (let at: number = place; at >= 0 && depth <= DEPTH_MAX;) {
       const name: string | undefined = draft.specs[at]!.parentTaskId;
       if (name === undefined) break;
       const node: number = nodeOf(state, draft, name)!;

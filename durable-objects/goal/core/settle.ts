@@ -81,7 +81,7 @@ function noteRetryAfter(rec: Recorder, head: LineHead): void {
 /** The task's own work has succeeded: it ends, unless its children have not. */
 export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: number, endedAtMs: number): void {
   const family = rec.state.families.get(task);
-  if (family === undefined || (family.counts.every((count) => count === 0))) {
+  if (family === undefined || family.counts.every((count) => count === 0)) {
     return finish(rec, { task, status: SUCCEEDED, code: 0, place, startedAtMs, endedAtMs });
   }
   const verdict = parentVerdict(rec.state, task);

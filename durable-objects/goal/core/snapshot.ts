@@ -6,7 +6,15 @@ import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, STARTED, WAITING } from "./codes.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
 import { contents, newQueue } from "./queue.ts";
-import { type AttemptRecord, type BatchState, type Family, type GoalRecord, type GoalState, newState, type UpstreamState } from "./state.ts";
+import {
+  type AttemptRecord,
+  type BatchState,
+  type Family,
+  type GoalRecord,
+  type GoalState,
+  newState,
+  type UpstreamState,
+} from "./state.ts";
 
 interface UpstreamImage extends Omit<UpstreamState, "ready"> {
   readonly ready: readonly (readonly number[])[];

@@ -128,7 +128,16 @@ export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft
     rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys });
     cancelUnmeetable(rec, first);
   }
-  return { accepted: next - first, joined, rejected: draft.rejected, tasks, joins, position: ahead, estimatedStartMs, offer: next > first ? offer : 0 };
+  return {
+    accepted: next - first,
+    joined,
+    rejected: draft.rejected,
+    tasks,
+    joins,
+    position: ahead,
+    estimatedStartMs,
+    offer: next > first ? offer : 0,
+  };
 }
 
 /** The first of equal keys has its number by now, unless it was rejected: then so is this one. */

@@ -47,7 +47,7 @@ export function takeDue(timers: Timers, nowMs: number): number | null {
   swap(timers, 0, last);
   timers.times.pop();
   timers.tasks.pop();
-  for (let at = 0; ; ) {
+  for (let at = 0; ;) {
     const left = at * 2 + 1;
     let least = at;
     if (left < last && isBefore(timers, left, least)) least = left;

@@ -40,5 +40,7 @@ export function isBusy(state: GoalState): boolean {
 
 /** Whether work waits for an upstream that was deleted: it may come back, and nobody will say so. */
 export function isStalled(state: GoalState): boolean {
-  return state.goal?.phase === "active" && !state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config === null);
+  return (
+    state.goal?.phase === "active" && !state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config === null)
+  );
 }
