@@ -25,7 +25,7 @@ function rejectedIn(reply: Reply): (string | number)[][] {
 test("submit: every task gets the next number and is queued", () => {
   const d = new Driver();
   const receipts = receiptsOf(d.submit([get(), get(), get()]));
-  expect(receipts).toMatchObject({ accepted: 3, joined: 0, position: 0, offer: 2 - 1 });
+  expect(receipts).toMatchObject({ accepted: 3, joined: 0, position: 0, offer: 1 });
   expect([...receipts.tasks]).toEqual([0, 1, 2]);
   expect(d.statuses()).toEqual(["queued", "queued", "queued"]);
   expect(receiptsOf(d.submit([get()])).position).toBe(3);
@@ -232,7 +232,9 @@ test("a circle through tasks that are there already is rejected", () => {
 });
 
 test("a circle through two parents that are there already is rejected", () => {
-  const d = new Driver({ tasks: [group({ key: "p" }), group({ key: "q" }), get({ key: "x", after: ["p"] }), get({ key: "y", after: ["q"] })] });
+  const d = new Driver({
+    tasks: [group({ key: "p" }), group({ key: "q" }), get({ key: "x", after: ["p"] }), get({ key: "y", after: ["q"] })],
+  });
   const reply = d.submit([get({ parentTaskId: "p", after: ["y"] }), get({ parentTaskId: "q", after: ["x"] })]);
   expect(receiptsOf(reply).rejected.size).toBe(2);
 });
