@@ -52,7 +52,9 @@ export class Driver {
   destroyed = false;
   #row = 1;
 
-  constructor(options: { spec?: Partial<GoalSpec>; upstreams?: readonly Upstream[]; tasks?: readonly TaskSpec[]; rule?: CompletionRule } = {}) {
+  constructor(
+    options: { spec?: Partial<GoalSpec>; upstreams?: readonly Upstream[]; tasks?: readonly TaskSpec[]; rule?: CompletionRule } = {},
+  ) {
     const spec: GoalSpec = {
       name: "",
       labels: {},
@@ -75,7 +77,8 @@ export class Driver {
     const reply = step(this.state, this.nowMs, command, out);
     // As on disk: what is written is text, and shares nothing with memory.
     this.journal.push(...(JSON.parse(JSON.stringify(out.changes)) as Change[]));
-    if (this.state.nextOffer > offer) this.offers.set(offer, command.kind === "create" ? command.tasks.specs : (command as { specs: TaskSpec[] }).specs);
+    if (this.state.nextOffer > offer)
+      this.offers.set(offer, command.kind === "create" ? command.tasks.specs : (command as { specs?: readonly TaskSpec[] }).specs!);
     this.sends.push(...out.sends);
     this.aborts.push(...out.aborts);
     this.destroyed ||= out.destroy;
@@ -135,5 +138,7 @@ export class Driver {
 /** Everything that must survive, as one comparable value. */
 export function durable(state: GoalState): unknown {
   const { meta, columns } = toSnapshot(state);
-  return JSON.parse(JSON.stringify({ meta, columns: Object.fromEntries(Object.entries(columns).map(([name, column]) => [name, [...column]])) }));
+  return JSON.parse(
+    JSON.stringify({ meta, columns: Object.fromEntries(Object.entries(columns).map(([name, column]) => [name, [...column]])) }),
+  );
 }

@@ -18,8 +18,10 @@ function codeOf(reply: Reply): string {
 }
 
 /** The places that were rejected, with the pointer of the first fault. */
-function rejectedIn(reply: Reply): (string | number)[][] {
-  return [...receiptsOf(reply).rejected].map(([place, fault]) => [place, fault.errors?.[0]?.pointer ?? ""]).toSorted();
+function rejectedIn(reply: Reply): [number, string][] {
+  return [...receiptsOf(reply).rejected]
+    .map(([place, fault]) => [place, fault.errors?.[0]?.pointer ?? ""] as [number, string])
+    .toSorted(([a], [b]) => a - b);
 }
 
 test("submit: every task gets the next number and is queued", () => {
