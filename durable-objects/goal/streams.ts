@@ -16,7 +16,7 @@ import { countsOf, statusOf } from "./views.ts";
 
 const RESULTS_PER_PIECE = 256;
 const PROGRESS_MS = 100;
-const HEARTBEAT_MS = 15_000;
+const HEARTBEAT_MS = 10_000;
 
 type Pull = () => Promise<string | null>;
 
@@ -48,7 +48,8 @@ export class Streams {
         at = piece.next;
         if (piece.text !== "") return piece.text;
         if (!follow || state().goal!.phase !== "active") return null;
-        await signal.changed();
+        // A blank line, which NDJSON readers skip: only a write tells the runtime that a reader has gone.
+        if (!(await within(signal.changed(), HEARTBEAT_MS))) return "\n";
       }
     };
     const close = (): string => {
