@@ -29,13 +29,15 @@ async function readPlan(): Promise<Plan> {
   const { workerOptions, define, main } = unstable_getMiniflareWorkerOptions(config);
   // Rules for other kinds of modules are the bundler's business.
   const { modulesRules: _, ...options } = workerOptions;
-  return { name: config.name!, main: main!, define, options };
+  // Only what the file says: wrangler adds secrets of the environment, which have no place in a cache.
+  return { name: config.name!, main: main!, define, options: { ...options, bindings: config.vars } };
 }
 
 /** Importing wrangler takes longer than all the rest of a start, so its answer is kept until its input changes. */
 async function plan(): Promise<Plan> {
   const version = readFileSync(join(ROOT, "node_modules/wrangler/package.json"));
-  const key = createHash("sha256").update(ROOT).update(version).update(readFileSync(CONFIG)).digest("hex");
+  const inputs = [ROOT, version, readFileSync(CONFIG), readFileSync(import.meta.filename)];
+  const key = inputs.reduce((hash, input) => hash.update(input), createHash("sha256")).digest("hex");
   const path = join(CACHE, `worker-${key}.json`);
   try {
     return JSON.parse(readFileSync(path, "utf8")) as Plan;
