@@ -76,11 +76,11 @@ export const SUSPICION_RESTART = 1;
 export const SUSPICION_POISON = 12;
 
 // Commits. A burst of small ones is free; a stream of them is slowed, because each is a row that is paid for.
-export const TURN_MS = 10;
+export const TURN_MS = 5;
 export const COMMIT_BURST = 50;
 export const COMMITS_PER_SECOND = 8;
-/** Waiting results that justify a commit of their own. */
-export const COMMIT_RESULTS_MIN = 32;
+/** So many results earn one commit more. */
+export const RESULTS_PER_COMMIT = 20;
 /** A request body up to this size waits a moment for others to share its commit. */
 export const SHARED_COMMIT_BYTES_MAX = 64 * KIB;
 

@@ -1,31 +1,39 @@
 /**
- * When the next commit is due. Results that come fast are gathered for a turn;
- * a burst of small commits is free; a long stream of small ones is slowed to a
- * few a second, because each is a row that somebody pays for.
+ * When the next commit is due. Each commit is a row that somebody pays for, so
+ * commits draw on a token bucket: a burst of small ones is immediate, results
+ * earn the commits that carry them, and a long trickle is slowed to a few a
+ * second. Commits are never closer together than a turn.
+ *
+ *   results  xx  x xxx  x          x                x x
+ *   commits  |---| |----|          |                | |
+ *            at once, then a turn apart             at once again
  */
-import { COMMIT_BURST, COMMIT_RESULTS_MIN, COMMITS_PER_SECOND, TURN_MS } from "../../shared/limits.ts";
+import { COMMIT_BURST, COMMITS_PER_SECOND, RESULTS_PER_COMMIT, TURN_MS } from "../../shared/limits.ts";
 
 /** A token bucket on the caller's clock. */
 export class Pace {
   #tokens = COMMIT_BURST;
-  #atMs = 0;
+  #refilledAtMs = 0;
+  #committedAtMs = 0;
 
-  /** How long to gather before a commit; `waiting` results are there already. */
-  delayMs(nowMs: number, waiting: number, running: number): number {
+  /** How long to gather before a commit that would carry `waiting` results. */
+  delayMs(nowMs: number, waiting: number): number {
     this.#refill(nowMs);
-    if (waiting >= COMMIT_RESULTS_MIN) return running > waiting ? TURN_MS : 0;
-    if (this.#tokens >= 1) return running > COMMIT_RESULTS_MIN ? TURN_MS : 0;
-    return Math.ceil(((1 - this.#tokens) * 1_000) / COMMITS_PER_SECOND);
+    const missing = 1 - this.#tokens - waiting / RESULTS_PER_COMMIT;
+    const earnedInMs = missing <= 0 ? 0 : Math.ceil((missing * 1_000) / COMMITS_PER_SECOND);
+    return Math.max(earnedInMs, this.#committedAtMs + TURN_MS - nowMs, 0);
   }
 
   /** A commit with this many results was made. */
   spend(nowMs: number, results: number): void {
     this.#refill(nowMs);
-    if (results < COMMIT_RESULTS_MIN) this.#tokens = Math.max(0, this.#tokens - 1);
+    this.#committedAtMs = nowMs;
+    this.#tokens = Math.min(COMMIT_BURST, Math.max(0, this.#tokens - 1 + results / RESULTS_PER_COMMIT));
   }
 
   #refill(nowMs: number): void {
-    if (nowMs > this.#atMs) this.#tokens = Math.min(COMMIT_BURST, this.#tokens + ((nowMs - this.#atMs) * COMMITS_PER_SECOND) / 1_000);
-    this.#atMs = Math.max(this.#atMs, nowMs);
+    const passedMs = Math.max(0, nowMs - this.#refilledAtMs);
+    this.#tokens = Math.min(COMMIT_BURST, this.#tokens + (passedMs * COMMITS_PER_SECOND) / 1_000);
+    this.#refilledAtMs += passedMs;
   }
 }

@@ -11,7 +11,7 @@ import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
 import { storedReply } from "../kit/replies.ts";
-import { QUEUED, RUNNING, WAITING } from "./core/codes.ts";
+import { QUEUED, WAITING } from "./core/codes.ts";
 import type { Out } from "./core/recorder.ts";
 import { type GoalState, newState } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
@@ -127,8 +127,7 @@ export class Turns {
   /** Plans a turn for what executors reported, at the pace that commits are worth. */
   #gather(): void {
     const nowMs = Date.now();
-    const running = this.#state.counts[RUNNING]!;
-    this.#schedule(nowMs + this.#pace.delayMs(nowMs, this.#lines.length, running));
+    this.#schedule(nowMs + this.#pace.delayMs(nowMs, this.#lines.length));
   }
 
   #schedule(atMs: number): void {
@@ -234,7 +233,7 @@ export class Turns {
     if (wakeMs === null) return;
     const patienceMs = isBusy(this.#state) ? WATCHDOG_MS : isStalled(this.#state) ? STALLED_MS : Number.MAX_SAFE_INTEGER;
     const alarmMs = Math.max(nowMs, Math.min(wakeMs, nowMs + patienceMs)) + 1;
-    if (wakeMs <= nowMs + WATCHDOG_MS) this.#schedule(Math.max(wakeMs, nowMs + this.#pace.delayMs(nowMs, 0, 0)));
+    if (wakeMs <= nowMs + WATCHDOG_MS) this.#schedule(Math.max(wakeMs, nowMs + this.#pace.delayMs(nowMs, 0)));
     if (alarmMs >= this.#alarmAtMs) return;
     this.#alarmAtMs = alarmMs;
     this.#around.store.rowsWritten++;
