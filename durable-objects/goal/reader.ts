@@ -77,11 +77,11 @@ export class TaskReader {
     return found !== undefined && (value === undefined || found === value);
   }
 
-  /** Tasks that have ended, as NDJSON in the order of their ends, from `cursor` on. */
-  ended(state: GoalState, cursor: number, limit: number): { text: string; next: number } {
+  /** Tasks that have ended, as NDJSON in the order of their ends, from `cursor` on: at most `limit`, and no more once there are `charsMax` characters. */
+  ended(state: GoalState, cursor: number, limit: number, charsMax: number): { text: string; next: number } {
     let text = "";
     let next = cursor;
-    for (; next < state.ended.length && next - cursor < limit && text.length < PAGE_CHARS_MAX; next++) {
+    for (; next < state.ended.length && next - cursor < limit && text.length < charsMax; next++) {
       text += `${this.json(state, state.ended[next]!)}\n`;
     }
     return { text, next };

@@ -15,6 +15,8 @@ import { type Signal, within } from "./signal.ts";
 import { countsOf, statusOf } from "./views.ts";
 
 const RESULTS_PER_PIECE = 256;
+/** Each reader that stalls holds a piece; many of them must fit the object's memory. */
+const PIECE_CHARS_MAX = 128_000;
 const PROGRESS_MS = 100;
 const HEARTBEAT_MS = 10_000;
 
@@ -43,7 +45,7 @@ export class Streams {
     let left = follow ? Number.MAX_SAFE_INTEGER : limit;
     const pull: Pull = async () => {
       for (;;) {
-        const piece = reader.ended(state(), at, Math.min(left, RESULTS_PER_PIECE));
+        const piece = reader.ended(state(), at, Math.min(left, RESULTS_PER_PIECE), PIECE_CHARS_MAX);
         left -= piece.next - at;
         at = piece.next;
         if (piece.text !== "") return piece.text;
@@ -105,6 +107,8 @@ class EventFeed {
   #lastAtMs = 0;
   #status = "";
   #isFirst = true;
+  /** Tasks that have ended are waiting to be told: what is owed is not slowed. */
+  #isBehind = false;
 
   constructor(goal: Followed, withTasks: boolean, resumedAt: number | null) {
     this.#goal = goal;
@@ -121,7 +125,7 @@ class EventFeed {
     }
     for (;;) {
       const waitMs = this.#lastAtMs + PROGRESS_MS - Date.now();
-      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
+      if (waitMs > 0 && !this.#isBehind) await new Promise((resolve) => setTimeout(resolve, waitMs));
       const piece = this.#piece();
       if (piece !== "") return piece;
       if (this.#isOver()) return null;
@@ -142,12 +146,13 @@ class EventFeed {
     const { state, reader } = this.#goal;
     let piece = "";
     if (this.#withTasks) {
-      const { text, next } = reader.ended(state(), this.#ended, RESULTS_PER_PIECE);
+      const { text, next } = reader.ended(state(), this.#ended, RESULTS_PER_PIECE, PIECE_CHARS_MAX);
       for (const json of text.split("\n")) if (json !== "") piece += `id: ${++this.#ended}\nevent: task\ndata: ${json}\n\n`;
-      this.#ended = next;
+      this.#isBehind = next < state().ended.length;
     } else {
       this.#ended = state().ended.length;
     }
+    if (Date.now() < this.#lastAtMs + PROGRESS_MS) return piece;
     const progress = this.#progress();
     if (progress !== this.#last) piece += this.#event("progress", progress);
     this.#last = progress;
