@@ -93,7 +93,7 @@ const heapMiB = Math.round(((usedBytes() - before) / MIB) * 10) / 10;
 
 const { meta, columns } = toSnapshot(state);
 const text = JSON.stringify(meta);
-const bytes = new Map(COLUMN_NAMES.map((name) => [name, columns[name].slice().buffer as ArrayBuffer]));
+const bytes = new Map(COLUMN_NAMES.map((name) => [name, columns[name].slice().buffer]));
 const snapshotMiB = Math.round(((text.length + [...bytes.values()].reduce((sum, column) => sum + column.byteLength, 0)) / MIB) * 10) / 10;
 const offers = Array.from({ length: TASKS / PER_REQUEST }, (_, offer) => specsOf(offer));
 const first = state.tasks.offer[0]!;

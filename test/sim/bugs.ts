@@ -1,0 +1,177 @@
+/**
+ * Bugs that are planted to show that the checkers would find them. The source
+ * on disk stays as it is: a loader hook changes the text of one module on its
+ * way in, and fails where the text it changes is not there exactly once.
+ */
+import { registerHooks } from "node:module";
+
+interface Bug {
+  readonly says: string;
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+const core = (name: string): string => `durable-objects/goal/core/${name}.ts`;
+
+export const BUGS: Readonly<Record<string, Bug>> = {
+  "skip-attempt-check": {
+    says: "a result of an older attempt settles the newer one",
+    file: core("settle"),
+    from: "|| tasks.attempt[task] !== attempt) rec.countLate",
+    to: ") rec.countLate",
+  },
+  "settle-twice": {
+    says: "a result settles a task that does not run",
+    file: core("settle"),
+    from: "task >= tasks.n || tasks.status[task] !== RUNNING ||",
+    to: "task >= tasks.n ||",
+  },
+  "forget-counter": {
+    says: "a status is left without being counted off",
+    file: core("mutate"),
+    from: "  state.counts[before]!--;\n",
+    to: "",
+  },
+  "forget-family": {
+    says: "a member's old status stays counted in its family",
+    file: core("mutate"),
+    from: "  family.counts[before]!--;\n",
+    to: "",
+  },
+  "lose-last-row": {
+    says: "the journal's last row is not read back",
+    file: "test/sim/storage.ts",
+    from: "for (const row of this.#journal)",
+    to: "for (const row of this.#journal.slice(0, -1))",
+  },
+  "reply-before-commit": {
+    says: "callers are answered before the commit",
+    file: "test/sim/shell.ts",
+    from: '      if (random.chance(faults.commitFails)) return crash(this, "commit failed");',
+    to: '      asks.forEach(({ answer }, i) => answer(answers[i]!));\n      if (random.chance(faults.commitFails)) return crash(this, "commit failed");',
+  },
+  "send-before-commit": {
+    says: "batches are sent before the commit",
+    file: "test/sim/shell.ts",
+    from: '      if (random.chance(faults.commitFails)) return crash(this, "commit failed");',
+    to: '      for (const each of out.sends.splice(0)) this.#around.send(this, each);\n      if (random.chance(faults.commitFails)) return crash(this, "commit failed");',
+  },
+  "forget-reply": {
+    says: "the reply is not stored with its effect",
+    file: "test/sim/shell.ts",
+    from: "if (id !== null && reply.ok) replies.push([id, text]);",
+    to: "",
+  },
+  "repeat-lost-post": {
+    says: "what must not be repeated is queued again when its executor is lost",
+    file: core("settle"),
+    from: "if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & IDEMPOTENT) === 0) return;",
+    to: "if (tasks.status[task] !== RUNNING) return;",
+  },
+  "repeat-timed-out-post": {
+    says: "what must not be repeated is tried again after a timeout",
+    file: core("settle"),
+    from: 'return isIdempotent ? "repeatable" : "doubtful";',
+    to: 'return "repeatable";',
+  },
+  "release-on-failure": {
+    says: "a task is released though what it comes after failed",
+    file: core("lifecycle"),
+    from: "if ((tasks.flags[task]! & DEPENDENCY_FAILED) !== 0) {",
+    to: "if (tasks.unmet[task]! > 0 && (tasks.flags[task]! & DEPENDENCY_FAILED) !== 0) {",
+  },
+  "release-too-early": {
+    says: "a task is released when the first of its dependencies has ended",
+    file: core("lifecycle"),
+    from: "} else if (tasks.unmet[task] === 0) {",
+    to: "} else {",
+  },
+  "ignore-pause": {
+    says: "a paused goal goes on sending",
+    file: core("dispatch"),
+    from: '|| goal.phase !== "active" || goal.paused) return;',
+    to: '|| goal.phase !== "active") return;',
+  },
+  "forget-leases": {
+    says: "leases never expire",
+    file: core("tick"),
+    from: "if (leaseUntilMs <= nowMs) expireLease",
+    to: "if (leaseUntilMs < 0) expireLease",
+  },
+  "beyond-window": {
+    says: "one task more than the window is sent",
+    file: core("dispatch"),
+    from: "Math.min(windowMax(upstream) - upstream.running, rateRoom",
+    to: "Math.min(windowMax(upstream) - upstream.running + 1, rateRoom",
+  },
+  "ignore-rate": {
+    says: "the rate is not kept",
+    file: core("dispatch"),
+    from: "if (rate === null) return Number.MAX_SAFE_INTEGER;",
+    to: "if (rate === null || rate > 0) return Number.MAX_SAFE_INTEGER;",
+  },
+  "drop-timer": {
+    says: "the end of a backoff sets no timer",
+    file: core("mutate"),
+    from: "  addTimer(state.timers, dueAtMs, task);\n",
+    to: "",
+  },
+  "forget-timers-on-load": {
+    says: "a snapshot is loaded without its timers",
+    file: core("snapshot"),
+    from: "  setTimers(state);\n  return state;",
+    to: "  return state;",
+  },
+  "wake-past-ttl": {
+    says: "the wake time leaves the timers out",
+    file: core("wake"),
+    from: "nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER",
+    to: "Number.MAX_SAFE_INTEGER + 0 * (nextTimeMs(state.timers) ?? 0)",
+  },
+  "leak-lane": {
+    says: "a lane is never given back",
+    file: core("mutate"),
+    from: "  if (batch.left <= batch.lanes) upstream.lanes--;\n",
+    to: "",
+  },
+  "leave-children": {
+    says: "a parent ends without its children",
+    file: core("lifecycle"),
+    from: "if (family === undefined || liveCount(family.counts) === 0) return;",
+    to: "if (family === undefined || family.counts.length > 0) return;",
+  },
+  "decide-too-late": {
+    says: "minSuccessful wants one more than it says",
+    file: core("completion"),
+    from: "if (succeeded >= rule.minSuccessful)",
+    to: "if (succeeded > rule.minSuccessful)",
+  },
+  "forget-to-write-gate": {
+    says: "a closed gate is not in the journal",
+    file: core("recorder"),
+    from: '    this.out.changes.push({ kind: "upstream.gated", upstream, untilMs });\n',
+    to: "",
+  },
+};
+
+let isPlanted = false;
+
+/** Changes the module's text when it is loaded; call it before anything imports it. */
+export function plant({ file, from, to }: Bug): void {
+  registerHooks({
+    load(url, context, next) {
+      const loaded = next(url, context);
+      if (!url.endsWith(`/${file}`)) return loaded;
+      const source = typeof loaded.source === "string" ? loaded.source : new TextDecoder().decode(loaded.source ?? undefined);
+      if (source.split(from).length !== 2) throw new Error(`the text that the bug changes must be in ${file} exactly once`);
+      isPlanted = true;
+      return { ...loaded, source: source.replace(from, () => to) };
+    },
+  });
+}
+
+/** A bug that is in no module that was loaded shows nothing. */
+export function assertPlanted(): void {
+  if (!isPlanted) throw new Error("the bug was not planted: its module was not loaded after it");
+}

@@ -1,0 +1,343 @@
+/**
+ * Watches a world from outside: after every turn, at every call, and at the
+ * end. What it compares with is recounted, or comes from the callers' side and
+ * from the upstreams' ledger; it calls nothing of the core but the comparison
+ * of two states.
+ */
+import { toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
+import type { GoalState } from "../../durable-objects/goal/core/state.ts";
+import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
+import { LEASE_GRACE_MS } from "../../shared/limits.ts";
+import { parseLineHead } from "../../shared/protocol/line.ts";
+import { TASK_STATUSES, type TaskStatus } from "../../shared/protocol/goal.ts";
+import type { Call } from "./executor.ts";
+import type { Plan } from "./faults.ts";
+import { judged, Model } from "./model.ts";
+import type { Turn } from "./shell.ts";
+import type { Disk } from "./storage.ts";
+
+export class Violation extends Error {
+  override name = "Violation";
+}
+
+function must(condition: boolean, rule: string, detail: () => string): asserts condition {
+  if (!condition) throw new Violation(`${rule}: ${detail()}`);
+}
+
+/** Everything that must survive, as text. Timers are not in it: they follow from the columns, and stale ones do no harm. */
+function durableText(state: GoalState): string {
+  const { meta, columns } = toSnapshot(state);
+  return JSON.stringify([meta, Object.entries(columns).map(([name, column]) => [name, [...column]])]);
+}
+
+/** Whether a status is an end. */
+const isEnd = (status: TaskStatus): boolean => status !== "queued" && status !== "waiting" && status !== "running";
+
+const RATE_SLICE_MS = 150;
+const REASON = { children: 1, backoff: 3 } as const;
+const CHILDREN_FAILED = 5;
+
+export class Checkers {
+  readonly model: Model;
+  readonly #disk: Disk;
+  readonly #plan: Plan;
+  readonly #ends = new Map<number, TaskStatus>();
+  readonly #calls = new Map<number, Call[]>();
+  readonly #ran = new Set<string>();
+  /** Attempts that were sent and whose results are not durable, by upstream. */
+  readonly #out = new Map<string, Map<number, number>>();
+  readonly #starts = new Map<string, number[]>();
+  readonly #promised = new Map<number, string>();
+  /** The last attempt that was sent, by task. */
+  readonly #sent = new Map<number, number>();
+  #lateSeen = 0;
+  #endsSeen = 0;
+  #goalEnd: string | null = null;
+  #statuses: TaskStatus[] = [];
+
+  constructor(plan: Plan, disk: Disk) {
+    this.model = new Model(plan.upstreams);
+    this.#plan = plan;
+    this.#disk = disk;
+  }
+
+  /** A caller was told that these tasks were accepted. */
+  promised(tasks: readonly number[], request: string): void {
+    for (const task of tasks) if (task >= 0) this.#promised.set(task, request);
+  }
+
+  turn(turn: Turn): void {
+    const { state, nowMs } = turn;
+    if (state.goal === null) return;
+    const before = this.#statuses;
+    this.#statuses = Array.from({ length: state.tasks.n }, (_, task) => TASK_STATUSES[state.tasks.status[task]!]!);
+    for (const executed of turn.executed) {
+      if (executed.id !== null && executed.reply.ok) {
+        must(!this.#ran.has(executed.id), "a request has its effect once", () => executed.id!);
+        this.#ran.add(executed.id);
+      }
+      this.model.note(executed, nowMs);
+    }
+    this.#absorption(state);
+    this.#late(turn);
+    this.#sends(turn, before);
+    this.#counters(state);
+    this.#families(state, nowMs);
+    this.#times(state, nowMs);
+    this.#stored(state);
+  }
+
+  /** What an upstream saw. */
+  call(call: Call): void {
+    const { task, attempt } = call;
+    const earlier = this.#calls.get(task) ?? [];
+    this.#calls.set(task, [...earlier, call]);
+    const name = `task ${task} attempt ${attempt}`;
+    must(!earlier.some((other) => other.attempt === attempt), "no effect twice within one attempt", () => name);
+    const known = this.model.tasks.get(task);
+    must(known?.upstream !== null && known !== undefined, "only accepted calls are made", () => name);
+    if (!known.isIdempotent) {
+      const mayHave = earlier.some(({ effect }) => effect === "maybe");
+      must(!mayHave || this.model.allowedAgain.has(task), "what must not be repeated is never sent twice", () => name);
+      // One decision allows one more call that may have its effect.
+      if (mayHave) this.#calls.set(task, [{ ...call }]);
+      if (call.effect === "maybe") this.model.allowedAgain.delete(task);
+    }
+    for (const other of [...known.after, ...known.afterEnd]) {
+      must(this.#ends.has(other), "a task starts after what it comes after has ended", () => `${name} before ${other}`);
+    }
+    for (const other of known.after) {
+      must(this.#ends.get(other) === "succeeded", "a task starts after what it comes after has succeeded", () => `${name}: ${other}`);
+    }
+  }
+
+  /** What disk gives back is what memory holds. */
+  compare(memory: GoalState): void {
+    const [disk, mine] = [durableText(this.#disk.load()), durableText(memory)];
+    must(disk === mine, "state rebuilt from disk equals memory", () => firstDifference(disk, mine));
+  }
+
+  /** Everything is over: each promise was kept. */
+  end(state: GoalState): void {
+    must(state.goal !== null && state.goal.phase !== "active", "the goal comes to an end", () => this.#standing(state));
+    for (const [task, request] of this.#promised) {
+      must(this.#ends.has(task), "every accepted task ends in one terminal state", () => `task ${task}, promised to ${request}`);
+    }
+    const tasks = state.tasks.n;
+    must(this.model.tasks.size === tasks, "no task comes from nowhere", () => `${tasks} tasks, ${this.model.tasks.size} accepted`);
+    must(state.ended.length === tasks, "each task ends once", () => `${state.ended.length} ends of ${tasks} tasks`);
+  }
+
+  #standing(state: GoalState): string {
+    const open = this.#statuses.flatMap((status, task) => (isEnd(status) ? [] : [`${task}:${status}/${state.tasks.reason[task]!}`]));
+    return `${state.goal?.phase ?? "none"} sealed=${String(state.goal?.sealed)} paused=${String(state.goal?.paused)} ${open.slice(0, 20).join(" ")}`;
+  }
+
+  #absorption(state: GoalState): void {
+    for (const [task, end] of this.#ends) {
+      must(this.#statuses[task] === end, "terminal states absorb", () => `task ${task} was ${end}, is ${this.#statuses[task] ?? "gone"}`);
+    }
+    this.#statuses.forEach((status, task) => {
+      if (isEnd(status)) this.#ends.set(task, status);
+    });
+    const { phase, endedAtMs } = state.goal!;
+    const end = phase === "active" ? null : `${phase} at ${endedAtMs!}`;
+    must(
+      this.#goalEnd === null || this.#goalEnd === end,
+      "a goal's end never changes",
+      () => `${this.#goalEnd!} became ${end ?? "active"}`,
+    );
+    this.#goalEnd = end;
+  }
+
+  #sends({ state, sends, settled, nowMs }: Turn, before: readonly TaskStatus[]): void {
+    for (const line of settled) {
+      const { task, attempt } = parseLineHead(line);
+      for (const open of this.#out.values()) if (open.get(task) === attempt) open.delete(task);
+    }
+    for (const open of this.#out.values()) for (const task of open.keys()) if (this.#statuses[task] !== "running") open.delete(task);
+    const { goal, tasks } = state;
+    must(sends.length === 0 || !this.model.isPaused, "nothing starts while the goal is paused", () => `${sends.length} batches`);
+    must(sends.length === 0 || goal!.phase === "active", "nothing starts after the end", () => `${sends.length} batches`);
+    for (const { upstream, lanes, tasks: batch } of sends) {
+      const { name, maxConcurrency, ratePerSecond } = this.model.upstream(state.upstreams[upstream]!.name);
+      const open = this.#out.get(name) ?? new Map<number, number>();
+      this.#out.set(name, open);
+      for (const task of batch) {
+        must(!this.#isEndedBefore(before, task), "an ended task never starts", () => `task ${task}`);
+        // Lost and sent again in one turn: the newer attempt takes the older one's place.
+        must((open.get(task) ?? 0) < tasks.attempt[task]!, "a task is sent again only as a newer attempt", () => `task ${task}`);
+        open.set(task, tasks.attempt[task]!);
+        this.#sent.set(task, tasks.attempt[task]!);
+        const known = this.model.tasks.get(task)!;
+        must(known.isIdempotent || batch.length <= lanes, "what must not be repeated starts at once", () => `task ${task}`);
+      }
+      must(maxConcurrency === null || open.size <= maxConcurrency, "maxConcurrency holds", () => `${open.size} open at ${name}`);
+      if (ratePerSecond !== null) this.#rate(name, ratePerSecond, batch.length, nowMs);
+    }
+  }
+
+  #isEndedBefore(before: readonly TaskStatus[], task: number): boolean {
+    const status = before[task];
+    return status !== undefined && isEnd(status);
+  }
+
+  #rate(name: string, ratePerSecond: number, count: number, nowMs: number): void {
+    const starts = this.#starts.get(name) ?? [];
+    for (let i = 0; i < count; i++) starts.push(nowMs);
+    const recent = starts.filter((atMs) => atMs > nowMs - 1_000);
+    this.#starts.set(name, recent);
+    const most = ratePerSecond + Math.max(1, (ratePerSecond * RATE_SLICE_MS) / 1_000);
+    must(recent.length <= most, "ratePerSecond holds in every second", () => `${recent.length} started at ${name}, ${most} allowed`);
+  }
+
+  #counters(state: GoalState): void {
+    const { tasks } = state;
+    const counts = TASK_STATUSES.map((status) => this.#statuses.filter((each) => each === status).length);
+    must(String(counts) === String(state.counts), "counters equal the tasks", () => `${String(state.counts)} for ${String(counts)}`);
+    const families = new Map<number, number[]>();
+    const load = state.upstreams.map(() => [0, 0]);
+    const left = new Map<number, number>();
+    for (let task = 0; task < tasks.n; task++) {
+      const [status, parent] = [tasks.status[task]!, tasks.parent[task]!];
+      const family = families.get(parent) ?? TASK_STATUSES.map(() => 0);
+      families.set(parent, family);
+      family[status]!++;
+      if (status === 0) load[tasks.upstream[task]!]![0]!++;
+      if (status !== 2) continue;
+      load[tasks.upstream[task]!]![1]!++;
+      left.set(tasks.batch[task]!, (left.get(tasks.batch[task]!) ?? 0) + 1);
+    }
+    for (const [parent, { counts: kept }] of state.families) {
+      const counted = families.get(parent) ?? TASK_STATUSES.map(() => 0);
+      must(String(counted) === String(kept), "families equal the tasks", () => `of ${parent}: ${String(kept)} for ${String(counted)}`);
+    }
+    state.upstreams.forEach(({ name, queued, running, lanes, ready }, i) => {
+      const [q, r] = load[i]! as [number, number];
+      must(q === queued && r === running, "windows equal the tasks", () => `${name}: ${queued} ${running} for ${q} ${r}`);
+      must(lanes >= 0 && lanes <= running, "lanes are within the window", () => `${name}: ${lanes} of ${running}`);
+      const entries = ready.flatMap(({ items, head }) => items.slice(head)).filter((task) => tasks.status[task] === 0);
+      must(
+        entries.length === q && new Set(entries).size === q,
+        "each queued task is in one queue",
+        () => `${name}: ${entries.length} for ${q}`,
+      );
+    });
+    const batches = [...state.batches].map(([batch, { left: open }]) => `${batch}:${open}`);
+    must(
+      batches.length === left.size && batches.every((text) => left.get(Number(text.split(":")[0])) === Number(text.split(":")[1])),
+      "batches equal the tasks",
+      () => `${batches.join(" ")} for ${[...left].join(" ")}`,
+    );
+  }
+
+  #families(state: GoalState, nowMs: number): void {
+    const goal = state.goal!;
+    const members = new Map<number | null, TaskStatus[]>();
+    for (const [task, { parent }] of this.model.tasks) {
+      const list = members.get(parent) ?? [];
+      members.set(parent, list);
+      list.push(this.#statuses[task]!);
+    }
+    const roots = members.get(null) ?? [];
+    const isDeadlinePast = goal.deadlineAtMs !== null && nowMs >= goal.deadlineAtMs;
+    if (goal.phase === "active") {
+      must(!this.model.isSealed || judged(this.#plan.rule, roots, true) === "open", "a sealed goal ends when it is decided", () =>
+        String(roots),
+      );
+    } else if (goal.phase === "succeeded" || goal.phase === "failed") {
+      const verdict = judged(this.#plan.rule, roots, true);
+      must(
+        verdict === goal.phase || isDeadlinePast,
+        "the goal ends as its rule says",
+        () => `${goal.phase} for ${verdict}: ${String(roots)}`,
+      );
+    } else {
+      must(goal.phase === "expired" ? isDeadlinePast : this.model.isCancelAsked, "the goal ends for a reason", () => goal.phase);
+    }
+    for (const [parent, children] of members) if (parent !== null) this.#parent(state, parent, children);
+    for (const [task, { after, afterEnd }] of this.model.tasks) {
+      if (after.length + afterEnd.length > 0) this.#follower(task, after, afterEnd);
+    }
+  }
+
+  #parent({ tasks }: GoalState, parent: number, children: readonly TaskStatus[]): void {
+    const { rule } = this.model.tasks.get(parent)!;
+    const status = this.#statuses[parent]!;
+    const live = children.filter((child) => !isEnd(child)).length;
+    if (isEnd(status)) {
+      must(live === 0, "an ended parent has no live children", () => `task ${parent} is ${status}`);
+      const says = status === "succeeded" ? "succeeded" : tasks.code[parent] === CHILDREN_FAILED ? "failed" : null;
+      must(
+        says === null || judged(rule, children, false) === says,
+        "a parent ends as its rule says",
+        () => `task ${parent}: ${String(children)}`,
+      );
+    } else if (status === "waiting" && tasks.reason[parent] === REASON.children) {
+      must(judged(rule, children, false) === "open", "a parent ends when it is decided", () => `task ${parent}: ${String(children)}`);
+    }
+  }
+
+  #follower(task: number, after: readonly number[], afterEnd: readonly number[]): void {
+    const status = this.#statuses[task]!;
+    const ends = [...after, ...afterEnd].map((other) => this.#statuses[other]!);
+    const isBroken = after.some((other) => isEnd(this.#statuses[other]!) && this.#statuses[other] !== "succeeded");
+    must(!isBroken || isEnd(status), "a failed dependency ends the task", () => `task ${task} is ${status}`);
+    if (status === "queued" || status === "running" || status === "succeeded") {
+      must(ends.every(isEnd), "a task is released when its dependencies have ended", () => `task ${task} is ${status}`);
+    }
+  }
+
+  /** Nothing that time should have brought about is still to come, and the wake time is not later than the next of it. */
+  #times(state: GoalState, nowMs: number): void {
+    const { goal, tasks, batches } = state;
+    const wakeMs = wakeAt(state)!;
+    must(wakeMs >= nowMs - 1, "a goal does not wake for what is past", () => `${nowMs - wakeMs} ms ago`);
+    if (goal!.phase !== "active") return;
+    const due = (atMs: number, what: () => string): void => {
+      must(atMs > nowMs, "what is due has happened", what);
+      must(wakeMs <= atMs, "the goal wakes in time", () => `${what()}, ${wakeMs - atMs} ms late`);
+    };
+    if (goal!.deadlineAtMs !== null) due(goal!.deadlineAtMs, () => "the deadline");
+    for (const [batch, { leaseUntilMs }] of batches) due(leaseUntilMs, () => `the lease of batch ${batch}`);
+    for (const [task, { expiresAtMs, spec }] of this.model.tasks) {
+      if (isEnd(this.#statuses[task]!)) continue;
+      if (tasks.reason[task] === REASON.backoff) due(tasks.dueAtMs[task]!, () => `the backoff of task ${task}`);
+      const hasStarted = tasks.attempt[task]! > 0 || (spec.group !== undefined && tasks.reason[task] === REASON.children);
+      if (expiresAtMs !== null && !hasStarted) due(expiresAtMs, () => `the time to live of task ${task}`);
+      if (this.#statuses[task] !== "running") continue;
+      const lease = batches.get(tasks.batch[task]!);
+      const isBounded = lease !== undefined && lease.leaseUntilMs <= nowMs + tasks.timeoutMs[task]! + lease.timeoutMs + LEASE_GRACE_MS + 1;
+      must(isBounded, "every running task has a lease that ends", () => `task ${task}`);
+    }
+  }
+
+  /** The addresses of each task that ended lead to its own input, and to the result of its last attempt. */
+  #stored({ tasks, ended }: GoalState): void {
+    for (const task of ended.slice(this.#endsSeen)) {
+      const spec = (JSON.parse(this.#disk.offers.get(tasks.offer[task]!) ?? "[]") as unknown[])[tasks.position[task]!];
+      const isOwn = JSON.stringify(spec) === JSON.stringify(this.model.tasks.get(task)!.spec);
+      must(isOwn, "an input is where its address says", () => `task ${task}`);
+      if (tasks.resultRow[task] === 0) continue;
+      const line = this.#disk.rows.get(tasks.resultRow[task]!)?.[tasks.resultIndex[task]!];
+      const head = line === undefined ? null : parseLineHead(line);
+      must(head?.task === task, "a result is where its address says", () => `task ${task}`);
+      const last = tasks.attempt[task]!;
+      must(head.attempt === last, "a result is of the last attempt", () => `task ${task}: ${head.attempt} of ${last}`);
+    }
+    this.#endsSeen = ended.length;
+  }
+
+  /** Reports of attempts that are not the last one sent are counted, and have no effect. */
+  #late({ settled, state }: Turn): void {
+    const stale = settled.map(parseLineHead).filter(({ task, attempt }) => attempt !== this.#sent.get(task)).length;
+    must(state.late - this.#lateSeen >= stale, "a stale report is dropped", () => `${stale} stale, ${state.late - this.#lateSeen} counted`);
+    this.#lateSeen = state.late;
+  }
+}
+
+function firstDifference(a: string, b: string): string {
+  let at = 0;
+  while (a[at] === b[at]) at++;
+  return `disk …${a.slice(Math.max(0, at - 120), at + 60)}… memory …${b.slice(at, at + 60)}…`;
+}

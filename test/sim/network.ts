@@ -1,0 +1,116 @@
+/**
+ * What lies between the coordinator and its executors: delays, messages that
+ * get lost, streams that break, reports that come twice or after their reader
+ * has died. Messages of one stream keep their order.
+ */
+import type { Send } from "../../durable-objects/goal/core/recorder.ts";
+import type { Clock } from "./clock.ts";
+import { type Call, type Item, Run } from "./executor.ts";
+import type { Faults } from "./faults.ts";
+import type { Random } from "./random.ts";
+import type { Shell } from "./shell.ts";
+
+interface Surroundings {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly faults: () => Faults;
+  readonly ledger: (call: Call) => void;
+  /** The incarnation that answers now; null while the object is down. */
+  readonly current: () => Shell | null;
+  readonly log: (text: string) => void;
+}
+
+const DELAY_MS_MAX = 8;
+
+export class Network {
+  readonly #around: Surroundings;
+  readonly #runs = new Map<number, Run>();
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  /** Carries a batch to an executor. */
+  send(shell: Shell, send: Send): void {
+    const { clock, random, log } = this.#around;
+    const faults = this.#around.faults();
+    const { tasks } = shell.state;
+    const items = send.tasks.map((task): Item => ({ task, attempt: tasks.attempt[task]!, timeoutMs: tasks.timeoutMs[task]! }));
+    if (random.chance(faults.sendLost)) {
+      log(`batch ${send.batch} never arrives`);
+      return this.#tellLost(shell, send.batch);
+    }
+    const link = this.#linkOf(shell, send.batch);
+    const run = new Run(
+      { batch: send.batch, lanes: send.lanes, items },
+      { clock, random: random.fork(), faults: this.#around.faults, ledger: this.#around.ledger, link },
+    );
+    this.#runs.set(send.batch, run);
+    clock.after(random.between(0, DELAY_MS_MAX), () => run.start());
+    if (random.chance(faults.executorDies)) {
+      clock.after(random.between(0, 100), () => {
+        log(`executor of batch ${send.batch} dies`);
+        run.die();
+        this.#tellLost(shell, send.batch);
+      });
+    }
+  }
+
+  abort(attempts: readonly (readonly [number, number, number])[]): void {
+    for (const [batch, task] of attempts) {
+      const run = this.#runs.get(batch);
+      this.#around.clock.after(this.#around.random.between(0, DELAY_MS_MAX), () => run?.abort(task));
+    }
+  }
+
+  /** The coordinator has died: its executors die with it, or go on and report to the next incarnation. */
+  disconnect(): void {
+    const { random } = this.#around;
+    for (const run of this.#runs.values()) if (!random.chance(this.#around.faults().outlives)) run.die();
+    this.#runs.clear();
+  }
+
+  #tellLost(shell: Shell, batch: number): void {
+    const { clock, random } = this.#around;
+    if (random.chance(this.#around.faults().silent)) return;
+    clock.after(random.between(0, 200), () => {
+      if (!shell.isDead) shell.close(batch);
+    });
+  }
+
+  #linkOf(shell: Shell, batch: number): { lines: (lines: readonly string[]) => void; closed: () => void } {
+    const { clock, random } = this.#around;
+    const breaks = random.chance(this.#around.faults().streamBreaks);
+    const breaksAtMs = clock.nowMs + random.between(0, 100);
+    let isTold = false;
+    let lastMs = 0;
+    const later = (run: () => void): void => {
+      lastMs = Math.max(lastMs, clock.nowMs + random.between(0, DELAY_MS_MAX));
+      clock.at(lastMs, run);
+    };
+    const isBroken = (): boolean => shell.isDead || (breaks && clock.nowMs >= breaksAtMs);
+    return {
+      lines: (lines) => {
+        if (!isBroken()) return later(() => (shell.isDead ? undefined : shell.take(lines)));
+        if (!shell.isDead && !isTold) this.#tellLost(shell, batch);
+        isTold = true;
+        this.#settle(lines);
+      },
+      closed: () => {
+        if (!isBroken()) later(() => (shell.isDead ? undefined : shell.close(batch)));
+      },
+    };
+  }
+
+  /** Reports to whatever incarnation answers; twice where the first answer got lost. */
+  #settle(lines: readonly string[]): void {
+    const { clock, random, current, log } = this.#around;
+    const times = random.chance(this.#around.faults().reportTwice) ? 2 : 1;
+    for (let i = 0; i < times; i++) {
+      clock.after(random.between(0, 500), () => {
+        log(`${lines.length} results by settle`);
+        current()?.take(lines);
+      });
+    }
+  }
+}

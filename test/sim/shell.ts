@@ -1,0 +1,181 @@
+/**
+ * One incarnation of the goal's object, in virtual time. It does what the real
+ * shell does: commands are gathered for a turn; all steps and one commit run in
+ * one synchronous turn; then sends, then replies. One alarm on disk, one timer
+ * in memory. A commit that fails ends the incarnation.
+ */
+import type { Out, Send } from "../../durable-objects/goal/core/recorder.ts";
+import { type GoalState, newState } from "../../durable-objects/goal/core/state.ts";
+import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
+import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
+import { WATCHDOG_MS } from "../../shared/limits.ts";
+import type { Clock } from "./clock.ts";
+import type { Faults } from "./faults.ts";
+import type { Random } from "./random.ts";
+import { type Disk, NEVER } from "./storage.ts";
+
+export interface Ask {
+  /** Null where the asker does not repeat itself. */
+  readonly id: string | null;
+  readonly command: Command;
+  readonly answer: (text: string) => void;
+}
+
+/** A command that ran in a turn, as the checkers see it. */
+export interface Executed {
+  readonly id: string | null;
+  readonly command: Command;
+  readonly reply: Reply;
+}
+
+/** What one turn did. */
+export interface Turn {
+  readonly nowMs: number;
+  readonly state: GoalState;
+  readonly executed: readonly Executed[];
+  readonly sends: readonly Send[];
+  readonly settled: readonly string[];
+  readonly changes: number;
+}
+
+export interface Surroundings {
+  readonly clock: Clock;
+  readonly disk: Disk;
+  readonly random: Random;
+  readonly faults: Faults;
+  readonly snapshotRows: number;
+  readonly send: (shell: Shell, send: Send) => void;
+  readonly abort: (attempts: Out["aborts"]) => void;
+  readonly observe: (turn: Turn) => void;
+  readonly crash: (shell: Shell, why: string) => void;
+  readonly destroy: () => void;
+}
+
+export class Shell {
+  readonly state: GoalState;
+  isDead = false;
+  readonly #around: Surroundings;
+  #asks: Ask[] = [];
+  #lines: string[] = [];
+  #closed: number[] = [];
+  #isRecovered = false;
+  #timerAtMs = NEVER;
+  #alarmAtMs = NEVER;
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+    this.state = around.disk.load();
+    if (isBusy(this.state)) this.#schedule(around.clock.nowMs);
+  }
+
+  ask(ask: Ask): void {
+    this.#asks.push(ask);
+    this.#schedule(this.#around.clock.nowMs + this.#around.random.between(0, 3));
+  }
+
+  take(lines: readonly string[]): void {
+    this.#lines.push(...lines);
+    this.#schedule(this.#around.clock.nowMs + this.#around.random.between(0, 20));
+  }
+
+  close(batch: number): void {
+    this.#closed.push(batch);
+    this.#schedule(this.#around.clock.nowMs + this.#around.random.between(0, 20));
+  }
+
+  wake(): void {
+    this.#alarmAtMs = NEVER;
+    this.#schedule(this.#around.clock.nowMs);
+  }
+
+  #schedule(atMs: number): void {
+    if (atMs >= this.#timerAtMs) return;
+    this.#timerAtMs = atMs;
+    this.#around.clock.at(atMs, () => {
+      if (!this.isDead && this.#timerAtMs === atMs) this.#turn();
+    });
+  }
+
+  #turn(): void {
+    const { clock, disk, random, faults, observe, crash } = this.#around;
+    const nowMs = clock.nowMs;
+    this.#timerAtMs = NEVER;
+    const row = disk.nextRow;
+    const kept: string[] = [];
+    const out: Out = { changes: [], sends: [], aborts: [], keep: (line) => ({ row, index: kept.push(line) - 1 }), destroy: false };
+    const executed: Executed[] = [];
+    const offers: [number, readonly unknown[]][] = [];
+    const replies: [string, string][] = [];
+    const settled = this.#stepReports(nowMs, out);
+    const asks = this.#asks.splice(0);
+    const answers = asks.map(({ id, command }) => {
+      const earlier = id === null ? undefined : (disk.replies.get(id) ?? replies.find(([key]) => key === id)?.[1]);
+      if (earlier !== undefined) return earlier;
+      const offer = this.state.nextOffer;
+      const reply = step(this.state, nowMs, command, out);
+      this.#isRecovered ||= command.kind === "create";
+      executed.push({ id, command, reply });
+      if (this.state.nextOffer > offer) offers.push([offer, specsOf(command)]);
+      const text = textOf(reply);
+      if (id !== null && reply.ok) replies.push([id, text]);
+      return text;
+    });
+    step(this.state, nowMs, { kind: "dispatch" }, out);
+    if (this.state.goal === null) Object.assign(this.state, newState());
+    else if (out.changes.length > 0 || replies.length > 0) {
+      if (random.chance(faults.commitFails)) return crash(this, "commit failed");
+      disk.commit({ changes: out.changes, offers, row, lines: kept, replies });
+    }
+    this.#arm(nowMs);
+    observe({ nowMs, state: this.state, executed, sends: out.sends, settled, changes: out.changes.length });
+    if (random.chance(faults.crashAfterCommit)) return crash(this, "died after a commit");
+    this.#release(out, asks, answers);
+  }
+
+  /** What time and executors bring, before what callers ask. */
+  #stepReports(nowMs: number, out: Out): readonly string[] {
+    if (this.state.goal === null) return [];
+    if (!this.#isRecovered) step(this.state, nowMs, { kind: "recover" }, out);
+    this.#isRecovered = true;
+    const lines = this.#lines.splice(0);
+    const seed = this.#around.random.between(0, 2 ** 32 - 1);
+    if (lines.length > 0) step(this.state, nowMs, { kind: "settle", lines, seed }, out);
+    for (const batch of this.#closed.splice(0)) step(this.state, nowMs, { kind: "batch-lost", batch }, out);
+    step(this.state, nowMs, { kind: "tick" }, out);
+    return lines;
+  }
+
+  /** Nothing of a turn leaves before its commit. */
+  #release(out: Out, asks: readonly Ask[], answers: readonly string[]): void {
+    const { disk, send, abort, destroy, snapshotRows } = this.#around;
+    for (const each of out.sends) send(this, each);
+    if (out.aborts.length > 0) abort(out.aborts);
+    asks.forEach(({ answer }, i) => answer(answers[i]!));
+    if (disk.journalRows >= snapshotRows) disk.compact(this.state);
+    if (out.destroy) destroy();
+  }
+
+  #arm(nowMs: number): void {
+    const { disk, clock } = this.#around;
+    const wakeMs = wakeAt(this.state);
+    if (wakeMs === null) return;
+    const alarmMs = Math.ceil(Math.max(nowMs, isBusy(this.state) ? Math.min(wakeMs, nowMs + WATCHDOG_MS) : wakeMs)) + 1;
+    if (wakeMs <= nowMs + WATCHDOG_MS) this.#schedule(Math.max(Math.ceil(wakeMs), clock.nowMs + 1));
+    if (alarmMs >= this.#alarmAtMs) return;
+    this.#alarmAtMs = alarmMs;
+    disk.alarmAtMs = alarmMs;
+  }
+}
+
+function specsOf(command: Command): readonly unknown[] {
+  if (command.kind === "create") return command.tasks.specs;
+  if (command.kind === "submit") return command.specs;
+  throw new Error(`${command.kind} brings no tasks`);
+}
+
+/** The answer as it is stored and sent. */
+function textOf(reply: Reply): string {
+  if (!reply.ok) return JSON.stringify({ error: reply.error.code });
+  const { receipts, task } = reply.value;
+  return JSON.stringify({ tasks: receipts === undefined ? undefined : [...receipts.tasks], task });
+}

@@ -1,0 +1,71 @@
+/**
+ * A thousand simulated worlds, each run twice, in processes of their own as
+ * `npm run sim` runs them; and each planted bug, which must be found.
+ */
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+import { BUGS } from "./bugs.ts";
+
+const run = promisify(execFile);
+const TIMEOUT_MS = 110_000;
+const CORES = 2;
+const SEEDS = 1_000;
+
+interface Ended {
+  readonly code: number;
+  readonly text: string;
+}
+
+async function sim(...args: string[]): Promise<Ended> {
+  try {
+    const { stdout } = await run(process.execPath, ["test/sim/run.ts", ...args], { timeout: TIMEOUT_MS });
+    return { code: 0, text: stdout };
+  } catch (error) {
+    const { code, stdout, stderr } = error as { code?: number; stdout: string; stderr: string };
+    return { code: code ?? -1, text: stdout + stderr };
+  }
+}
+
+test(
+  "no world out of 1,000 breaks a rule, and each seed gives the same log twice",
+  async () => {
+    const share = SEEDS / CORES;
+    const parts = Array.from({ length: CORES }, (_, i) => sim("--seeds", String(share), "--from", String(1 + i * share), "--twice"));
+    for (const { code, text } of await Promise.all(parts)) {
+      expect(text).toContain("none failed");
+      expect(code).toBe(0);
+    }
+  },
+  TIMEOUT_MS,
+);
+
+test(
+  "each planted bug is found within 1,000 seeds, with the command that shows it again",
+  async () => {
+    const names = Object.keys(BUGS);
+    expect(names.length).toBeGreaterThanOrEqual(10);
+    const hunt = async (): Promise<void> => {
+      for (let name = names.shift(); name !== undefined; name = names.shift()) {
+        const { code, text } = await sim("--bug", name, "--seeds", String(SEEDS));
+        expect(text).toMatch(/^seed \d+ failed: [\s\S]*see it again: node test\/sim\/run\.ts --seeds 1 --from \d+ --verbose --bug /);
+        expect(code).toBe(1);
+      }
+    };
+    await Promise.all(Array.from({ length: CORES }, hunt));
+  },
+  TIMEOUT_MS,
+);
+
+test("a failing seed fails again alone, with its log and its faults first", async () => {
+  const found = await sim("--bug", "forget-counter", "--seeds", "10", "--from", "77");
+  const seed = /^seed (\d+) failed/.exec(found.text)![1]!;
+  const again = await sim("--bug", "forget-counter", "--seeds", "1", "--from", seed, "--verbose");
+  expect(again.text.split("\n")[0]).toMatch(new RegExp(`^seed ${seed} \\{"faults":\\{`));
+  expect(again.text).toContain("counters equal the tasks");
+});
+
+test("bad arguments are refused with a sentence", async () => {
+  expect(await sim("--seeds", "none")).toEqual({ code: 2, text: "--seeds takes a count from 1, --from a seed from 0\n" });
+  expect((await sim("--bug", "no-such")).text).toContain("there is no bug");
+});

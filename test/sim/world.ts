@@ -1,0 +1,258 @@
+/**
+ * One simulated world: a goal, its callers, its executors and its disk, in
+ * virtual time, all from one seed. It misbehaves as its plan says until it
+ * calms down; then it must bring everything to an end.
+ */
+import { createHash } from "node:crypto";
+import { isBusy } from "../../durable-objects/goal/core/wake.ts";
+import { goalIdFrom } from "../../shared/ids.ts";
+import { Checkers, Violation } from "./checkers.ts";
+import { Client, type Request } from "./client.ts";
+import { Clock } from "./clock.ts";
+import { type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
+import { Network } from "./network.ts";
+import { Random } from "./random.ts";
+import { Shell, type Turn } from "./shell.ts";
+import { Disk, NEVER } from "./storage.ts";
+
+const START_MS = 1_800_000_000_000;
+/** After the calm: leases of 14 s and backoffs of 20 s may follow one another a few times. */
+const PATIENCE_MS = 240_000;
+const TURNS_MAX = 200_000;
+
+export interface Outcome {
+  readonly seed: number;
+  readonly hash: string;
+  readonly violation: string | null;
+  readonly turns: number;
+  readonly tasks: number;
+}
+
+class World {
+  readonly clock = new Clock(START_MS);
+  readonly disk = new Disk();
+  readonly plan: Plan;
+  readonly checkers: Checkers;
+  turns = 0;
+  readonly #random: Random;
+  readonly #chaos: Random;
+  readonly #network: Network;
+  readonly #client: Client;
+  readonly #say: (text: string) => void;
+  #shell: Shell | null = null;
+  #downUntilMs = 0;
+  #alarmSetMs = NEVER;
+  #isCalm = false;
+  #isDestroyed = false;
+  #isReporting = false;
+
+  constructor(seed: number, say: (text: string) => void) {
+    this.#random = new Random(seed);
+    this.plan = planOf(this.#random.fork());
+    this.#chaos = this.#random.fork();
+    this.#say = say;
+    say(`seed ${seed} ${JSON.stringify(this.plan)}`);
+    this.checkers = new Checkers(this.plan, this.disk);
+    this.#client = new Client(this.#random.fork(), this.plan, goalIdFrom(START_MS, new Uint8Array(16)));
+    this.#network = new Network({
+      clock: this.clock,
+      random: this.#random.fork(),
+      faults: () => this.#faults,
+      ledger: (call) => {
+        this.#log(`call ${call.task}.${call.attempt} ${call.effect}`);
+        this.checkers.call(call);
+      },
+      current: () => this.#current(),
+      log: (text) => this.#log(text),
+    });
+  }
+
+  get #faults(): Faults {
+    return this.#isCalm ? NO_FAULTS : this.plan.faults;
+  }
+
+  #log(text: string): void {
+    this.#say(`${this.clock.nowMs - START_MS} ${text}`);
+  }
+
+  run(): void {
+    const { clock, plan } = this;
+    this.#create();
+    for (let i = 0; i < plan.requests; i++) {
+      clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask(this.#client.submit()));
+    }
+    for (let i = 0; i < plan.requests * plan.controls; i++) {
+      clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask(this.#client.control(this.#shell?.state.tasks.n ?? 1)));
+    }
+    for (let ms = 100; ms < plan.calmAfterMs; ms += 100) clock.after(ms, () => this.#maybeCrash());
+    clock.after(plan.calmAfterMs, () => this.#calmDown());
+    const endMs = START_MS + plan.calmAfterMs + PATIENCE_MS;
+    while (!this.#isDestroyed && clock.nowMs < endMs && this.turns < TURNS_MAX && clock.step());
+    const state = this.disk.load();
+    this.checkers.end(state);
+    if (!this.#isDestroyed) throw new Violation("an ended goal is deleted after its retention: it was not");
+  }
+
+  /** The incarnation that answers, woken if there is none. Null while the object is down. */
+  #current(): Shell | null {
+    if (this.#shell !== null || this.clock.nowMs < this.#downUntilMs) return this.#shell;
+    this.#log("loads");
+    const { clock, disk } = this;
+    this.#shell = new Shell({
+      clock,
+      disk,
+      random: this.#random.fork(),
+      faults: this.#isCalm ? NO_FAULTS : this.plan.faults,
+      snapshotRows: this.plan.snapshotRows,
+      send: (shell, send) => this.#network.send(shell, send),
+      abort: (attempts) => this.#network.abort(attempts),
+      observe: (turn) => this.#observe(turn),
+      crash: (shell, why) => this.#crash(shell, why),
+      destroy: () => {
+        this.#isDestroyed = true;
+      },
+    });
+    return this.#shell;
+  }
+
+  #observe(turn: Turn): void {
+    const { state, executed, sends, settled, changes } = turn;
+    this.turns++;
+    const asked = executed.map(({ command, reply }) => `${command.kind}${reply.ok ? "" : `!${reply.error.code}`}`).join(",");
+    const sent = sends.map(({ batch, tasks }) => `${batch}:${tasks.join("+")}`).join(" ");
+    this.#log(`turn changes=${changes} settled=${settled.length} asked=[${asked}] sent=[${sent}] counts=${String(state.counts)}`);
+    this.checkers.turn(turn);
+    if (this.#chaos.chance(this.plan.compare)) this.checkers.compare(state);
+    this.#watchAlarm();
+    if (state.goal !== null && state.goal.phase !== "active" && !state.goal.endReported) this.#reportEnd();
+  }
+
+  /** The tenant's directory hears of the end; a crash may make it hear twice. */
+  #reportEnd(): void {
+    if (this.#isReporting) return;
+    this.#isReporting = true;
+    this.clock.after(this.#chaos.between(1, 50), () => {
+      this.#isReporting = false;
+      this.#current()?.ask({ id: null, command: { kind: "end-reported" }, answer: () => undefined });
+    });
+  }
+
+  #watchAlarm(): void {
+    const atMs = this.disk.alarmAtMs;
+    if (atMs >= this.#alarmSetMs || atMs === NEVER) return;
+    this.#alarmSetMs = atMs;
+    this.clock.at(atMs, () => this.#fire(atMs));
+  }
+
+  #fire(atMs: number): void {
+    if (this.#alarmSetMs !== atMs) return;
+    this.#alarmSetMs = NEVER;
+    const shell = this.#current();
+    if (shell === null) {
+      this.#alarmSetMs = this.#downUntilMs;
+      return this.clock.at(this.#downUntilMs, () => this.#fire(this.#downUntilMs));
+    }
+    this.disk.alarmAtMs = NEVER;
+    shell.wake();
+  }
+
+  #maybeCrash(): void {
+    if (this.#isCalm || this.#shell === null || !this.#chaos.chance(this.plan.faults.crash)) return;
+    // Between turns memory holds exactly what disk does.
+    this.checkers.compare(this.#shell.state);
+    this.#crash(this.#shell, "killed");
+  }
+
+  #crash(shell: Shell, why: string): void {
+    this.#log(`crash: ${why}`);
+    shell.isDead = true;
+    this.#shell = null;
+    this.#downUntilMs = this.clock.nowMs + (this.#isCalm ? 0 : this.#chaos.between(0, 300));
+    this.#network.disconnect();
+    this.#watchAlarm();
+  }
+
+  #create(): void {
+    const request = this.#client.create();
+    this.#ask(request, (text) => {
+      if ("error" in (JSON.parse(text) as object)) this.#create();
+    });
+  }
+
+  /** Sends a request, again and again until it is answered. */
+  #ask(request: Request, then: (text: string) => void = () => undefined): void {
+    const { clock } = this;
+    let answered: string | null = null;
+    const answer = (text: string): void => {
+      if (this.#chaos.chance(this.#faults.replyLost)) return;
+      clock.after(this.#chaos.between(0, 5), () => {
+        if (answered === null) {
+          answered = text;
+          this.#answered(request, text);
+          then(text);
+        } else if (!text.includes("error") && !answered.includes("error") && answered !== text) {
+          throw new Violation(`a request that is repeated has one answer: ${request.id} ${answered} ${text}`);
+        }
+      });
+    };
+    const send = (): void => {
+      if (answered !== null || this.#isDestroyed) return;
+      const times = this.#chaos.chance(this.#faults.requestTwice) ? 2 : 1;
+      for (let i = 0; i < times; i++) {
+        if (this.#chaos.chance(this.#faults.requestLost)) continue;
+        clock.after(this.#chaos.between(0, 10), () => this.#current()?.ask({ id: request.id, command: request.command, answer }));
+      }
+      clock.after(this.#chaos.between(200, 1_000), send);
+    };
+    send();
+  }
+
+  #answered({ id, command }: Request, text: string): void {
+    this.#log(`answered ${id} ${command.kind} ${text}`);
+    const { tasks, task } = JSON.parse(text) as { tasks?: number[]; task?: number };
+    this.checkers.promised(tasks ?? [], id);
+    if (command.kind === "retry-task" && task !== undefined) this.checkers.promised([task], id);
+  }
+
+  /** Nothing goes wrong any more: resume, decide what is in doubt, seal. */
+  #calmDown(): void {
+    this.#log("calm");
+    this.#isCalm = true;
+    // What has only just been asked is answered before the goal is sealed.
+    if (this.#shell !== null) this.#crash(this.#shell, "restarted without faults");
+    this.clock.after(2_500, () => {
+      this.#ask(this.#client.ask("resume"));
+      this.#ask(this.#client.ask("seal"));
+      this.#decideDoubts();
+    });
+  }
+
+  #decideDoubts(): void {
+    const state = this.#shell?.state;
+    if (state !== undefined) {
+      for (let task = 0; task < state.tasks.n; task++) {
+        if (state.tasks.status[task] === 1 && state.tasks.reason[task] === 4) this.#ask(this.#client.resolve(task));
+      }
+      if (state.goal !== null && state.goal.phase !== "active" && !isBusy(state)) return;
+    }
+    this.clock.after(700, () => this.#decideDoubts());
+  }
+}
+
+/** Runs one seed. `print` gets every line of its log. */
+export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
+  const hash = createHash("sha256");
+  const say = (line: string): void => {
+    hash.update(line).update("\n");
+    print(line);
+  };
+  const world = new World(seed, say);
+  let violation: string | null = null;
+  try {
+    world.run();
+  } catch (error) {
+    violation = error instanceof Violation ? error.message : (error as Error).stack!;
+    say(`violation ${violation.split("\n")[0]!}`);
+  }
+  return { seed, hash: hash.digest("hex"), violation, turns: world.turns, tasks: world.checkers.model.tasks.size };
+}
