@@ -74,6 +74,9 @@ export const RETRY_AFTER_MS_MAX = 3_600_000;
 export const SUSPICION_EXECUTOR_LOST = 4;
 export const SUSPICION_RESTART = 1;
 export const SUSPICION_POISON = 12;
+/** How long calls to an upstream rest when no executor could take them. */
+export const EXECUTOR_OVERLOADED_REST_MS = 1_000;
+export const EXECUTOR_UNREACHABLE_REST_MS = 250;
 
 // Commits. A burst of small ones is free; a stream of them is slowed, because each is a row that is paid for.
 export const TURN_MS = 5;

@@ -8,6 +8,7 @@ import { taskIdOf } from "../../shared/ids.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
 import type { Send } from "./core/recorder.ts";
+import type { Refusal } from "./core/settle.ts";
 import type { GoalState } from "./core/state.ts";
 
 /** Chooses the executor for a batch, by a number that is not in use. */
@@ -16,8 +17,8 @@ export type Transport = (slot: number) => ExecutorRpc;
 export interface Inbox {
   /** Whole result lines, each with its newline. */
   lines(text: string): void;
-  /** Nothing more will come of this batch. */
-  closed(batch: number): void;
+  /** Nothing more will come of this batch. `refusal` where no executor took it, as far as one knows. */
+  closed(batch: number, refusal: Refusal | undefined): void;
 }
 
 interface Open {
@@ -42,15 +43,20 @@ export class Runner {
     const slot = this.#takeSlot();
     const open: Open = { slot, control: null, aborts: [] };
     this.#open.set(send.batch, open);
+    let isTaken = false;
+    let refusal: Refusal | undefined;
     try {
-      await this.#hear(open, await this.#transport(slot).run(batch));
+      const reply = await this.#transport(slot).run(batch);
+      isTaken = true;
+      await this.#hear(open, reply);
     } catch (error) {
+      if (!isTaken) refusal = refusalIn(error as RuntimeMarks);
       // The batch counts as lost below; what speaks for a fault in Drover is worth a line in the log.
       console.warn(`batch ${send.batch} of ${batch.goalId} broke off: ${String(error)}`);
     }
     this.#open.delete(send.batch);
     this.#slots.delete(slot);
-    this.#inbox.closed(send.batch);
+    this.#inbox.closed(send.batch, refusal);
   }
 
   async #hear(open: Open, reply: BatchReply): Promise<void> {
@@ -103,6 +109,20 @@ export class Runner {
     this.#slots.add(slot);
     return slot;
   }
+}
+
+/** Properties that the runtime puts on errors of calls to other objects. */
+interface RuntimeMarks {
+  readonly overloaded?: unknown;
+  readonly retryable?: unknown;
+  readonly durableObjectReset?: unknown;
+}
+
+/** An executor that was reset had the batch, and one that a task filled up is called overloaded too. */
+function refusalIn({ overloaded, retryable, durableObjectReset }: RuntimeMarks): Refusal | undefined {
+  if (durableObjectReset === true) return undefined;
+  if (overloaded === true) return "overloaded";
+  return retryable === true ? "unreachable" : undefined;
 }
 
 /** The batch as an executor takes it: the inputs come from the offers, and leave memory with it. */

@@ -13,6 +13,7 @@ import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
 import { storedReply } from "../kit/replies.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
 import type { Out } from "./core/recorder.ts";
+import type { Refusal } from "./core/settle.ts";
 import { type GoalState, newState } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
 import { isBusy, isStalled, wakeAt } from "./core/wake.ts";
@@ -55,7 +56,7 @@ export class Turns {
   #state: GoalState;
   #waiting: Waiting[] = [];
   #lines: string[] = [];
-  #closed: number[] = [];
+  #closed: { readonly batch: number; readonly refusal: Refusal | undefined }[] = [];
   #isRecovered = false;
   #timer: number | null = null;
   #timerAtMs = Number.MAX_SAFE_INTEGER;
@@ -66,8 +67,8 @@ export class Turns {
     this.#state = around.store.load();
     this.#runner = new Runner(around.transport, {
       lines: (text) => this.#take(text),
-      closed: (batch) => {
-        this.#closed.push(batch);
+      closed: (batch, refusal) => {
+        this.#closed.push({ batch, refusal });
         this.#gather();
       },
     });
@@ -178,7 +179,7 @@ export class Turns {
     const lines = this.#lines;
     this.#lines = [];
     if (lines.length > 0) step(this.#state, nowMs, { kind: "settle", lines, seed: randomSeed() }, out);
-    for (const batch of this.#closed.splice(0)) step(this.#state, nowMs, { kind: "batch-lost", batch }, out);
+    for (const lost of this.#closed.splice(0)) step(this.#state, nowMs, { kind: "batch-lost", ...lost }, out);
     step(this.#state, nowMs, { kind: "tick" }, out);
   }
 

@@ -3,7 +3,7 @@
  * a task that runs; whatever else comes is counted and dropped. What may be
  * repeated is decided here, and nowhere else.
  */
-import { SUSPICION_POISON } from "../../../shared/limits.ts";
+import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
@@ -73,8 +73,11 @@ function failureCode(head: LineHead): number {
 function noteRetryAfter(rec: Recorder, head: LineHead): void {
   if (head.retryAfterMs === 0) return;
   const upstream = rec.state.tasks.upstream[head.task]!;
-  const untilMs = rec.nowMs + head.retryAfterMs;
-  // A herd of refusals says the same thing; only a later time is news.
+  closeGate(rec, upstream, rec.nowMs + head.retryAfterMs);
+}
+
+/** A herd of refusals says the same thing; only a later time is news. */
+function closeGate(rec: Recorder, upstream: number, untilMs: number): void {
   if (untilMs > rec.state.upstreams[upstream]!.gateUntilMs) rec.gate(upstream, untilMs);
 }
 
@@ -97,6 +100,22 @@ export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: 
  */
 export function loseBatch(rec: Recorder, batch: number | null, suspicion: number): void {
   for (const task of runningTasks(rec, batch)) loseTask(rec, task, suspicion);
+}
+
+/** `overloaded`: it is not to be asked again at once. `unreachable`: the connection was lost, perhaps on the way back. */
+export type Refusal = "overloaded" | "unreachable";
+
+/**
+ * No executor took the batch, as far as one knows. That speaks little, or not
+ * at all, against its tasks, and another try at once would fare no better: the
+ * upstream's calls rest first.
+ */
+export function refuseBatch(rec: Recorder, id: number, refusal: Refusal): void {
+  const upstream = rec.state.batches.get(id)?.upstream;
+  if (upstream === undefined) return;
+  const isOverload = refusal === "overloaded";
+  loseBatch(rec, id, isOverload ? 0 : SUSPICION_RESTART);
+  closeGate(rec, upstream, rec.nowMs + (isOverload ? EXECUTOR_OVERLOADED_REST_MS : EXECUTOR_UNREACHABLE_REST_MS));
 }
 
 /** The lease of a batch has ended without a word. */

@@ -13,7 +13,7 @@ import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
 import { type Out, type Place, Recorder } from "./recorder.ts";
-import { isDoubtful, loseBatch, settle, succeed } from "./settle.ts";
+import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { tick } from "./tick.ts";
@@ -29,7 +29,8 @@ export type Command =
   | Submit
   /** Result lines; `seed` is a random 32-bit integer. */
   | { readonly kind: "settle"; readonly lines: readonly string[]; readonly seed: number }
-  | { readonly kind: "batch-lost"; readonly batch: number }
+  /** `refusal` where the batch was lost before an executor said anything. */
+  | { readonly kind: "batch-lost"; readonly batch: number; readonly refusal?: Refusal | undefined }
   /** A new incarnation knows of no executor: sent once after loading. */
   | { readonly kind: "recover" }
   | { readonly kind: "upstreams"; readonly version: number; readonly upstreams: readonly Upstream[] }
@@ -66,7 +67,8 @@ function decide(rec: Recorder, command: Command): Reply {
       settle(rec, command.lines, command.seed);
       return DONE;
     case "batch-lost":
-      loseBatch(rec, command.batch, SUSPICION_EXECUTOR_LOST);
+      if (command.refusal === undefined) loseBatch(rec, command.batch, SUSPICION_EXECUTOR_LOST);
+      else refuseBatch(rec, command.batch, command.refusal);
       return DONE;
     case "recover":
       loseBatch(rec, null, SUSPICION_RESTART);
