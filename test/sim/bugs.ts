@@ -105,6 +105,12 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     from: "Math.min(windowMax(upstream) - upstream.running, rateRoom",
     to: "Math.min(windowMax(upstream) - upstream.running + 1, rateRoom",
   },
+  "ignore-gate": {
+    says: "calls start before Retry-After allows them",
+    file: core("dispatch"),
+    from: "|| rec.nowMs < upstream.gateUntilMs) return false;",
+    to: ") return false;",
+  },
   "ignore-rate": {
     says: "the rate is not kept",
     file: core("dispatch"),

@@ -5,6 +5,7 @@
  */
 import type { Command } from "../../durable-objects/goal/core/step.ts";
 import { taskIdOf, type GoalId } from "../../shared/ids.ts";
+import { formatLine } from "../../shared/protocol/line.ts";
 import { failure } from "../../shared/errors.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { type Plan, ruleOf } from "./faults.ts";
@@ -14,6 +15,9 @@ export interface Request {
   readonly id: string;
   readonly command: Command;
 }
+
+/** Marks a result that a person gave. */
+export const RESOLVED_STATUS = 299;
 
 const METHODS = ["GET", "GET", "PUT", "POST", "POST", "PATCH"] as const;
 
@@ -69,10 +73,17 @@ export class Client {
   }
 
   resolve(task: number): Request {
-    return this.#request({ kind: "resolve", task, as: this.#random.pick(["succeeded", "failed", "retry"]), line: null });
+    const head = { task, attempt: 0, outcome: "answered", status: RESOLVED_STATUS, retryAfterMs: 0, startedAtMs: 0, endedAtMs: 0 } as const;
+    const line = this.#random.chance(0.5) ? null : formatLine(head, "{}").trimEnd();
+    return this.#request({ kind: "resolve", task, as: this.#random.pick(["succeeded", "failed", "retry"]), line });
   }
 
-  ask(kind: "seal" | "resume" | "end-reported"): Request {
+  /** The registry as it was planned, newer than any change. */
+  restore(): Request {
+    return this.#request({ kind: "upstreams", version: 1_000, upstreams: this.#plan.upstreams });
+  }
+
+  ask(kind: "seal" | "resume"): Request {
     return this.#request({ kind });
   }
 

@@ -48,7 +48,7 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
   replyLost: 0.2,
   requestTwice: 0.3,
   sendLost: 0.1,
-  executorDies: 0.2,
+  executorDies: 0.4,
   silent: 0.7,
   streamBreaks: 0.3,
   reportTwice: 0.5,
@@ -73,6 +73,8 @@ export interface Plan {
   readonly tasksMax: number;
   /** Distinct keys that callers use: fewer make more joins and more links. */
   readonly keys: number;
+  /** How often an upstream changes or goes, before all are as they were. */
+  readonly registries: number;
   /** Requests that ask for something else, for each one with tasks. */
   readonly controls: number;
   /** From then on nothing goes wrong, and the goal is driven to its end. */
@@ -99,6 +101,7 @@ export function planOf(random: Random): Plan {
     requests: isBig ? 4 : random.between(1, 10),
     tasksMax: isBig ? 500 : random.between(3, 20),
     keys: isBig ? 1_000 : random.between(4, 100),
+    registries: random.chance(0.7) ? 0 : random.between(1, 5),
     controls: random.chance(0.3) ? 0 : random.next() * 2,
     calmAfterMs: random.between(300, 8_000),
     snapshotRows: random.between(1, 40),
@@ -106,12 +109,20 @@ export function planOf(random: Random): Plan {
   };
 }
 
+/** The registry after somebody has changed it. */
+export function changed(random: Random, upstreams: readonly Upstream[]): Upstream[] {
+  return upstreams.flatMap((upstream, i) => {
+    if (random.chance(0.2)) return [];
+    return [random.chance(0.5) ? upstream : upstreamOf(random, i, false)];
+  });
+}
+
 function upstreamOf(random: Random, i: number, isBig: boolean): Upstream {
   return {
     name: `u${i}`,
     origin: "http://localhost",
     maxConcurrency: random.chance(0.3) ? null : random.between(isBig ? 10 : 1, 12),
-    ratePerSecond: random.chance(0.75) ? null : random.between(isBig ? 200 : 20, 300),
+    ratePerSecond: random.chance(0.75) ? null : isBig ? random.between(200, 300) : random.between(4, 60),
     timeoutMs: random.between(200, 3_000),
     idempotency: random.chance(0.2) ? "key" : "none",
     retry: { maxAttempts: random.between(1, 6) },

@@ -29,7 +29,9 @@ export class Model {
   isPaused = false;
   isSealed = false;
   isCancelAsked = false;
-  readonly #upstreams: ReadonlyMap<string, Upstream>;
+  /** The last that was known of each, also of one that was deleted. */
+  readonly #upstreams: Map<string, Upstream>;
+  #version = 1;
 
   constructor(upstreams: readonly Upstream[]) {
     this.#upstreams = new Map(upstreams.map((upstream) => [upstream.name, upstream]));
@@ -63,6 +65,11 @@ export class Model {
         return;
       case "seal":
         this.isSealed = true;
+        return;
+      case "upstreams":
+        if (command.version <= this.#version) return;
+        this.#version = command.version;
+        for (const upstream of command.upstreams) this.#upstreams.set(upstream.name, upstream);
         return;
       case "cancel":
         this.isCancelAsked = true;

@@ -9,7 +9,7 @@ import { goalIdFrom } from "../../shared/ids.ts";
 import { Checkers, Violation } from "./checkers.ts";
 import { Client, type Request } from "./client.ts";
 import { Clock } from "./clock.ts";
-import { type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
+import { changed, type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
 import { Network } from "./network.ts";
 import { Random } from "./random.ts";
 import { Shell, type Turn } from "./shell.ts";
@@ -83,6 +83,10 @@ class World {
     }
     for (let i = 0; i < plan.requests * plan.controls; i++) {
       clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask(this.#client.control(this.#shell?.state.tasks.n ?? 1)));
+    }
+    for (let i = 1; i <= plan.registries; i++) {
+      const command = { kind: "upstreams", version: 1 + i, upstreams: changed(this.#random, plan.upstreams) } as const;
+      clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#current()?.ask({ id: null, command, answer: () => undefined }));
     }
     for (let ms = 100; ms < plan.calmAfterMs; ms += 100) clock.after(ms, () => this.#maybeCrash());
     clock.after(plan.calmAfterMs, () => this.#calmDown());
@@ -221,6 +225,7 @@ class World {
     // What has only just been asked is answered before the goal is sealed.
     if (this.#shell !== null) this.#crash(this.#shell, "restarted without faults");
     this.clock.after(2_500, () => {
+      this.#ask(this.#client.restore());
       this.#ask(this.#client.ask("resume"));
       this.#ask(this.#client.ask("seal"));
       this.#decideDoubts();
