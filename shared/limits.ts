@@ -61,6 +61,8 @@ export const WATCHDOG_MS = 1_000;
 export const STALLED_MS = 30_000;
 export const IDLE_MS_DEFAULT = 24 * 3_600_000;
 export const RETENTION_MS_DEFAULT = 7 * 24 * 3_600_000;
+/** A goal whose deletion did not come to its end tries it again after this. */
+export const DELETION_RETRY_MS = 60_000;
 /** How old a goal's copy of the upstream registry may be while it has work. */
 export const REGISTRY_AGE_MS_MAX = 2_000;
 

@@ -6,7 +6,7 @@
  */
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
-import { STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
+import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
@@ -223,8 +223,11 @@ export class Turns {
     store.compact(state);
     // Inputs leave memory once they are sent; what is tried again is read again.
     if (state.counts[QUEUED] === 0 && state.counts[WAITING] === 0) store.offers.clear();
-    if (out.destroy) ctx.waitUntil(destroy());
-    else this.#arm(nowMs);
+    if (out.destroy) {
+      // Set before it begins: the alarm that brought us here is spent, whatever becomes of the deletion.
+      void ctx.storage.setAlarm(nowMs + DELETION_RETRY_MS);
+      ctx.waitUntil(destroy());
+    } else this.#arm(nowMs);
     committed();
   }
 

@@ -173,3 +173,22 @@ test("a goal is not made where the tenant cannot say which upstreams there are, 
     expect((await viewOf(goal)).counts.total).toBe(1);
   });
 });
+
+test("a deletion that the tenant did not hear of is tried again", async () => {
+  let asked = 0;
+  const forget: TenantRpc["forget"] = async () => {
+    asked++;
+    throw marked("Network connection lost.", { retryable: true });
+  };
+  await inLaboratory({ run: async (batch) => allAnswered(batch), tenant: { forget } }, async (goal, id, ctx) => {
+    await create(goal, id, gets(1), true, 0);
+    await until("the tenant was asked to forget it", () => asked > 0);
+    await delay(50);
+    // The alarm that began the deletion is spent; without another one the rows would stay for ever.
+    expect(await ctx.storage.getAlarm()).toBeGreaterThan(Date.now());
+    const before = asked;
+    await goal.alarm();
+    await until("it is asked again", () => asked > before);
+    expect((await viewOf(goal)).status).toBe("succeeded");
+  });
+});

@@ -102,7 +102,10 @@ const quietTenant = { registry: async () => REGISTRY, report: async () => null, 
 const namespaceOf = (object: unknown): unknown => ({ idFromName: (name: string) => name, get: () => object });
 
 /** Gives `work` a real goal whose executor and tenant are the test's. */
-export async function inLaboratory<T>(laboratory: Laboratory, work: (goal: Goal, id: GoalId) => Promise<T>): Promise<T> {
+export async function inLaboratory<T>(
+  laboratory: Laboratory,
+  work: (goal: Goal, id: GoalId, ctx: DurableObjectState) => Promise<T>,
+): Promise<T> {
   const id = newGoalId();
   const tenant = { ...quietTenant, ...laboratory.tenant };
   return runInDurableObject(goalStub(id), (_object: Goal, ctx: DurableObjectState) => {
@@ -112,12 +115,12 @@ export async function inLaboratory<T>(laboratory: Laboratory, work: (goal: Goal,
       EXECUTOR_POOL: namespaceOf({ run: laboratory.run }),
       TENANT: namespaceOf(tenant),
     };
-    return work(new Goal(ctx, bindings as unknown as Env), id);
+    return work(new Goal(ctx, bindings as unknown as Env), id, ctx);
   });
 }
 
-export async function create(goal: Goal, goalId: GoalId, tasks: readonly object[], sealed = false): Promise<void> {
-  const spec = { name: "", labels: {}, deadlineMs: null, retentionMs: 60_000, completion: {}, sealed };
+export async function create(goal: Goal, goalId: GoalId, tasks: readonly object[], sealed = false, retentionMs = 60_000): Promise<void> {
+  const spec = { name: "", labels: {}, deadlineMs: null, retentionMs, completion: {}, sealed };
   const made = await goal.create({ goalId, spec, tasksJson: JSON.stringify(tasks) });
   if (!made.ok) throw new Error(made.error.detail);
 }
