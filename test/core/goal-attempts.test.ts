@@ -2,7 +2,15 @@
 import { expect, test } from "vitest";
 import { REASON_WORDS, CODES } from "../../durable-objects/goal/core/codes.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
-import { ATTEMPTS_DEFAULT, LEASE_GRACE_MS, RETRY_BASE_MS, RETRY_CAP_MS, TIMEOUT_MS_DEFAULT } from "../../shared/limits.ts";
+import {
+  ATTEMPTS_DEFAULT,
+  ATTEMPTS_MAX,
+  EXECUTOR_OVERLOADED_REST_MS,
+  LEASE_GRACE_MS,
+  RETRY_BASE_MS,
+  RETRY_CAP_MS,
+  TIMEOUT_MS_DEFAULT,
+} from "../../shared/limits.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { type Answer, Driver, durable, get, group, post, START_MS, upstream } from "./goal-harness.ts";
 
@@ -281,6 +289,31 @@ test("restarts weigh less: eleven in a row do not poison a task, the twelfth doe
     expect(d.status(0)).toBe("queued");
     d.dispatch();
     d.do({ kind: "recover" });
+  }
+  expect(standing(d)).toBe("failed poison");
+});
+
+test("an overloaded executor closes the gate for a while, blames nothing, and is not remembered for ever", () => {
+  const d = new Driver({ tasks: [get()] });
+  for (let refused = 1; refused <= 100; refused++) {
+    const [send] = d.dispatch();
+    d.do({ kind: "batch-lost", batch: send!.batch, refusal: "overloaded" });
+    expect(d.dispatch()).toEqual([]);
+    expect(wakeAt(d.state)).toBe(d.nowMs + EXECUTOR_OVERLOADED_REST_MS);
+    d.passMs(EXECUTOR_OVERLOADED_REST_MS);
+  }
+  expect(d.status(0)).toBe("queued");
+  expect(d.state.attempts.get(0)!.length).toBe(ATTEMPTS_MAX);
+  expect(durable(d.replayed())).toEqual(durable(d.state));
+});
+
+test("a connection that is lost counts as little as a restart", () => {
+  const d = new Driver({ tasks: [get()] });
+  for (let lost = 1; lost <= 12; lost++) {
+    expect(d.status(0)).toBe("queued");
+    const [send] = d.dispatch();
+    d.do({ kind: "batch-lost", batch: send!.batch, refusal: "unreachable" });
+    d.passMs(EXECUTOR_OVERLOADED_REST_MS);
   }
   expect(standing(d)).toBe("failed poison");
 });

@@ -4,7 +4,7 @@
  * cannot differ. Nothing here decides anything.
  */
 import { assert } from "../../../shared/assert.ts";
-import { LEASE_GRACE_MS } from "../../../shared/limits.ts";
+import { ATTEMPTS_MAX, LEASE_GRACE_MS } from "../../../shared/limits.ts";
 import { record } from "../../../shared/policy/histogram.ts";
 import {
   CANCELED,
@@ -158,10 +158,15 @@ function countAttempt(state: GoalState, task: number, startedAtMs: number, ended
   upstream.latencyMs = upstream.latencyMs === 0 ? Math.max(ms, 0.5) : upstream.latencyMs + LATENCY_GAIN * (ms - upstream.latencyMs);
 }
 
+/** Keeps as many as can count against a task: overload and restarts, which do not count, may go on for hours. */
 function keepAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number, outcome: string): void {
   const list = state.attempts.get(task);
-  if (list === undefined) state.attempts.set(task, [{ startedAtMs, endedAtMs, outcome }]);
-  else list.push({ startedAtMs, endedAtMs, outcome });
+  if (list === undefined) {
+    state.attempts.set(task, [{ startedAtMs, endedAtMs, outcome }]);
+    return;
+  }
+  if (list.length >= ATTEMPTS_MAX) list.shift();
+  list.push({ startedAtMs, endedAtMs, outcome });
 }
 
 export interface Ending {
