@@ -85,7 +85,7 @@ export class Checkers {
     }
     this.#absorption(state);
     this.#late(turn);
-    this.#gate(turn);
+    this.#gate(turn, before);
     this.#sends(turn, before);
     this.#counters(state);
     this.#families(state, nowMs);
@@ -184,10 +184,11 @@ export class Checkers {
     }
   }
 
-  /** A task in backoff shows that its report was taken, and with it what it says about the upstream. */
-  #gate({ settled, state, nowMs }: Turn): void {
+  /** A task that ran and is in backoff now shows that its report was taken, and with it what it says about the upstream. */
+  #gate({ settled, state, nowMs }: Turn, before: readonly TaskStatus[]): void {
     for (const { task, attempt, retryAfterMs } of settled.map(parseLineHead)) {
-      const isTaken = attempt === this.#sent.get(task) && this.#statuses[task] === "waiting" && state.tasks.reason[task] === REASON.backoff;
+      const isCurrent = before[task] === "running" && attempt === this.#sent.get(task);
+      const isTaken = isCurrent && this.#statuses[task] === "waiting" && state.tasks.reason[task] === REASON.backoff;
       if (!isTaken || retryAfterMs === 0) continue;
       const { upstream } = this.model.tasks.get(task)!;
       this.#gates.set(upstream!, Math.max(this.#gates.get(upstream!) ?? 0, nowMs + retryAfterMs));

@@ -20,6 +20,10 @@ export interface Faults {
   requestTwice: number;
   /** A batch never reaches an executor. */
   sendLost: number;
+  /** An executor is overloaded and refuses the batch. */
+  overloaded: number;
+  /** The connection is lost on the way back: the batch runs, and the coordinator thinks that it may not. */
+  unreachable: number;
   /** An executor dies while it runs a batch. */
   executorDies: number;
   /** Nobody tells the coordinator of a lost executor. */
@@ -48,6 +52,8 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
   replyLost: 0.2,
   requestTwice: 0.3,
   sendLost: 0.1,
+  overloaded: 0.2,
+  unreachable: 0.1,
   executorDies: 0.4,
   silent: 0.7,
   streamBreaks: 0.3,

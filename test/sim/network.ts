@@ -4,6 +4,7 @@
  * has died. Messages of one stream keep their order.
  */
 import type { Send } from "../../durable-objects/goal/core/recorder.ts";
+import type { Refusal } from "../../durable-objects/goal/core/settle.ts";
 import type { Clock } from "./clock.ts";
 import { type Call, type Item, Run } from "./executor.ts";
 import type { Faults } from "./faults.ts";
@@ -40,7 +41,13 @@ export class Network {
       log(`batch ${send.batch} never arrives`);
       return this.#tellLost(shell, send.batch);
     }
-    const link = this.#linkOf(shell, send.batch);
+    if (random.chance(faults.overloaded)) {
+      log(`batch ${send.batch} is refused`);
+      return this.#tellLost(shell, send.batch, "overloaded");
+    }
+    const isUnheard = random.chance(faults.unreachable);
+    const link = this.#linkOf(shell, send.batch, isUnheard);
+    if (isUnheard) this.#tellLost(shell, send.batch, "unreachable");
     const run = new Run(
       { batch: send.batch, lanes: send.lanes, items },
       { clock, random: random.fork(), faults: this.#around.faults, ledger: this.#around.ledger, link },
@@ -70,15 +77,15 @@ export class Network {
     this.#runs.clear();
   }
 
-  #tellLost(shell: Shell, batch: number): void {
+  #tellLost(shell: Shell, batch: number, refusal?: Refusal): void {
     const { clock, random } = this.#around;
-    if (random.chance(this.#around.faults().silent)) return;
+    if (refusal === undefined && random.chance(this.#around.faults().silent)) return;
     clock.after(random.between(0, 200), () => {
-      if (!shell.isDead) shell.close(batch);
+      if (!shell.isDead) shell.close(batch, refusal);
     });
   }
 
-  #linkOf(shell: Shell, batch: number): { lines: (lines: readonly string[]) => void; closed: () => void } {
+  #linkOf(shell: Shell, batch: number, isUnheard: boolean): { lines: (lines: readonly string[]) => void; closed: () => void } {
     const { clock, random } = this.#around;
     const breaks = random.chance(this.#around.faults().streamBreaks);
     const breaksAtMs = clock.nowMs + random.between(0, 100);
@@ -88,11 +95,11 @@ export class Network {
       lastMs = Math.max(lastMs, clock.nowMs + random.between(0, DELAY_MS_MAX));
       clock.at(lastMs, run);
     };
-    const isBroken = (): boolean => shell.isDead || (breaks && clock.nowMs >= breaksAtMs);
+    const isBroken = (): boolean => isUnheard || shell.isDead || (breaks && clock.nowMs >= breaksAtMs);
     return {
       lines: (lines) => {
         if (!isBroken()) return later(() => (shell.isDead ? undefined : shell.take(lines)));
-        if (!shell.isDead && !isTold) this.#tellLost(shell, batch);
+        if (!shell.isDead && !isTold && !isUnheard) this.#tellLost(shell, batch);
         isTold = true;
         this.#settle(lines);
       },

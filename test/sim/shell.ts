@@ -5,6 +5,7 @@
  * in memory. A commit that fails ends the incarnation.
  */
 import type { Out, Send } from "../../durable-objects/goal/core/recorder.ts";
+import type { Refusal } from "../../durable-objects/goal/core/settle.ts";
 import { type GoalState, newState } from "../../durable-objects/goal/core/state.ts";
 import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
 import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
@@ -57,7 +58,7 @@ export class Shell {
   readonly #around: Surroundings;
   #asks: Ask[] = [];
   #lines: string[] = [];
-  #closed: number[] = [];
+  #closed: { readonly batch: number; readonly refusal: Refusal | undefined }[] = [];
   #isRecovered = false;
   #timerAtMs = NEVER;
   #alarmAtMs = NEVER;
@@ -78,8 +79,8 @@ export class Shell {
     this.#schedule(this.#around.clock.nowMs + this.#around.random.between(0, 20));
   }
 
-  close(batch: number): void {
-    this.#closed.push(batch);
+  close(batch: number, refusal?: Refusal): void {
+    this.#closed.push({ batch, refusal });
     this.#schedule(this.#around.clock.nowMs + this.#around.random.between(0, 20));
   }
 
@@ -140,7 +141,7 @@ export class Shell {
     const lines = this.#lines.splice(0);
     const seed = this.#around.random.between(0, 2 ** 32 - 1);
     if (lines.length > 0) step(this.state, nowMs, { kind: "settle", lines, seed }, out);
-    for (const batch of this.#closed.splice(0)) step(this.state, nowMs, { kind: "batch-lost", batch }, out);
+    for (const lost of this.#closed.splice(0)) step(this.state, nowMs, { kind: "batch-lost", ...lost }, out);
     step(this.state, nowMs, { kind: "tick" }, out);
     return lines;
   }
