@@ -86,21 +86,41 @@ function guessText(bytes: Uint8Array): string | null {
   }
 }
 
-/** Null: there is more than RESPONSE_BYTES_MAX; the connection is closed. Throws what reading throws. */
-export async function readAnswer(response: Response, method: string): Promise<Answer | null> {
+/** What the head of an answer says of its body. */
+export interface Head {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly contentType: string;
+  /** There is no body to read, whatever the headers say. */
+  readonly isEmpty: boolean;
+  /** The body is text of a known, bearable length: `response.text()` will do. */
+  readonly isPlain: boolean;
+}
+
+export function headOf(response: Response, method: string): Head {
   const { status, headers } = response;
   const contentType = headers.get("content-type") ?? "";
-  const about = { status, headers, contentType };
-  if (method === "HEAD" || NO_BODY_STATUSES.has(status)) return { ...about, text: null, bytes: null };
+  const isEmpty = method === "HEAD" || NO_BODY_STATUSES.has(status);
   const length = headers.get("content-length");
-  if (length !== null && Number(length) > RESPONSE_BYTES_MAX) return discard(response);
-  const decoder = decoderFor(contentType);
+  const isShort = length !== null && Number(length) <= RESPONSE_BYTES_MAX;
   // The declared length holds, unless it is that of packed bytes.
-  const isBounded = length !== null && headers.get("content-encoding") === null;
-  if (isBounded && decoder === lenient) return { ...about, text: (await response.text()) || null, bytes: null };
-  const bytes = isBounded ? new Uint8Array(await response.arrayBuffer()) : await readBounded(response);
+  const isPlain = !isEmpty && isShort && decoderFor(contentType) === lenient && headers.get("content-encoding") === null;
+  return { status, headers, contentType, isEmpty, isPlain };
+}
+
+export function plainAnswer({ status, headers, contentType }: Head, text: string): Answer {
+  return { status, headers, contentType, text: text === "" ? null : text, bytes: null };
+}
+
+/** Null: there is more than RESPONSE_BYTES_MAX; the connection is closed. Throws what reading throws. */
+export async function readAnswer(response: Response, { status, headers, contentType, isEmpty }: Head): Promise<Answer | null> {
+  const about = { status, headers, contentType };
+  if (isEmpty) return { ...about, text: null, bytes: null };
+  if (Number(headers.get("content-length")) > RESPONSE_BYTES_MAX) return discard(response);
+  const bytes = await readBounded(response);
   if (bytes === null) return null;
   if (bytes.byteLength === 0) return { ...about, text: null, bytes: null };
+  const decoder = decoderFor(contentType);
   const text = decoder !== null ? decoder.decode(bytes) : contentType === "" ? guessText(bytes) : null;
   return { ...about, text, bytes: text === null ? bytes : null };
 }
