@@ -74,16 +74,20 @@ export class Runner {
 
   async #read(reader: ReadableStreamDefaultReader<Uint8Array>): Promise<void> {
     const decoder = new TextDecoder();
-    let tail = "";
+    // A large line comes in thousands of chunks; each is looked at once.
+    let tail: string[] = [];
     for (;;) {
       const { value, done } = await reader.read();
       if (done) break;
-      const text = tail + decoder.decode(value, { stream: true });
+      const text = decoder.decode(value, { stream: true });
       const end = text.lastIndexOf("\n") + 1;
-      tail = text.slice(end);
-      if (end > 0) this.#inbox.lines(text.slice(0, end));
+      if (end > 0) {
+        this.#inbox.lines(tail.join("") + text.slice(0, end));
+        tail = [];
+      }
+      if (end < text.length) tail.push(text.slice(end));
     }
-    assert(tail === "", "an executor ends its report with a whole line");
+    assert(tail.length === 0, "an executor ends its report with a whole line");
   }
 
   /** Aborts attempts: batch, task, attempt. Ones that ended meanwhile do no harm. */
