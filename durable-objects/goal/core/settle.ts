@@ -99,6 +99,8 @@ export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: 
  * rest nobody knows, so it waits for a late report until the lease ends.
  */
 export function loseBatch(rec: Recorder, batch: number | null, suspicion: number): void {
+  // Most batches close with nothing left, and need no look at every task.
+  if (batch !== null && !rec.state.batches.has(batch)) return;
   for (const task of runningTasks(rec, batch)) loseTask(rec, task, suspicion);
 }
 
