@@ -8,6 +8,7 @@ import { QUEUED, RUNNING, isTerminal } from "../../durable-objects/goal/core/cod
 import { COLUMN_NAMES } from "../../durable-objects/goal/core/columns.ts";
 import { fromSnapshot, type SnapshotMeta, toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
 import type { GoalState } from "../../durable-objects/goal/core/state.ts";
+import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { OUTCOMES } from "../../shared/protocol/line.ts";
 import { Driver, durable, get, group, post, upstream } from "./goal-harness.ts";
@@ -232,4 +233,17 @@ test("a goal that is sealed and whose calls are all answered comes to an end", (
     }),
     { numRuns: 200 },
   );
+});
+
+test("what waited for a time still does after a snapshot is loaded", () => {
+  const d = new Driver({ tasks: [get(), get({ after: ["k"], ttlMs: 70_000 }), post({ key: "k" })] });
+  d.dispatch();
+  d.settle([0], { status: 503 });
+  const wakeMs = wakeAt(d.state);
+  d.state = reloaded(d.state);
+  expect(wakeAt(d.state)).toBe(wakeMs);
+  d.passMs(20_000);
+  expect(d.status(0)).toBe("queued");
+  d.passMs(50_000);
+  expect(d.status(1)).toBe("expired");
 });
