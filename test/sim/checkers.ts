@@ -240,7 +240,9 @@ export class Checkers {
     state.upstreams.forEach(({ name, queued, running, lanes, ready }, i) => {
       const [q, r] = load[i]! as [number, number];
       must(q === queued && r === running, "windows equal the tasks", () => `${name}: ${queued} ${running} for ${q} ${r}`);
-      must(lanes >= 0 && lanes <= running, "lanes are within the window", () => `${name}: ${lanes} of ${running}`);
+      const own = [...state.batches.values()].filter(({ upstream }) => upstream === i);
+      const may = own.reduce((sum, batch) => sum + Math.min(batch.lanes, batch.left), 0);
+      must(lanes === may, "lanes equal what the batches may have open", () => `${name}: ${lanes} for ${may}`);
       const entries = ready.flatMap(({ items, head }) => items.slice(head)).filter((task) => tasks.status[task] === 0);
       must(
         entries.length === q && new Set(entries).size === q,
