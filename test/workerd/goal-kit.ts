@@ -43,6 +43,11 @@ export async function good<T>(answer: Promise<Response>): Promise<T> {
 }
 
 export const get = <T>(path: string, headers: Record<string, string> = {}): Promise<T> => good(call("GET", path, { headers }));
+/** The text of a stream that ends. */
+export async function textOf(path: string): Promise<string> {
+  return new TextDecoder().decode(await (await call("GET", path)).arrayBuffer());
+}
+
 export const goalOf = (id: string): Promise<GoalView> => get(`/v1/goals/${id}`);
 
 /** Registers the test upstream under `name`. */

@@ -5,7 +5,7 @@ import type { Goal } from "../../durable-objects/goal/object.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { call, problemIn } from "./edge-kit.ts";
 import { countsOf } from "./executor-kit.ts";
-import { delay, get, goalOf, goalStub, good, newGoalId, post, register, tasksOf, until } from "./goal-kit.ts";
+import { delay, get, goalOf, goalStub, good, newGoalId, post, register, tasksOf, textOf, until } from "./goal-kit.ts";
 
 vi.spyOn(console, "error").mockImplementation(() => undefined);
 vi.spyOn(console, "warn").mockImplementation(() => undefined);
@@ -40,7 +40,7 @@ async function stillGoal(): Promise<string> {
 }
 
 async function everythingOf(id: string): Promise<unknown> {
-  const results = await (await call("GET", `/v1/goals/${id}/results?limit=1000`)).text();
+  const results = await textOf(`/v1/goals/${id}/results?limit=1000`);
   return { goal: await goalOf(id), tasks: await tasksOf(id), results, tree: await get(`/v1/goals/${id}/tree`) };
 }
 
@@ -68,7 +68,7 @@ test("a goal that is aborted in the middle of its work goes on without anybody a
   // The upstream alone tells that work goes on.
   await until("all were called", async () => (await countsOf("aborted")).total >= 60);
   await until("the goal is done", isOver(id));
-  const ended = (await (await call("GET", `/v1/goals/${id}/results?limit=1000`)).text()).trimEnd().split("\n");
+  const ended = (await textOf(`/v1/goals/${id}/results?limit=1000`)).trimEnd().split("\n");
   expect(new Set(ended.slice(0, -1).map((line) => (JSON.parse(line) as { id: string }).id)).size).toBe(60);
   expect((await countsOf("aborted")).total).toBeLessThanOrEqual(60 + 2 * 12);
 });
