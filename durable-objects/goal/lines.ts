@@ -40,9 +40,24 @@ export class LineKeeper {
   }
 }
 
-/** Cuts text into rows' worth; no text gives one empty piece. */
-export function piecesOf(text: string): string[] {
-  const pieces: string[] = [];
-  for (let at = 0; at === 0 || at < text.length; at += ROW_CHARS_MAX) pieces.push(text.slice(at, at + ROW_CHARS_MAX));
-  return pieces;
+/** What a row of the log holds: a piece of the changes, and results. */
+export interface Row {
+  readonly piece: string;
+  readonly results: string;
+}
+
+const isHighSurrogate = (code: number): boolean => code >= 0xd800 && code < 0xdc00;
+
+/** Cuts the changes into the room that the results leave in each row; there is always one row. */
+export function rowsOf(changes: string, lines: readonly (readonly string[])[]): Row[] {
+  const rows: Row[] = [];
+  for (let at = 0; rows.length < lines.length || rows.length === 0 || at < changes.length;) {
+    const results = (lines[rows.length] ?? []).join("\n");
+    let end = Math.min(changes.length, at + Math.max(0, ROW_CHARS_MAX - results.length));
+    // Half a character is not kept as it is.
+    if (end > at && end < changes.length && isHighSurrogate(changes.charCodeAt(end - 1))) end--;
+    rows.push({ piece: changes.slice(at, end), results });
+    at = end;
+  }
+  return rows;
 }

@@ -13,7 +13,7 @@ import { apply } from "./core/apply.ts";
 import type { Change } from "./core/change.ts";
 import { type GoalState, newState } from "./core/state.ts";
 import { decodeSnapshot, encodeSnapshot } from "./image.ts";
-import { LARGE_MARK, type LineKeeper, piecesOf } from "./lines.ts";
+import { LARGE_MARK, type LineKeeper, rowsOf } from "./lines.ts";
 import { OfferCache, type OfferFormat, parseOffer } from "./offers.ts";
 import { MIGRATIONS } from "./schema.ts";
 
@@ -110,17 +110,15 @@ export class GoalStore {
 
   #writeLog({ changes, lines }: Commit): void {
     const text = changes.length === 0 ? "" : JSON.stringify(changes);
-    const pieces = piecesOf(text);
-    const rows = Math.max(pieces.length, lines.rows.length);
-    for (let i = 0; i < rows; i++) {
-      const more = i < rows - 1 ? 1 : 0;
-      const results = (lines.rows[i] ?? []).join("\n");
+    const rows = rowsOf(text, lines.rows);
+    for (const [i, { piece, results }] of rows.entries()) {
+      const more = i < rows.length - 1 ? 1 : 0;
       const written = this.rowsWritten + 1;
       this.#write(
         "INSERT INTO log(seq, more, changes, results, written) VALUES (?, ?, ?, ?, ?)",
         this.#nextRow++,
         more,
-        pieces[i] ?? "",
+        piece,
         results,
         written,
       );

@@ -7,18 +7,21 @@ import { CHUNK_BYTES_MAX, PLATFORM_ROW_BYTES_MAX } from "../../shared/limits.ts"
 
 /** Runs one statement. Throws when a row would be larger than the platform takes. */
 export function exec(sql: SqlStorage, statement: string, ...values: SqlStorageValue[]): SqlStorageCursor<Record<string, SqlStorageValue>> {
-  let bytes = 0;
-  for (const value of values) {
-    if (typeof value === "string") bytes += value.length * (value.length > PLATFORM_ROW_BYTES_MAX / 3 ? utf8Factor(value) : 1);
-    else if (value instanceof ArrayBuffer) bytes += value.byteLength;
+  // A character takes at most three bytes; only a row that could be too large is worth measuring.
+  if (bytesOf(values, (text) => text.length * 3) > PLATFORM_ROW_BYTES_MAX) {
+    const bytes = bytesOf(values, (text) => new TextEncoder().encode(text).byteLength);
+    assert(bytes <= PLATFORM_ROW_BYTES_MAX, () => `a row of ${bytes} bytes is more than the platform takes`);
   }
-  assert(bytes <= PLATFORM_ROW_BYTES_MAX, () => `a row of ${bytes} bytes is more than the platform takes`);
   return sql.exec(statement, ...values);
 }
 
-/** Bytes a character in UTF-8, measured; only long text is worth the look. */
-function utf8Factor(text: string): number {
-  return new TextEncoder().encode(text).byteLength / text.length;
+function bytesOf(values: readonly SqlStorageValue[], sizeOf: (text: string) => number): number {
+  let bytes = 0;
+  for (const value of values) {
+    if (typeof value === "string") bytes += sizeOf(value);
+    else if (value instanceof ArrayBuffer) bytes += value.byteLength;
+  }
+  return bytes;
 }
 
 /** Cuts bytes into rows' worth. No bytes give one empty chunk, so that a reader finds something. */
