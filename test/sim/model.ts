@@ -48,6 +48,7 @@ export class Model {
       case "create":
         if (reply.value.receipts === undefined) return;
         this.isSealed = command.spec.sealed;
+        this.#register(command.registry);
         return this.#accept(command.tasks.specs, command.tasks.contentKeys, reply.value.receipts, nowMs);
       case "submit":
         return this.#accept(command.specs, command.contentKeys, reply.value.receipts!, nowMs);
@@ -67,9 +68,7 @@ export class Model {
         this.isSealed = true;
         return;
       case "upstreams":
-        if (command.version <= this.#version) return;
-        this.#version = command.version;
-        for (const upstream of command.upstreams) this.#upstreams.set(upstream.name, upstream);
+        if (command.version > this.#version) this.#register(command);
         return;
       case "cancel":
         this.isCancelAsked = true;
@@ -77,6 +76,11 @@ export class Model {
       default:
         return;
     }
+  }
+
+  #register({ version, upstreams }: { readonly version: number; readonly upstreams: readonly Upstream[] }): void {
+    this.#version = version;
+    for (const upstream of upstreams) this.#upstreams.set(upstream.name, upstream);
   }
 
   #accept(
