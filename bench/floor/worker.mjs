@@ -1,0 +1,56 @@
+/**
+ * The floor: the least that the same input and output cost on this machine. A
+ * bare Worker that keeps a body in one Durable Object, and one that makes the
+ * same calls with nothing durable. Served by the same workerd, on its own socket.
+ */
+import { DurableObject } from "cloudflare:workers";
+
+const ROW = 1_000_000;
+
+export class Blob extends DurableObject {
+  constructor(ctx, env) {
+    super(ctx, env);
+    ctx.storage.sql.exec("CREATE TABLE IF NOT EXISTS blobs(id INTEGER PRIMARY KEY, body)");
+  }
+
+  /** Text or bytes: slicing is the same. */
+  keep(body) {
+    const length = body.length ?? body.byteLength;
+    for (let at = 0; at < length; at += ROW) this.ctx.storage.sql.exec("INSERT INTO blobs(body) VALUES (?)", body.slice(at, at + ROW));
+    return length;
+  }
+}
+
+/** The five headers that every attempt carries. */
+const headersOf = (n) => ({
+  "idempotency-key": `task_01m857dq1xrbecjdxmgr35rahr${String(n).padStart(6, "0")}`,
+  "drover-goal": "goal_01m857dq1xrbecjdxmgr35rahr",
+  "drover-task": `task_01m857dq1xrbecjdxmgr35rahr${String(n).padStart(6, "0")}`,
+  "drover-attempt": "1",
+  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+});
+
+async function fetchAll(paths, upstream, lanes) {
+  let next = 0;
+  let right = 0;
+  const lane = async () => {
+    while (next < paths.length) {
+      const n = next++;
+      const response = await fetch(upstream + paths[n], { method: "GET", headers: headersOf(n) });
+      await response.text();
+      if (response.status === 200) right++;
+    }
+  };
+  await Promise.all(Array.from({ length: lanes }, lane));
+  return right;
+}
+
+export default {
+  async fetch(request, env) {
+    const { pathname, searchParams } = new URL(request.url);
+    const blob = env.BLOB.get(env.BLOB.idFromName("one"));
+    if (pathname === "/keep-text") return Response.json(await blob.keep(await request.text()), { status: 202 });
+    if (pathname === "/keep-bytes") return Response.json(await blob.keep(await request.arrayBuffer()), { status: 202 });
+    return Response.json(await fetchAll(await request.json(), searchParams.get("upstream"), Number(searchParams.get("lanes"))));
+  },
+};

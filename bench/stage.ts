@@ -1,0 +1,111 @@
+/** What a benchmark needs around it: an upstream, the floor, and Drover, each in processes of their own. */
+import { fork, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Drover, startDrover } from "../client/cli/server/child.ts";
+import { pause } from "./stats.ts";
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+export interface Floor {
+  /** Keeps a body durably, by the transport that is named. */
+  keep(as: "text" | "bytes", body: string): Promise<void>;
+  /** Makes the calls, `lanes` at a time. */
+  fetchAll(paths: readonly string[], upstream: string, lanes: number): Promise<void>;
+}
+
+export interface Stage {
+  readonly upstream: string;
+  readonly floor: Floor;
+  drover(): Drover;
+  /** Stops Drover and starts it on the same data. */
+  restart(): Promise<void>;
+  end(): Promise<void>;
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+function capnp(port: number, folder: string): string {
+  return `using Workerd = import "/workerd/workerd.capnp";
+const config :Workerd.Config = (
+  services = [ (name = "main", worker = .floor), (name = "disk", disk = (path = "${folder}/data", writable = true)),
+    (name = "internet", network = (allow = ["public", "private", "local"])) ],
+  sockets = [ (name = "http", address = "127.0.0.1:${port}", http = (), service = "main") ] );
+const floor :Workerd.Worker = ( modules = [ (name = "worker.mjs", esModule = embed "worker.mjs") ], compatibilityDate = "2026-11-01",
+  durableObjectNamespaces = [ (className = "Blob", uniqueKey = "blob", enableSql = true) ],
+  durableObjectStorage = (localDisk = "disk"), bindings = [ (name = "BLOB", durableObjectNamespace = "Blob") ] );
+`;
+}
+
+async function answered(url: string, init?: RequestInit): Promise<void> {
+  const response = await fetch(url, init);
+  await response.text();
+  if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+}
+
+async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildProcess }> {
+  // The one that Miniflare brings, which serves Drover too.
+  const { default: workerd } = createRequire(createRequire(import.meta.url).resolve("miniflare"))("workerd") as { default: string };
+  const port = await freePort();
+  mkdirSync(join(folder, "data"), { recursive: true });
+  copyFileSync(here("floor/worker.mjs"), join(folder, "worker.mjs"));
+  writeFileSync(join(folder, "config.capnp"), capnp(port, folder));
+  const child = spawn(workerd, ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
+  const url = `http://127.0.0.1:${port}`;
+  for (let tries = 0; ; tries++) {
+    const isUp = await answered(`${url}/keep-text`, { method: "POST", body: "x" }).then(
+      () => true,
+      () => false,
+    );
+    if (isUp) break;
+    if (tries > 100) throw new Error("the floor does not start");
+    await pause(50);
+  }
+  const floor: Floor = {
+    keep: (as, body) => answered(`${url}/keep-${as}`, { method: "POST", body }),
+    fetchAll: (paths, upstream, lanes) =>
+      answered(`${url}/fetch?upstream=${encodeURIComponent(upstream)}&lanes=${lanes}`, { method: "POST", body: JSON.stringify(paths) }),
+  };
+  return { floor, child };
+}
+
+async function startUpstream(): Promise<{ upstream: string; child: ChildProcess }> {
+  const child = fork(here("upstream.ts"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
+  const [port] = (await once(child, "message")) as [number];
+  return { upstream: `http://127.0.0.1:${port}`, child };
+}
+
+/** Starts everything; `end` stops it and takes its data away. */
+export async function setStage(): Promise<Stage> {
+  const folder = mkdtempSync(join(tmpdir(), "drover-bench-"));
+  const [up, low] = await Promise.all([startUpstream(), startFloor(join(folder, "floor"))]);
+  const dataDir = join(folder, "drover");
+  let drover = await startDrover({ dataDir });
+  return {
+    upstream: up.upstream,
+    floor: low.floor,
+    drover: () => drover,
+    async restart() {
+      await drover.stop();
+      drover = await startDrover({ dataDir });
+    },
+    async end() {
+      await drover.stop();
+      up.child.kill();
+      low.child.kill();
+      await once(low.child, "exit");
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}

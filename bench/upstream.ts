@@ -1,0 +1,35 @@
+/**
+ * The upstream of the benchmarks, in a process of its own. The path says how
+ * long an answer takes (`/d20/…`: 20 ms), and `/stats` what came.
+ */
+import { createServer } from "node:http";
+
+const BODY = '{"ok":true,"answer":"forty-two......"}';
+let calls = 0;
+let lastSlowAtMs = 0;
+
+const server = createServer((request, response) => {
+  const path = request.url ?? "/";
+  if (path === "/stats") {
+    response.end(JSON.stringify({ calls, lastSlowAtMs }));
+    calls = 0;
+    lastSlowAtMs = 0;
+    return;
+  }
+  calls++;
+  const delayMs = Number(/^\/d(\d+)\//.exec(path)?.[1] ?? 0);
+  const answer = (): void => {
+    response.setHeader("content-type", "application/json");
+    response.end(BODY);
+  };
+  request.resume();
+  if (delayMs === 0) return answer();
+  if (delayMs >= 1_000) lastSlowAtMs = Date.now();
+  setTimeout(answer, delayMs);
+});
+server.keepAliveTimeout = 120_000;
+server.listen(0, "127.0.0.1", 4_096, () => {
+  const address = server.address();
+  process.send!(typeof address === "object" && address !== null ? address.port : 0);
+});
+process.on("disconnect", () => process.exit(0));
