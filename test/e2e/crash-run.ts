@@ -12,7 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { type Drover, startDrover } from "../../client/cli/server/child.ts";
 import { chance } from "../../shared/policy/backoff.ts";
-import { call, goalOf, type Receipts, resultsOf, tasksOf, type TaskView, until } from "./api.ts";
+import { call, goalOf, type Page, type Receipts, resultsOf, tasksOf, type TaskView, until } from "./api.ts";
 import { answerAfter, startUpstream, type Upstream } from "./upstream.ts";
 
 export interface CrashOptions {
@@ -167,7 +167,8 @@ async function checkResults({ drover }: Stage, goalId: string, size: number): Pr
 /** The next kill must find nothing of this goal that it could repeat. */
 async function isRepeatableDone(drover: Drover, goalId: string): Promise<boolean> {
   for (const status of ["queued", "running", "waiting"]) {
-    if ((await tasksOf(drover, goalId, `&status=${status}&label=upstream%3Dmany`)).length > 0) return false;
+    const path = `/v1/goals/${goalId}/tasks?limit=1&status=${status}&label=upstream%3Dmany`;
+    if ((await call<Page<TaskView>>(drover, "GET", path)).items.length > 0) return false;
   }
   return true;
 }
