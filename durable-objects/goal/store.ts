@@ -109,7 +109,8 @@ export class GoalStore {
   }
 
   #writeLog({ changes, lines }: Commit): void {
-    const text = changes.length === 0 ? "" : JSON.stringify(changes);
+    if (changes.length === 0) return;
+    const text = JSON.stringify(changes);
     const rows = rowsOf(text, lines.rows);
     for (const [i, { piece, results }] of rows.entries()) {
       const more = i < rows.length - 1 ? 1 : 0;

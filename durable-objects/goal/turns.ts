@@ -47,6 +47,9 @@ interface Surroundings {
   readonly destroy: () => Promise<void>;
 }
 
+/** Whether a turn also sends what may run, or leaves that to the next one. */
+type Order = "send too" | "answer first";
+
 type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
 
 export class Turns {
@@ -88,11 +91,12 @@ export class Turns {
     });
   }
 
-  /** Runs a command at once. */
+  /** Runs a command at once, and sends what it made possible in a turn of its own, so that nothing delays the answer. */
   runNow(ask: Ask): Promise<Answer<JsonReply>> {
     return new Promise((resolve) => {
       this.#waiting.push({ ask, resolve });
-      this.#turn();
+      this.#turn("answer first");
+      this.#schedule(Date.now());
     });
   }
 
@@ -138,13 +142,13 @@ export class Turns {
     this.#timer = setTimeout(() => this.#turn(), Math.max(0, atMs - Date.now()));
   }
 
-  #turn(): void {
+  #turn(order: Order = "send too"): void {
     clearTimeout(this.#timer);
     this.#timerAtMs = Number.MAX_SAFE_INTEGER;
     const waiting = this.#waiting;
     this.#waiting = [];
     try {
-      this.#commitAll(waiting);
+      this.#commitAll(waiting, order);
     } catch (error) {
       console.error("a goal's turn failed; the object reloads", error);
       this.#around.ctx.abort(`a turn failed: ${String(error)}`);
@@ -152,7 +156,7 @@ export class Turns {
     }
   }
 
-  #commitAll(waiting: readonly Waiting[]): void {
+  #commitAll(waiting: readonly Waiting[], order: Order): void {
     const { store } = this.#around;
     const nowMs = Date.now();
     const lines = new LineKeeper(store.nextRow);
@@ -161,9 +165,9 @@ export class Turns {
     const settled = this.#lines.length;
     this.#stepReports(nowMs, out);
     const answers = waiting.map(({ ask }) => this.#answer(ask, nowMs, out, commit));
-    step(this.#state, nowMs, { kind: "dispatch" }, out);
+    if (order === "send too") step(this.#state, nowMs, { kind: "dispatch" }, out);
     if (this.#state.goal === null) this.#state = newState();
-    else if (out.changes.length > 0) {
+    else if (out.changes.length > 0 || commit.replies.length > 0) {
       store.commit(commit);
       this.#pace.spend(nowMs, settled);
     }

@@ -25,6 +25,11 @@ export function resolve(state: GoalState, name: string): number {
   return isOurs ? parsed.index : NO_TASK;
 }
 
+/** Whether the task names a parent or something that it comes after. */
+export function hasLinks(spec: TaskSpec): boolean {
+  return spec.parentTaskId !== undefined || spec.after !== undefined || spec.afterEnd !== undefined;
+}
+
 /** Adds the tasks of an offer; their numbers follow the ones there are, in the offer's order. */
 export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded): void {
   const { tasks } = state;
@@ -32,9 +37,10 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
   const first = tasks.n;
   reserve(tasks, change.size - change.skipped.length);
   const derived = new Map(change.keys);
+  // Names may point forward, so links wait until every task has its number.
+  const linked: TaskSpec[] = [];
+  const isLinked = (specs as readonly (TaskSpec | null)[]).some((spec) => spec !== null && typeof spec === "object" && hasLinks(spec));
   let skip = 0;
-  let hasLinks = false;
-  const places: number[] = [];
   for (let place = 0; place < specs.length; place++) {
     if (change.skipped[skip] === place) {
       skip++;
@@ -42,16 +48,14 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
     }
     const spec = specs[place] as TaskSpec;
     addRow(state, spec, change.offer, place, change.atMs, spec.key ?? derived.get(place));
-    places.push(place);
-    hasLinks ||= spec.parentTaskId !== undefined || spec.after !== undefined || spec.afterEnd !== undefined;
+    if (isLinked) linked.push(spec);
+    else placeTask(state, tasks.n - 1);
   }
-  // Names may point forward, so links wait until every task has its number.
-  for (let i = 0; i < places.length; i++) {
-    const spec = specs[places[i]!] as TaskSpec;
-    if (hasLinks) link(state, first + i, spec);
+  linked.forEach((spec, i) => {
+    link(state, first + i, spec);
     placeTask(state, first + i);
-  }
-  if (hasLinks) setDepths(state, first);
+  });
+  if (isLinked) setDepths(state, first);
   state.joined += change.joined;
   state.nextOffer = change.offer + 1;
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, change.atMs);

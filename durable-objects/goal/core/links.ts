@@ -21,17 +21,15 @@ export interface Draft {
   readonly places: ReadonlyMap<string, number>;
   /** Places that join a task: one of the goal (its number) or an earlier one of the request (its key). */
   readonly joins: ReadonlyMap<number, number | string>;
+  /** Places of new tasks that name other tasks. */
+  readonly linked: readonly number[];
 }
 
 /** A node that something waits for: a place of the request, or (negative) an existing task. */
 const existing = (task: number): number => -1 - task;
 
 export function checkLinks(state: GoalState, draft: Draft): void {
-  const linked: number[] = [];
-  draft.specs.forEach((spec, place) => {
-    const hasLinks = spec !== null && (spec.parentTaskId !== undefined || spec.after !== undefined || spec.afterEnd !== undefined);
-    if (hasLinks && !draft.rejected.has(place) && !draft.joins.has(place)) linked.push(place);
-  });
+  const { linked } = draft;
   if (linked.length === 0) return;
   for (const place of linked) checkNames(state, draft, place);
   spread(draft, linked);

@@ -8,6 +8,7 @@ import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
 import { TASKS_PER_GOAL_MAX } from "../../../shared/limits.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
+import { hasLinks } from "./add.ts";
 import { DEPENDENCY_FAILED } from "./codes.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, type Draft } from "./links.ts";
@@ -59,25 +60,40 @@ function sortOut(state: GoalState, command: Submit): Draft {
   const rejected = new Map(command.failures);
   const places = new Map<string, number>();
   const joins = new Map<number, number | string>();
-  command.specs.forEach((spec, place) => {
+  const linked: number[] = [];
+  // Most requests are for one upstream; it is looked up once.
+  let usable = "";
+  for (let place = 0; place < command.specs.length; place++) {
+    const spec = command.specs[place]!;
     if (spec === null) {
       assert(rejected.has(place), "a spec is missing only with a reason");
-      return;
+      continue;
     }
     const upstream = spec.call?.upstream;
-    if (upstream !== undefined && !isUsable(state, upstream)) {
-      const detail = `there is no upstream "${upstream}"; register it with PUT /v1/upstreams/${upstream}`;
-      rejected.set(place, failure("invalid_request", detail, { errors: [{ pointer: "/call/upstream", detail }] }));
-      return;
+    if (upstream !== undefined && upstream !== usable) {
+      if (!isUsable(state, upstream)) {
+        rejected.set(place, unknownUpstream(upstream));
+        continue;
+      }
+      usable = upstream;
     }
     const key = spec.key ?? command.contentKeys.get(place);
-    if (key === undefined) return;
-    const known = state.keys.get(key);
-    if (known !== undefined) joins.set(place, known);
-    else if (places.has(key)) joins.set(place, key);
-    else places.set(key, place);
-  });
-  return { specs: command.specs, rejected, places, joins };
+    if (key !== undefined) {
+      const known = state.keys.get(key) ?? (places.has(key) ? key : undefined);
+      if (known === undefined) places.set(key, place);
+      else {
+        joins.set(place, known);
+        continue;
+      }
+    }
+    if (hasLinks(spec)) linked.push(place);
+  }
+  return { specs: command.specs, rejected, places, joins, linked };
+}
+
+function unknownUpstream(name: string): Failure {
+  const detail = `there is no upstream "${name}"; register it with PUT /v1/upstreams/${name}`;
+  return failure("invalid_request", detail, { errors: [{ pointer: "/call/upstream", detail }] });
 }
 
 function isUsable(state: GoalState, name: string): boolean {
@@ -105,7 +121,12 @@ export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft
   const keys: [number, string][] = [];
   let next = first;
   let joined = 0;
+  const isPlain = draft.joins.size === 0 && draft.rejected.size === 0 && contentKeys.size === 0;
   for (let place = 0; place < specs.length; place++) {
+    if (isPlain) {
+      tasks[place] = next++;
+      continue;
+    }
     const target = draft.joins.get(place);
     if (target !== undefined) joinTo(draft, place, target, tasks);
     if (target !== undefined || draft.rejected.has(place)) {
@@ -126,7 +147,7 @@ export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft
   if (next === first && joined > 0) rec.join(joined);
   if (next > first) {
     rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys });
-    cancelUnmeetable(rec, first);
+    if (draft.linked.length > 0) cancelUnmeetable(rec, first);
   }
   return {
     accepted: next - first,
