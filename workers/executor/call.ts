@@ -27,6 +27,7 @@ import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
 import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf } from "./answer.ts";
+import type { Network } from "./network.ts";
 import type { Reach } from "./reach.ts";
 import { requestOf } from "./request.ts";
 
@@ -42,6 +43,7 @@ export interface CallContext {
   readonly common: Readonly<Record<string, string>>;
   /** Null where nothing can be said before a call. */
   readonly reach: Reach | null;
+  readonly network: Network;
 }
 
 interface End {
@@ -109,7 +111,7 @@ function broken({ batch, reach }: CallContext, item: BatchItem, url: string, ini
  * a call.
  */
 export async function call(context: CallContext, item: BatchItem, signal: AbortSignal): Promise<string | null> {
-  const { batch, common, reach } = context;
+  const { batch, common, reach, network } = context;
   const startedAtMs = Date.now();
   const url = batch.origin + item.path;
   const init = requestOf(batch, common, item, signal);
@@ -118,7 +120,7 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
     if (reach !== null && !IDEMPOTENT_METHODS.has(item.method) && !(await reach.isOpen(batch.origin, startedAtMs, signal))) {
       end = failed("not_sent", failure("upstream_error", `${nameOf(item)} was not sent: no connection to ${batch.origin} could be opened`));
     } else {
-      const response = await fetch(url, init);
+      const response = await network.fetch(url, init);
       reach?.saw(batch.origin, startedAtMs);
       const head = headOf(response, item.method);
       let answer: Answer | null;

@@ -5,6 +5,7 @@
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import { networkOf } from "./network.ts";
 import { tcpReach } from "./reach.ts";
 import { runBatch, settlerOf } from "./run-batch.ts";
 
@@ -14,6 +15,7 @@ export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc {
       settle: settlerOf(this.env.GOAL),
       waitUntil: (work) => this.ctx.waitUntil(work),
       reach: tcpReach,
+      network: networkOf(this.env),
     });
   }
 }

@@ -7,7 +7,6 @@ import { assert } from "../../shared/assert.ts";
 import { BATCH_LANES_MAX, BATCH_TASKS_MAX } from "../../shared/limits.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
 import { call, type CallContext, TIMED_OUT, UNWANTED } from "./call.ts";
-import type { Reach } from "./reach.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
 
@@ -29,9 +28,9 @@ export class Lanes {
   #timer: number | null = null;
   #timerAtMs = Infinity;
 
-  constructor(batch: Batch, replies: ReplyStream, reach: Reach | null) {
+  constructor(batch: Batch, replies: ReplyStream, { reach, network }: Pick<CallContext, "reach" | "network">) {
     assert(batch.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
-    this.#context = { batch, common: commonHeaders(batch), reach };
+    this.#context = { batch, common: commonHeaders(batch), reach, network };
     this.#replies = replies;
   }
 

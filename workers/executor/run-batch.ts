@@ -8,6 +8,7 @@ import { EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
 import type { Batch, BatchReply, GoalRpc } from "../../shared/rpc.ts";
 import { Control } from "./control.ts";
 import { Lanes } from "./lanes.ts";
+import { type Network, PLAIN_NETWORK } from "./network.ts";
 import type { Reach } from "./reach.ts";
 import { ReplyStream } from "./reply-stream.ts";
 
@@ -18,6 +19,8 @@ export interface BatchHost {
   waitUntil(work: Promise<unknown>): void;
   /** Null where nothing can be said before a call. */
   readonly reach: Reach | null;
+  /** Left out: `fetch`. */
+  readonly network?: Network | undefined;
 }
 
 /** `BatchHost.settle` through the objects of a namespace. */
@@ -41,7 +44,7 @@ async function bringHome(batch: Batch, host: BatchHost, replies: ReplyStream, fi
 /** Runs every item once. Answers early when it takes long; see `BatchReply`. */
 export async function runBatch(batch: Batch, host: BatchHost): Promise<BatchReply> {
   const replies = new ReplyStream();
-  const lanes = new Lanes(batch, replies, host.reach);
+  const lanes = new Lanes(batch, replies, { reach: host.reach, network: host.network ?? PLAIN_NETWORK });
   let hasFinished = false;
   const finished = lanes.run().then(() => {
     hasFinished = true;

@@ -81,5 +81,7 @@ export async function workerOptions(overrides: Record<string, string>): Promise<
     modules: [{ type: "ESModule", path: join(ROOT, "index.js"), contents }],
     modulesRoot: ROOT,
     bindings: { ...declared, ...overrides },
+    // Miniflare would send every call through a Worker of its own.
+    serviceBindings: { NETWORK: { network: { allow: ["public", "private", "local"], tlsOptions: { trustBrowserCas: true } } } },
   };
 }

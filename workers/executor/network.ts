@@ -1,0 +1,15 @@
+/**
+ * Where calls go out. Deployed, that is `fetch`. The local server binds the
+ * network itself, because Miniflare puts a Worker of its own between `fetch`
+ * and the network, which doubles what a call costs.
+ */
+export interface Network {
+  fetch(url: string, init: RequestInit): Promise<Response>;
+}
+
+export const PLAIN_NETWORK: Network = { fetch: (url, init) => fetch(url, init) };
+
+/** The binding NETWORK is the local server's; wrangler.toml has none. */
+export function networkOf(env: object): Network | undefined {
+  return (env as { readonly NETWORK?: Network }).NETWORK;
+}
