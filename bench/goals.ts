@@ -1,5 +1,6 @@
 /** Goals as the benchmarks use them: a body of 260 bytes a task, and the calls to the API. */
 import type { Drover } from "../client/cli/server/child.ts";
+import type { Stage } from "./stage.ts";
 
 export interface GoalView {
   readonly id: string;
@@ -32,6 +33,11 @@ export function bodyOf(paths: readonly string[], round: string): string {
     priority: "normal",
   }));
   return JSON.stringify({ tasks });
+}
+
+/** Points the upstream `bench` at the stage's. */
+export async function putUpstream(stage: Stage, fields: object = {}): Promise<void> {
+  await api(stage.drover(), "PUT", "/v1/upstreams/bench", JSON.stringify({ origin: stage.upstream, ...fields }));
 }
 
 export const newGoal = (drover: Drover, fields: object = {}): Promise<GoalView> =>

@@ -1,6 +1,6 @@
 /** How a benchmark says what it found: one line a figure, with its target where it has one. */
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { arch, cpus, platform } from "node:os";
 import { fileURLToPath } from "node:url";
 import { type Spread, spreadOf } from "./stats.ts";
@@ -36,6 +36,15 @@ export function machine(): string {
   const [cpu] = cpus();
   const hardware = `${cpus().length} × ${cpu?.model.trim() ?? "unknown"}, ${platform()} ${arch()}`;
   return `${hardware}, node ${process.versions.node}, workerd ${versionOf("workerd")}, commit ${commit()}`;
+}
+
+/** Keeps the figures in `bench/results/latest.json`; gives the path. */
+export function save(figures: readonly Figure[]): string {
+  const folder = fileURLToPath(new URL("results/", import.meta.url));
+  mkdirSync(folder, { recursive: true });
+  const path = `${folder}latest.json`;
+  writeFileSync(path, `${JSON.stringify({ at: new Date().toISOString(), machine: machine(), figures }, null, 2)}\n`);
+  return path;
 }
 
 const shown = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toFixed(value >= 10 ? 1 : 2));

@@ -2,10 +2,10 @@
  * `npm run bench`: every figure that Drover promises, measured on this machine
  * beside the smallest program that does the same input and output.
  *
- *   npm run bench -- [absorb] [goal] [stragglers] [wake] [trickle] [--rounds 5] [--fast]
+ *   npm run bench -- [absorb] [goal] [stragglers] [wake] [trickle] [--rounds 5] [--fast] [--save]
  */
 import { parseArgs } from "node:util";
-import { type Figure, lineOf, machine } from "./report.ts";
+import { type Figure, lineOf, machine, save } from "./report.ts";
 import { absorb } from "./scenarios/absorb.ts";
 import { goal } from "./scenarios/goal.ts";
 import { stragglers } from "./scenarios/stragglers.ts";
@@ -15,7 +15,11 @@ import { setStage, type Stage } from "./stage.ts";
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { rounds: { type: "string", default: "5" }, fast: { type: "boolean", default: false } },
+  options: {
+    rounds: { type: "string", default: "5" },
+    fast: { type: "boolean", default: false },
+    save: { type: "boolean", default: false },
+  },
 });
 
 const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promise<Figure[]>>> = {
@@ -29,18 +33,22 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
 const rounds = Number(values.rounds);
 const unknown = positionals.find((name) => !(name in SCENARIOS));
 if (unknown !== undefined || !Number.isInteger(rounds) || rounds < 1) {
-  console.error(`usage: npm run bench -- [${Object.keys(SCENARIOS).join("] [")}] [--rounds N] [--fast]`);
+  console.error(`usage: npm run bench -- [${Object.keys(SCENARIOS).join("] [")}] [--rounds N] [--fast] [--save]`);
   process.exit(2);
 }
 
 console.log(machine());
 console.log("medians, with quartiles in brackets; ratios are taken within a round\n");
+const figures: Figure[] = [];
 for (const name of positionals.length === 0 ? Object.keys(SCENARIOS) : positionals) {
   // Each scenario has processes of its own, so none pays for another's memory.
   const stage = await setStage();
   try {
-    for (const found of await SCENARIOS[name]!(stage, rounds)) console.log(lineOf(found));
+    const found = await SCENARIOS[name]!(stage, rounds);
+    for (const one of found) console.log(lineOf(one));
+    figures.push(...found);
   } finally {
     await stage.end();
   }
 }
+if (values.save) console.log(`\nkept in ${save(figures)}`);

@@ -8,13 +8,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Drover, startDrover } from "../client/cli/server/child.ts";
+import { countRows } from "./rows.ts";
 import { pause } from "./stats.ts";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
+/** How the floor hands a body to its object. */
+export type Transport = "text" | "bytes";
+
 export interface Floor {
-  /** Keeps a body durably, by the transport that is named. */
-  keep(as: "text" | "bytes", body: string): Promise<void>;
+  /** Keeps a body durably. */
+  keep(as: Transport, body: string): Promise<void>;
   /** Makes the calls, `lanes` at a time. */
   fetchAll(paths: readonly string[], upstream: string, lanes: number): Promise<void>;
 }
@@ -25,6 +29,8 @@ export interface Stage {
   drover(): Drover;
   /** Stops Drover and starts it on the same data. */
   restart(): Promise<void>;
+  /** Rows in all objects of Drover, counted in their files by another SQLite. Stops Drover meanwhile. */
+  rowsOnDisk(): Promise<number>;
   end(): Promise<void>;
 }
 
@@ -99,6 +105,12 @@ export async function setStage(): Promise<Stage> {
     async restart() {
       await drover.stop();
       drover = await startDrover({ dataDir });
+    },
+    async rowsOnDisk() {
+      await drover.stop();
+      const rows = countRows(join(dataDir, "state/do"));
+      drover = await startDrover({ dataDir });
+      return rows;
     },
     async end() {
       await drover.stop();

@@ -45,6 +45,8 @@ async function fetchAll(paths, upstream, lanes) {
   return right;
 }
 
+// A Worker is its module's default export.
+// oxlint-disable-next-line import/no-default-export
 export default {
   async fetch(request, env) {
     const { pathname, searchParams } = new URL(request.url);

@@ -2,7 +2,7 @@
  * `stragglers`: one task in a hundred takes a second. How long after the last
  * of them could have ended, as the upstream saw it start, is the goal done?
  */
-import { api, runGoal } from "../goals.ts";
+import { putUpstream, runGoal } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { timedMs } from "../stats.ts";
@@ -11,16 +11,17 @@ import { pathsWithStragglers } from "../workload.ts";
 const TASKS = 5_000;
 const EVERY = 100;
 const SLOW_MS = 1_000;
+const WARM_UP = 2;
 
 export async function stragglers(stage: Stage, rounds: number): Promise<Figure[]> {
   const drover = stage.drover();
   const paths = pathsWithStragglers(TASKS, EVERY, SLOW_MS);
-  await api(drover, "PUT", "/v1/upstreams/bench", JSON.stringify({ origin: stage.upstream }));
+  await putUpstream(stage);
   const doneMs: number[] = [];
   const floorMs: number[] = [];
   const afterLastMs: number[] = [];
   const overFloorMs: number[] = [];
-  for (let round = -1; round < rounds; round++) {
+  for (let round = -WARM_UP; round < rounds; round++) {
     const floor = await timedMs(() => stage.floor.fetchAll(paths, stage.upstream, 64));
     await fetch(`${stage.upstream}/stats`).then((response) => response.text());
     const run = await runGoal(drover, paths, `stragglers-${round}`);

@@ -1,6 +1,7 @@
 /** `trickle`: results that come a few at a time. What counts is how many rows they cost. */
-import { api, runGoal } from "../goals.ts";
+import { putUpstream, runGoal } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
+import { directoryRows } from "../rows.ts";
 import type { Stage } from "../stage.ts";
 import { pathsOf } from "../workload.ts";
 
@@ -10,11 +11,18 @@ const RATE_PER_SECOND = 50;
 export function trickleOf(seconds: number): (stage: Stage) => Promise<Figure[]> {
   return async (stage) => {
     const drover = stage.drover();
-    await api(drover, "PUT", "/v1/upstreams/bench", JSON.stringify({ origin: stage.upstream, ratePerSecond: RATE_PER_SECOND }));
+    await putUpstream(stage, { ratePerSecond: RATE_PER_SECOND });
     const { doneMs, goal } = await runGoal(drover, pathsOf(seconds * RATE_PER_SECOND, 0), `trickle-${seconds}`);
     return [
       figure("trickle", `${seconds * RATE_PER_SECOND} results at ${RATE_PER_SECOND} a second: done`, "s", [doneMs / 1_000]),
-      figure("trickle", "rows written, alarms included", "rows", [goal.storage.rowsWritten], seconds * 15),
+      figure(
+        "trickle",
+        "rows written in all objects, alarms included",
+        "rows",
+        [goal.storage.rowsWritten + directoryRows(doneMs)],
+        seconds * 15,
+      ),
+      figure("trickle", "rows that another SQLite finds in the files", "rows", [await stage.rowsOnDisk()]),
     ];
   };
 }

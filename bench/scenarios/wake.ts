@@ -1,6 +1,6 @@
 /** `wake`: the first answer of a goal that is not in memory, with all its tasks on disk, over its second answer. */
 import type { Drover } from "../../client/cli/server/child.ts";
-import { api, bodyOf, newGoal, viewGoal } from "../goals.ts";
+import { api, bodyOf, newGoal, putUpstream, viewGoal } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { timedMs } from "../stats.ts";
@@ -19,7 +19,7 @@ async function prepared(drover: Drover, tasks: number): Promise<string> {
 }
 
 export async function wake(stage: Stage, rounds: number): Promise<Figure[]> {
-  await api(stage.drover(), "PUT", "/v1/upstreams/bench", JSON.stringify({ origin: stage.upstream }));
+  await putUpstream(stage);
   const sizes = [
     { tasks: 5_000, target: 50 },
     { tasks: 50_000, target: 400 },
