@@ -72,6 +72,7 @@ export class OfferCache {
   readonly #load: (offer: number) => Entry;
   readonly #entries = new Map<number, Entry>();
   #bytes = 0;
+  #newest = 0;
 
   constructor(load: (offer: number) => Entry) {
     this.#load = load;
@@ -79,6 +80,7 @@ export class OfferCache {
 
   put(offer: number, entry: Entry): void {
     this.#entries.set(offer, entry);
+    this.#newest = offer;
     this.#bytes += entry.bytes;
     for (const oldest of this.#entries.keys()) {
       if (this.#bytes <= OFFER_CACHE_BYTES_MAX || oldest === offer) break;
@@ -88,6 +90,8 @@ export class OfferCache {
 
   get(offer: number): readonly unknown[] {
     const cached = this.#entries.get(offer);
+    // Tasks of one offer are asked for in a row; only a change of offer is worth noting.
+    if (cached !== undefined && offer === this.#newest) return cached.specs;
     const entry = cached ?? this.#load(offer);
     if (cached !== undefined) this.drop(offer);
     this.put(offer, entry);

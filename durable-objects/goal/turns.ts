@@ -240,7 +240,8 @@ export class Turns {
     const wakeMs = wakeAt(this.#state);
     if (wakeMs === null) return;
     const patienceMs = isBusy(this.#state) ? WATCHDOG_MS : isStalled(this.#state) ? STALLED_MS : Number.MAX_SAFE_INTEGER;
-    const alarmMs = Math.max(nowMs, Math.min(wakeMs, nowMs + patienceMs)) + 1;
+    // What is nearer is the timer's business: an alarm is a row, and its turn comes at no pace.
+    const alarmMs = Math.max(nowMs + WATCHDOG_MS, Math.min(wakeMs, nowMs + patienceMs)) + 1;
     if (wakeMs <= nowMs + WATCHDOG_MS) this.#schedule(Math.max(wakeMs, nowMs + this.#pace.delayMs(nowMs, 0)));
     if (alarmMs >= this.#alarmAtMs) return;
     this.#alarmAtMs = alarmMs;

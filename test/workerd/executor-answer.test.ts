@@ -5,7 +5,7 @@ import { retryAfterMsOf } from "../../workers/executor/call.ts";
 import { countsOf, itemOf, REFUSING_ORIGIN, run, runOne } from "./executor-kit.ts";
 
 const path = (page: string, query: Record<string, string | number>): string =>
-  `/${page}?${new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]))}`;
+  `/${page}?${new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)])).toString()}`;
 const body = (query: Record<string, string | number>): string => path("body", query);
 
 test("JSON stays the text that it was, so that big integers survive", async () => {

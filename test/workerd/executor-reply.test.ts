@@ -171,7 +171,7 @@ test("characters of more than one byte survive the cut between chunks", async ()
   const query = new URLSearchParams({ type: "text/plain", fill, bytes: String(4 * count) });
   // One digit more moves the cut from between two characters to within one.
   for (const task of [0, 10]) {
-    const [report] = await run([itemOf(task, `/body?${query}`)]);
+    const [report] = await run([itemOf(task, `/body?${query.toString()}`)]);
     expect(report!.payload["body"] === fill.repeat(count)).toBe(true);
   }
 });
@@ -198,7 +198,7 @@ test("lanes that wait for a sleeping reader end when it goes away", async () => 
 
 const transports: Record<string, () => ExecutorRpc> = {
   entrypoint: () => (exports as unknown as { Executor: ExecutorRpc }).Executor,
-  pool: () => env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.idFromName("0")) as unknown as ExecutorRpc,
+  pool: () => env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.idFromName("0")),
 };
 
 for (const [name, executorOf] of Object.entries(transports)) {
@@ -207,7 +207,7 @@ for (const [name, executorOf] of Object.entries(transports)) {
     const reply = await executorOf().run(batchOf([itemOf(0, "/delay/0"), itemOf(1, "/delay/300"), itemOf(2, "/delay/5000")]));
     if (typeof reply === "string") throw new Error("expected a stream");
     expect(tasksOf(reply.first)).toEqual([0]);
-    await reply.control.abort([[2, 1]]);
+    reply.control.abort([[2, 1]]);
     expect(tasksOf(await new Response(reply.rest).text())).toEqual([1]);
   });
 }
