@@ -18,7 +18,7 @@ export type Transport = "text" | "bytes";
 
 export interface Floor {
   /** Keeps a body durably. */
-  keep(as: Transport, body: string): Promise<void>;
+  keep(as: Transport, body: string, object: string): Promise<void>;
   /** Makes the calls, `lanes` at a time. */
   fetchAll(paths: readonly string[], upstream: string, lanes: number): Promise<void>;
 }
@@ -70,7 +70,7 @@ async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildP
   const child = spawn(workerd, ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
   const url = `http://127.0.0.1:${port}`;
   for (let tries = 0; ; tries++) {
-    const isUp = await answered(`${url}/keep-text`, { method: "POST", body: "x" }).then(
+    const isUp = await answered(`${url}/keep-text?object=first`, { method: "POST", body: "x" }).then(
       () => true,
       () => false,
     );
@@ -79,7 +79,7 @@ async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildP
     await pause(50);
   }
   const floor: Floor = {
-    keep: (as, body) => answered(`${url}/keep-${as}`, { method: "POST", body }),
+    keep: (as, body, object) => answered(`${url}/keep-${as}?object=${object}`, { method: "POST", body }),
     fetchAll: (paths, upstream, lanes) =>
       answered(`${url}/fetch?upstream=${encodeURIComponent(upstream)}&lanes=${lanes}`, { method: "POST", body: JSON.stringify(paths) }),
   };

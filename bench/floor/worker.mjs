@@ -50,7 +50,7 @@ async function fetchAll(paths, upstream, lanes) {
 export default {
   async fetch(request, env) {
     const { pathname, searchParams } = new URL(request.url);
-    const blob = env.BLOB.get(env.BLOB.idFromName("one"));
+    const blob = env.BLOB.get(env.BLOB.idFromName(searchParams.get("object")));
     if (pathname === "/keep-text") return Response.json(await blob.keep(await request.text()), { status: 202 });
     if (pathname === "/keep-bytes") return Response.json(await blob.keep(await request.arrayBuffer()), { status: 202 });
     return Response.json(await fetchAll(await request.json(), searchParams.get("upstream"), Number(searchParams.get("lanes"))));
