@@ -56,7 +56,6 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       ctx,
       store: this.#store,
       transport: transportOf(ctx, env),
-      specOf: (state, task) => this.#reader.spec(state, task),
       committed: () => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);

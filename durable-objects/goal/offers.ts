@@ -5,6 +5,7 @@
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { OFFER_CACHE_BYTES_MAX, TASKS_PER_REQUEST_MAX } from "../../shared/limits.ts";
+import type { CallSpec, TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok, type Result } from "../../shared/result.ts";
 
 /** `array`: a JSON array of tasks. `json`: an object with one. `ndjson`: a task a line. */
@@ -63,12 +64,18 @@ function parseLines(text: string): Result<readonly unknown[], Failure> {
 }
 
 interface Entry {
-  readonly specs: readonly unknown[];
+  /** The call of each task, by place: all that sending needs. Groups and bad tasks have none. */
+  readonly calls: readonly (CallSpec | undefined)[];
   readonly bytes: number;
 }
 
-/** Keeps the offers used last, up to a bound in bytes of their text. The newest always stays. */
-export class OfferCache {
+/** An offer as it is kept in memory. Labels and the like stay on disk: what survives in memory has to be collected. */
+export function entryOf(specs: readonly unknown[], bytes: number): Entry {
+  return { calls: specs.map((spec) => (spec as TaskSpec | null)?.call), bytes };
+}
+
+/** Keeps the calls of the offers used last, up to a bound in bytes of their text. The newest always stays. */
+export class CallCache {
   readonly #load: (offer: number) => Entry;
   readonly #entries = new Map<number, Entry>();
   #bytes = 0;
@@ -79,23 +86,23 @@ export class OfferCache {
   }
 
   put(offer: number, entry: Entry): void {
+    this.#drop(offer);
     this.#entries.set(offer, entry);
     this.#newest = offer;
     this.#bytes += entry.bytes;
     for (const oldest of this.#entries.keys()) {
       if (this.#bytes <= OFFER_CACHE_BYTES_MAX || oldest === offer) break;
-      this.drop(oldest);
+      this.#drop(oldest);
     }
   }
 
-  get(offer: number): readonly unknown[] {
+  get(offer: number, place: number): CallSpec | undefined {
     const cached = this.#entries.get(offer);
     // Tasks of one offer are asked for in a row; only a change of offer is worth noting.
-    if (cached !== undefined && offer === this.#newest) return cached.specs;
+    if (cached !== undefined && offer === this.#newest) return cached.calls[place];
     const entry = cached ?? this.#load(offer);
-    if (cached !== undefined) this.drop(offer);
     this.put(offer, entry);
-    return entry.specs;
+    return entry.calls[place];
   }
 
   /** Forgets all; each can be read again. */
@@ -104,7 +111,7 @@ export class OfferCache {
     this.#bytes = 0;
   }
 
-  drop(offer: number): void {
+  #drop(offer: number): void {
     const entry = this.#entries.get(offer);
     if (entry === undefined) return;
     this.#entries.delete(offer);

@@ -44,11 +44,6 @@ export class TaskReader {
     return lines;
   }
 
-  spec(state: GoalState, task: number): TaskSpec {
-    const { offer, position } = state.tasks;
-    return this.#store.offers.get(offer[task]!)[position[task]!] as TaskSpec;
-  }
-
   /** A page of tasks in the order of their numbers: `{items, nextCursor}`. */
   page(state: GoalState, query: TaskQuery): Result<string, Failure> {
     const start = query.cursor === undefined ? 0 : parseCursor(query.cursor);
@@ -58,8 +53,9 @@ export class TaskReader {
     const items: string[] = [];
     let chars = 0;
     let task = start;
+    const labelsOf = this.#labels();
     for (; task < state.tasks.n && items.length < query.limit && chars < PAGE_CHARS_MAX; task++) {
-      if (!this.#matches(state, task, query, parent)) continue;
+      if (!matches(state, task, query, parent, labelsOf)) continue;
       const json = this.json(state, task);
       chars += json.length;
       items.push(json);
@@ -68,13 +64,16 @@ export class TaskReader {
     return ok(`{"items":[${items.join(",")}],"nextCursor":${nextCursor}}`);
   }
 
-  #matches(state: GoalState, task: number, { status, label }: TaskQuery, parent: number | null): boolean {
-    if (status !== undefined && STATUS_WORDS[state.tasks.status[task]!] !== status) return false;
-    if (parent !== null && state.tasks.parent[task] !== parent) return false;
-    if (label === undefined) return true;
-    const [name, value] = splitLabel(label);
-    const found = this.spec(state, task).labels?.[name];
-    return found !== undefined && (value === undefined || found === value);
+  /** Looks labels up, and reads each offer once while it does. */
+  #labels(): LabelsOf {
+    const offers = new Map<number, readonly unknown[]>();
+    return ({ tasks }, task) => {
+      const offer = tasks.offer[task]!;
+      const specs = offers.get(offer) ?? this.#store.specs(offer);
+      offers.clear();
+      offers.set(offer, specs);
+      return (specs[tasks.position[task]!] as TaskSpec).labels;
+    };
   }
 
   /** Tasks that have ended, as NDJSON in the order of their ends, from `cursor` on: at most `limit`, and no more once there are `charsMax` characters. */
@@ -86,6 +85,17 @@ export class TaskReader {
     }
     return { text, next };
   }
+}
+
+type LabelsOf = (state: GoalState, task: number) => TaskSpec["labels"];
+
+function matches(state: GoalState, task: number, { status, label }: TaskQuery, parent: number | null, labelsOf: LabelsOf): boolean {
+  if (status !== undefined && STATUS_WORDS[state.tasks.status[task]!] !== status) return false;
+  if (parent !== null && state.tasks.parent[task] !== parent) return false;
+  if (label === undefined) return true;
+  const [name, value] = splitLabel(label);
+  const found = labelsOf(state, task)?.[name];
+  return found !== undefined && (value === undefined || found === value);
 }
 
 function splitLabel(label: string): [string, string | undefined] {

@@ -5,11 +5,11 @@
  */
 import { assert } from "../../shared/assert.ts";
 import { taskIdOf } from "../../shared/ids.ts";
-import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
 import type { Send } from "./core/recorder.ts";
 import type { Refusal } from "./core/settle.ts";
 import type { GoalState } from "./core/state.ts";
+import type { CallCache } from "./offers.ts";
 
 /** Chooses the executor for a batch, by a number that is not in use. */
 export type Transport = (slot: number) => ExecutorRpc;
@@ -130,12 +130,12 @@ function refusalIn({ overloaded, retryable, durableObjectReset }: RuntimeMarks):
 }
 
 /** The batch as an executor takes it: the inputs come from the offers, and leave memory with it. */
-export function batchOf(state: GoalState, send: Send, specOf: (task: number) => TaskSpec): Batch {
+export function batchOf(state: GoalState, send: Send, calls: CallCache): Batch {
   const goalId = state.goal!.id;
   const config = state.upstreams[send.upstream]!.config;
   assert(config !== null, "only an upstream with a configuration is sent to");
   const items = send.tasks.map((task): BatchItem => {
-    const { call } = specOf(task);
+    const call = calls.get(state.tasks.offer[task]!, state.tasks.position[task]!);
     assert(call !== undefined, "only calls are sent");
     const { method = "GET", path, headers, body, bodyBase64 } = call;
     const { attempt, timeoutMs } = state.tasks;

@@ -14,7 +14,7 @@ import type { Change } from "./core/change.ts";
 import { type GoalState, newState } from "./core/state.ts";
 import { decodeSnapshot, encodeSnapshot } from "./image.ts";
 import { LARGE_MARK, type LineKeeper, rowsOf } from "./lines.ts";
-import { OfferCache, type OfferFormat, parseOffer } from "./offers.ts";
+import { CallCache, entryOf, type OfferFormat, parseOffer } from "./offers.ts";
 import { MIGRATIONS } from "./schema.ts";
 
 export interface NewOffer {
@@ -35,7 +35,8 @@ export interface Commit {
 export class GoalStore {
   readonly #storage: DurableObjectStorage;
   readonly #sql: SqlStorage;
-  readonly offers: OfferCache;
+  /** What sending needs of the inputs. */
+  readonly calls: CallCache;
   #nextRow = 1;
   #isPrepared = false;
   /** Bytes that a wake would have to read again. */
@@ -46,7 +47,10 @@ export class GoalStore {
   constructor(storage: DurableObjectStorage) {
     this.#storage = storage;
     this.#sql = storage.sql;
-    this.offers = new OfferCache((offer) => this.#readOffer(offer));
+    this.calls = new CallCache((offer) => {
+      const { specs, bytes } = this.#readOffer(offer);
+      return entryOf(specs, bytes);
+    });
   }
 
   get nextRow(): number {
@@ -90,7 +94,12 @@ export class GoalStore {
   }
 
   #replay(state: GoalState, change: Change): void {
-    apply(state, change, (offer) => this.offers.get(offer));
+    apply(state, change, (offer) => {
+      const { specs, bytes } = this.#readOffer(offer);
+      this.#replayBytes += bytes;
+      this.calls.put(offer, entryOf(specs, bytes));
+      return specs;
+    });
   }
 
   /** Writes all of a turn, or throws and writes nothing. */
@@ -132,7 +141,7 @@ export class GoalStore {
       this.#write("INSERT INTO offers(offer, part, format, body) VALUES (?, ?, ?, ?)", offer, part, format, chunk);
     });
     this.#replayBytes += body.byteLength;
-    this.offers.put(offer, { specs, bytes: body.byteLength });
+    this.calls.put(offer, entryOf(specs, body.byteLength));
   }
 
   /** Writes a snapshot where a wake would otherwise read too much. Only between turns. */
@@ -167,6 +176,11 @@ export class GoalStore {
     return new TextDecoder().decode(joined(parts.map(({ body }) => body)));
   }
 
+  /** The tasks of an offer as they were submitted. */
+  specs(offer: number): readonly unknown[] {
+    return this.#readOffer(offer).specs;
+  }
+
   #readOffer(offer: number): { specs: readonly unknown[]; bytes: number } {
     const parts = this.#sql
       .exec<{ format: OfferFormat; body: ArrayBuffer }>("SELECT format, body FROM offers WHERE offer = ? ORDER BY part", offer)
@@ -175,7 +189,6 @@ export class GoalStore {
     const body = joined(parts.map((part) => part.body));
     const specs = parseOffer(body, parts[0]!.format);
     assert(specs.ok, () => `the offer ${offer} must parse as it did before`);
-    this.#replayBytes += body.byteLength;
     return { specs: specs.value, bytes: body.byteLength };
   }
 

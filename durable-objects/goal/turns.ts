@@ -7,7 +7,6 @@
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
-import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
 import { storedReply } from "../kit/replies.ts";
@@ -41,7 +40,6 @@ interface Surroundings {
   readonly ctx: DurableObjectState;
   readonly store: GoalStore;
   readonly transport: Transport;
-  readonly specOf: (state: GoalState, task: number) => TaskSpec;
   /** After each commit. */
   readonly committed: () => void;
   readonly destroy: () => Promise<void>;
@@ -213,20 +211,14 @@ export class Turns {
   }
 
   #afterCommit(nowMs: number, out: Out): void {
-    const { store, ctx, specOf, destroy, committed } = this.#around;
+    const { store, ctx, destroy, committed } = this.#around;
     const state = this.#state;
-    for (const send of out.sends)
-      ctx.waitUntil(
-        this.#runner.send(
-          send,
-          batchOf(state, send, (task) => specOf(state, task)),
-        ),
-      );
+    for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls)));
     if (out.aborts.length > 0) this.#runner.abort(out.aborts);
     if (state.goal === null) return;
     store.compact(state);
     // Inputs leave memory once they are sent; what is tried again is read again.
-    if (state.counts[QUEUED] === 0 && state.counts[WAITING] === 0) store.offers.clear();
+    if (state.counts[QUEUED] === 0 && state.counts[WAITING] === 0) store.calls.clear();
     if (out.destroy) {
       // Set before it begins: the alarm that brought us here is spent, whatever becomes of the deletion.
       void ctx.storage.setAlarm(nowMs + DELETION_RETRY_MS);
