@@ -92,11 +92,11 @@ export const SHARED_COMMIT_BYTES_MAX = 64 * KIB;
 // Dispatch.
 export const BATCH_LANES_MAX = 6;
 export const BATCH_TASKS_MAX = 128;
-/** A batch is sized so that it ends about when the executor's patience does. */
-export const BATCH_DURATION_MS_TARGET = 150;
+/** A batch is sized to take about this long. Longer ones are a little cheaper, and let more tasks wait behind a straggler. */
+export const BATCH_DURATION_MS_TARGET = 100;
 /** Calls that a goal keeps open to an upstream that declares no `maxConcurrency`. */
 export const LANES_DEFAULT = 66;
-export const EXECUTOR_PATIENCE_MS = 150;
+export const EXECUTOR_PATIENCE_MS = 100;
 export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
 /** Results that wait to be sent are flushed at this size, whatever the interval. */
 export const EXECUTOR_BUFFER_BYTES_MAX = 1 * MIB;
