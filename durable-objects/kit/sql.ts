@@ -3,6 +3,7 @@
  * that the platform refuses, so every value passes here before it is written.
  */
 import { assert } from "../../shared/assert.ts";
+import { concatBytes } from "../../shared/bytes.ts";
 import { CHUNK_BYTES_MAX, PLATFORM_ROW_BYTES_MAX } from "../../shared/limits.ts";
 
 /** Runs one statement. Throws when a row would be larger than the platform takes. */
@@ -35,11 +36,5 @@ export function chunksOf(bytes: Uint8Array): ArrayBuffer[] {
 
 /** The inverse of `chunksOf`. */
 export function joined(chunks: readonly ArrayBuffer[]): Uint8Array {
-  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(new Uint8Array(chunk), at);
-    at += chunk.byteLength;
-  }
-  return bytes;
+  return concatBytes(chunks.map((chunk) => new Uint8Array(chunk)));
 }

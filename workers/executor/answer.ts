@@ -3,6 +3,7 @@
  * without a newline. JSON stays the text that it was, so that big integers
  * survive. Never holds more of an answer than RESPONSE_BYTES_MAX.
  */
+import { concatBytes } from "../../shared/bytes.ts";
 import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
 import { isJsonType } from "./request.ts";
 
@@ -54,14 +55,7 @@ async function readBounded(response: Response): Promise<Uint8Array | null> {
       chunks.push(value);
     }
   }
-  if (chunks.length === 1) return chunks[0]!;
-  const bytes = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.byteLength;
-  }
-  return bytes;
+  return concatBytes(chunks);
 }
 
 /** The decoder that the content type asks for; null where the bytes are not text, or in an unknown charset. */

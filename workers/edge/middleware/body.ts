@@ -5,6 +5,7 @@
  * let pass unread, because a client that is still sending hears no answer.
  */
 import type { Next } from "hono";
+import { concatBytes } from "../../../shared/bytes.ts";
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { BODY_BYTES_MAX } from "../../../shared/limits.ts";
 import { err, ok } from "../../../shared/result.ts";
@@ -68,13 +69,7 @@ async function counted(stream: ReadableStream<Uint8Array>): Promise<Uint8Array |
     }
     chunks.push(value);
   }
-  const bytes = new Uint8Array(size);
-  let at = 0;
-  for (const chunk of chunks) {
-    bytes.set(chunk, at);
-    at += chunk.byteLength;
-  }
-  return bytes;
+  return concatBytes(chunks);
 }
 
 /** The whole body. One that is declared with its length is read in one piece, which is the fast way. */
