@@ -30,16 +30,22 @@ export function hasLinks(spec: TaskSpec): boolean {
   return spec.parentTaskId !== undefined || spec.after !== undefined || spec.afterEnd !== undefined;
 }
 
-/** Adds the tasks of an offer; their numbers follow the ones there are, in the offer's order. */
-export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded): void {
+/**
+ * Adds the tasks of an offer; their numbers follow the ones there are, in the
+ * offer's order. `index` is given where it already has every key of the offer
+ * by its task: a goal's first keys are hashed once.
+ */
+export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded, index?: Map<string, number>): void {
   const { tasks } = state;
   assert(specs.length === change.size, "an offer must be replayed as it was taken");
   const first = tasks.n;
   reserve(tasks, change.size - change.skipped.length);
   const derived = new Map(change.keys);
-  // Names may point forward, so links wait until every task has its number.
-  const linked: TaskSpec[] = [];
-  const isLinked = (specs as readonly (TaskSpec | null)[]).some((spec) => spec !== null && typeof spec === "object" && hasLinks(spec));
+  if (index !== undefined) {
+    assert(state.keys.size === 0, "only a goal without keys takes an index as it is");
+    state.keys = index;
+  }
+  let isLinked = false;
   let skip = 0;
   for (let place = 0; place < specs.length; place++) {
     if (change.skipped[skip] === place) {
@@ -47,24 +53,28 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
       continue;
     }
     const spec = specs[place] as TaskSpec;
-    addRow(state, spec, change.offer, place, change.atMs, spec.key ?? derived.get(place));
-    if (isLinked) linked.push(spec);
-    else placeTask(state, tasks.n - 1);
+    const task = addRow(state, spec, change.offer, place, change.atMs);
+    isLinked ||= hasLinks(spec);
+    const key = spec.key ?? derived.get(place);
+    if (key === undefined) continue;
+    state.names[task] = key;
+    if (index === undefined) state.keys.set(key, task);
   }
-  linked.forEach((spec, i) => {
-    link(state, first + i, spec);
-    placeTask(state, first + i);
-  });
+  // Names may point forward, so links wait until every task has its number.
+  for (let task = first; task < tasks.n; task++) {
+    if (isLinked) link(state, task, specs[tasks.position[task]!] as TaskSpec);
+    placeTask(state, task);
+  }
   if (isLinked) setDepths(state, first);
   state.joined += change.joined;
   state.nextOffer = change.offer + 1;
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, change.atMs);
 }
 
-function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, atMs: number, key: string | undefined): void {
+function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, atMs: number): number {
   const { tasks } = state;
   const task = tasks.n++;
-  const upstream = spec.call === undefined ? 0 : upstreamNamed(state, spec.call.upstream);
+  const upstream = spec.call === undefined ? 0 : upstreamOf(state, spec.call.upstream, task);
   const config = spec.call === undefined ? null : state.upstreams[upstream]!.config;
   tasks.upstream[task] = upstream;
   tasks.offer[task] = offer;
@@ -82,10 +92,14 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
     addTimer(state.timers, atMs + spec.ttlMs, task);
   }
   if (spec.completion !== undefined) state.families.set(task, newFamily(spec.completion));
-  if (key !== undefined) {
-    state.keys.set(key, task);
-    state.names[task] = key;
-  }
+  return task;
+}
+
+/** Neighbours mostly call the same upstream, and comparing names is cheaper than looking one up. */
+function upstreamOf(state: GoalState, name: string, task: number): number {
+  const neighbour = task === 0 ? undefined : state.tasks.upstream[task - 1];
+  if (neighbour !== undefined && state.upstreams[neighbour]?.name === name) return neighbour;
+  return upstreamNamed(state, name);
 }
 
 function isIdempotent(call: NonNullable<TaskSpec["call"]>, hasKeys: boolean): boolean {

@@ -18,7 +18,7 @@ export interface Draft {
   /** Places that are rejected, with the reason. */
   readonly rejected: Map<number, Failure>;
   /** Key to the place that brings it, for keys new to the goal. */
-  readonly places: ReadonlyMap<string, number>;
+  readonly places: Map<string, number>;
   /** Places that join a task: one of the goal (its number) or an earlier one of the request (its key). */
   readonly joins: ReadonlyMap<number, number | string>;
   /** Places of new tasks that name other tasks. */

@@ -63,8 +63,8 @@ export class Recorder {
     this.out.changes.push({ kind: "upstreams.set", version, upstreams });
   }
 
-  add(specs: readonly unknown[], change: TasksAdded): void {
-    addTasks(this.state, specs, change);
+  add(specs: readonly unknown[], change: TasksAdded, index?: Map<string, number>): void {
+    addTasks(this.state, specs, change, index);
     this.out.changes.push(change);
   }
 

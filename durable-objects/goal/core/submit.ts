@@ -63,6 +63,7 @@ function sortOut(state: GoalState, command: Submit): Draft {
   const linked: number[] = [];
   // Most requests are for one upstream; it is looked up once.
   let usable = "";
+  const hasKeys = state.keys.size > 0;
   for (let place = 0; place < command.specs.length; place++) {
     const spec = command.specs[place]!;
     if (spec === null) {
@@ -79,12 +80,12 @@ function sortOut(state: GoalState, command: Submit): Draft {
     }
     const key = spec.key ?? command.contentKeys.get(place);
     if (key !== undefined) {
-      const known = state.keys.get(key) ?? (places.has(key) ? key : undefined);
-      if (known === undefined) places.set(key, place);
-      else {
+      const known = (hasKeys ? state.keys.get(key) : undefined) ?? (places.has(key) ? key : undefined);
+      if (known !== undefined) {
         joins.set(place, known);
         continue;
       }
+      places.set(key, place);
     }
     if (hasLinks(spec)) linked.push(place);
   }
@@ -146,7 +147,9 @@ export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft
   const offer = state.nextOffer;
   if (next === first && joined > 0) rec.join(joined);
   if (next > first) {
-    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys });
+    // In a goal's first request a place is a task's number.
+    const index = isPlain && first === 0 ? draft.places : undefined;
+    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys }, index);
     if (draft.linked.length > 0) cancelUnmeetable(rec, first);
   }
   return {
