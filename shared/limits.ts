@@ -36,6 +36,8 @@ export const DEPENDENCIES_PER_TASK_MAX = 1_000;
 export const DEPTH_MAX = 32;
 export const TREE_NODES_MAX = 1_000;
 export const UPSTREAMS_MAX = 1_000;
+export const ORIGINS_MAX = 16;
+export const WEIGHT_MAX = 1_000;
 export const DURATION_MS_MAX = 365 * 24 * 3_600_000;
 
 // Payloads.
@@ -72,6 +74,11 @@ export const RETRY_CAP_MS = 20_000;
 export const ATTEMPTS_DEFAULT = 5;
 export const ATTEMPTS_MAX = 20;
 export const RETRY_AFTER_MS_MAX = 3_600_000;
+/** The retry budget of a goal at an upstream: a share of its successes, up to a burst; beyond it, retries are spread out. */
+export const RETRY_BUDGET_SHARE = 0.1;
+export const RETRY_BUDGET_MAX = 100;
+export const RETRY_BUDGET_START = 10;
+export const RETRY_SPREAD_MS = 100;
 /** A lost executor says more about the task than a restart of the coordinator does: 3 of one, or 12 of the other, in a row. */
 export const SUSPICION_EXECUTOR_LOST = 4;
 export const SUSPICION_RESTART = 1;
@@ -94,8 +101,46 @@ export const BATCH_LANES_MAX = 6;
 export const BATCH_TASKS_MAX = 128;
 /** A batch is sized to take about this long. Longer ones are a little cheaper, and let more tasks wait behind a straggler. */
 export const BATCH_DURATION_MS_TARGET = 100;
-/** Calls that a goal keeps open to an upstream that declares no `maxConcurrency`. */
+/** A window of results that are not durable yet is sized for so many calls, where the upstream declares no `maxConcurrency`. */
 export const LANES_DEFAULT = 66;
+
+// Admission: leases of permits. `facts` of the algorithms are in docs/governor.md.
+/** The least that a lease lasts; long calls get longer ones. */
+export const LEASE_TTL_MS_MIN = 3_000;
+export const LEASE_TTL_MS_MAX = 15_000;
+/** The share of a lease that its client uses, on its own clock. */
+export const LEASE_USE = 0.8;
+/** A client reports after so many results, and not more often than this. */
+export const ASK_RESULTS = 8;
+export const ASK_INTERVAL_MS = 50;
+export const REFUSED_ASK_INTERVAL_MS = 10;
+/** A report that got no answer is followed by another after this. */
+export const ASK_RETRY_MS = 250;
+/** The limit of an upstream that declares none: where it starts, and where it ends. */
+export const LIMIT_START = 66;
+export const LIMIT_MIN = 4;
+export const LIMIT_MAX = 1_000;
+export const LIMIT_WINDOW_MS = 200;
+export const LIMIT_WINDOW_CALLS_MIN = 5;
+/** The least duration of a call without queueing is measured anew after about so many windows. */
+export const LIMIT_BASELINE_WINDOWS = 240;
+/** Queueing that adds less than this is not worth a lower limit. */
+export const LIMIT_SLACK_MS = 20;
+/** What each priority below the first gets of the limit, however much the ones above it want. */
+export const BAND_FLOOR = 0.05;
+/** A governor waits so long between two raises that it tells a client of by itself. */
+export const PUSH_INTERVAL_MS = 25;
+/** So many calls in a row that did not reach the upstream open its circuit. */
+export const CIRCUIT_FAILURES = 5;
+export const PROBE_INTERVAL_MS = 100;
+/** An origin that failed, while others work, is tried again after this, and then after twice as long. */
+export const ORIGIN_REST_MS = 1_000;
+export const ORIGIN_REST_MS_MAX = 30_000;
+/** How much a rate may bunch. */
+export const RATE_SLICE_MS = 150;
+/** How long a governor without clients waits before it writes that it is idle. */
+export const GOVERNOR_IDLE_MS = 2_000;
+
 export const EXECUTOR_PATIENCE_MS = 100;
 export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
 /** Results that wait to be sent are flushed at this size, whatever the interval. */

@@ -3,6 +3,7 @@
  * here; rooms never import one another. Mutating calls are idempotent.
  */
 import type { Failure } from "./errors.ts";
+import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Result } from "./result.ts";
@@ -71,7 +72,13 @@ export interface EventsQuery {
 
 export type GoalVerb = "cancel" | "pause" | "resume" | "seal";
 
-export interface GoalRpc {
+/** Whoever holds permits. */
+export interface PermitsRpc {
+  /** A governor tells one life of the client of permits that it did not ask for just now. */
+  permits(upstream: string, life: string, grant: Grant): Promise<void>;
+}
+
+export interface GoalRpc extends PermitsRpc {
   create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;
   submit(request: SubmitRequest): Promise<Answer<JsonReply>>;
   /** Pause, resume, cancel or seal; repeating one changes nothing. */
@@ -93,6 +100,14 @@ export interface GoalRpc {
   events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** Result lines of an executor whose stream broke. */
   settle(lines: string): Promise<void>;
+}
+
+// goal and gate → governor
+
+export interface GovernorRpc {
+  /** One message a tick and upstream, both ways. */
+  exchange(report: Report): Promise<Grant>;
+  live(): Promise<UpstreamLive>;
 }
 
 // goal → executor
@@ -118,6 +133,8 @@ export interface Batch {
   readonly headers: Readonly<Record<string, string>>;
   /** Calls open at once, at most six. */
   readonly lanes: number;
+  /** The batch must not be open for longer than this unless it is renewed; null where the upstream sets no hard bound. */
+  readonly permitMs: number | null;
   readonly items: readonly BatchItem[];
 }
 
@@ -125,6 +142,8 @@ export interface Batch {
 export interface BatchControl {
   /** Aborts these attempts: pairs of task and attempt. They are not reported. */
   abort(attempts: readonly (readonly [number, number])[]): void;
+  /** The permits last so much longer from now. */
+  renew(permitMs: number): void;
   /** Aborts everything that is left. */
   stop(): void;
 }

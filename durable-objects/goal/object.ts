@@ -7,6 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import { failure } from "../../shared/errors.ts";
 import type { GoalId } from "../../shared/ids.ts";
 import { SHARED_COMMIT_BYTES_MAX } from "../../shared/limits.ts";
+import type { Grant } from "../../shared/protocol/admission.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
 import { err, ok } from "../../shared/result.ts";
@@ -26,6 +27,7 @@ import type {
 } from "../../shared/rpc.ts";
 import { isTerminal } from "./core/codes.ts";
 import { Directory } from "./directory.ts";
+import { governorsOf } from "./governors.ts";
 import { parseOffer } from "./offers.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
@@ -56,6 +58,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       ctx,
       store: this.#store,
       transport: transportOf(ctx, env),
+      governors: governorsOf(env),
       committed: () => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
@@ -168,6 +171,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 
   async settle(lines: string): Promise<void> {
     if (this.#exists) await this.#turns.settle(lines);
+  }
+
+  async permits(upstream: string, life: string, grant: Grant): Promise<void> {
+    if (this.#exists) await this.#turns.grant(upstream, life, grant);
   }
 
   override async alarm(): Promise<void> {

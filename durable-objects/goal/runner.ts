@@ -23,6 +23,8 @@ export interface Inbox {
 
 interface Open {
   readonly slot: number;
+  readonly upstream: number;
+  readonly isBounded: boolean;
   control: BatchControl | null;
   /** Attempts to abort that came before there was a control. */
   aborts: (readonly [number, number])[];
@@ -31,17 +33,20 @@ interface Open {
 export class Runner {
   readonly #transport: Transport;
   readonly #inbox: Inbox;
+  readonly #permitMs: (upstream: number) => number;
   readonly #open = new Map<number, Open>();
   readonly #slots = new Set<number>();
 
-  constructor(transport: Transport, inbox: Inbox) {
+  /** `permitMs` says how long the permits at an upstream last from now. */
+  constructor(transport: Transport, inbox: Inbox, permitMs: (upstream: number) => number) {
     this.#transport = transport;
     this.#inbox = inbox;
+    this.#permitMs = permitMs;
   }
 
   async send(send: Send, batch: Batch): Promise<void> {
     const slot = this.#takeSlot();
-    const open: Open = { slot, control: null, aborts: [] };
+    const open: Open = { slot, upstream: send.upstream, isBounded: batch.permitMs !== null, control: null, aborts: [] };
     this.#open.set(send.batch, open);
     let isTaken = false;
     let refusal: Refusal | undefined;
@@ -65,6 +70,8 @@ export class Runner {
       this.#inbox.lines(reply.first);
       open.control = reply.control;
       if (open.aborts.length > 0) this.#abort(open, open.aborts);
+      // A renewal may have come before there was anybody to tell.
+      if (open.isBounded) this.#renew(open);
       await this.#read(reply.rest.getReader());
     } finally {
       // The runtime keeps a stub's other end alive until it is given back.
@@ -102,6 +109,15 @@ export class Runner {
     }
   }
 
+  /** The permits at an upstream were renewed: batches that need them may stay open. */
+  renew(upstream: number): void {
+    for (const open of this.#open.values()) if (open.upstream === upstream && open.isBounded && open.control !== null) this.#renew(open);
+  }
+
+  #renew(open: Open): void {
+    void Promise.resolve(open.control!.renew(this.#permitMs(open.upstream))).catch(() => undefined);
+  }
+
   #abort(open: Open, pairs: readonly (readonly [number, number])[]): void {
     // A batch that has just ended takes no more calls, and needs none.
     void Promise.resolve(open.control!.abort(pairs)).catch(() => undefined);
@@ -130,7 +146,7 @@ function refusalIn({ overloaded, retryable, durableObjectReset }: RuntimeMarks):
 }
 
 /** The batch as an executor takes it: the inputs come from the offers, and leave memory with it. */
-export function batchOf(state: GoalState, send: Send, calls: CallCache): Batch {
+export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: number): Batch {
   const goalId = state.goal!.id;
   const config = state.upstreams[send.upstream]!.config;
   assert(config !== null, "only an upstream with a configuration is sent to");
@@ -151,7 +167,14 @@ export function batchOf(state: GoalState, send: Send, calls: CallCache): Batch {
       bodyBase64,
     };
   });
-  return { goalId, traceId: traceIdOf(goalId), origin: config.origin, headers: config.headers, lanes: send.lanes, items };
+  const origin = config.origins[send.origin]!;
+  const permitMs = config.maxConcurrency === null ? null : permitMsOf(state, send.upstream, nowMs);
+  return { goalId, traceId: traceIdOf(goalId), origin, headers: config.headers, lanes: send.lanes, permitMs, items };
+}
+
+/** How long the goal's permits at an upstream last from now. */
+export function permitMsOf(state: GoalState, upstream: number, nowMs: number): number {
+  return Math.max(0, (state.admissions[upstream]?.lease.untilMs ?? 0) - nowMs);
 }
 
 /** One trace a goal: 32 hex digits (W3C Trace Context) from the goal's own chance. */

@@ -7,18 +7,21 @@
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
+import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
 import { storedReply } from "../kit/replies.ts";
+import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
 import type { Out } from "./core/recorder.ts";
 import type { Refusal } from "./core/settle.ts";
-import { type GoalState, newState } from "./core/state.ts";
+import { type GoalState, newState, upstreamNamed } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
 import { isBusy, isStalled, wakeAt } from "./core/wake.ts";
+import type { Governors } from "./governors.ts";
 import { LineKeeper } from "./lines.ts";
 import { Pace } from "./pace.ts";
-import { batchOf, Runner, type Transport } from "./runner.ts";
+import { batchOf, type Inbox, permitMsOf, Runner, type Transport } from "./runner.ts";
 import type { Commit, GoalStore, NewOffer } from "./store.ts";
 
 /** A command with what its caller needs of it. */
@@ -40,6 +43,7 @@ interface Surroundings {
   readonly ctx: DurableObjectState;
   readonly store: GoalStore;
   readonly transport: Transport;
+  readonly governors: Governors;
   /** After each commit. */
   readonly committed: () => void;
   readonly destroy: () => Promise<void>;
@@ -59,22 +63,30 @@ export class Turns {
   #lines: string[] = [];
   #closed: { readonly batch: number; readonly refusal: Refusal | undefined }[] = [];
   #isRecovered = false;
+  readonly #life = randomSeed().toString(16).padStart(8, "0") + randomSeed().toString(16).padStart(8, "0");
   #timer: number | null = null;
   #timerAtMs = Number.MAX_SAFE_INTEGER;
   #alarmAtMs = Number.MAX_SAFE_INTEGER;
 
   constructor(around: Surroundings) {
     this.#around = around;
-    this.#state = around.store.load();
-    this.#runner = new Runner(around.transport, {
+    this.#state = this.#alive(around.store.load());
+    const inbox: Inbox = {
       lines: (text) => this.#take(text),
       closed: (batch, refusal) => {
         this.#closed.push({ batch, refusal });
         this.#gather();
       },
-    });
+    };
+    this.#runner = new Runner(around.transport, inbox, (upstream) => permitMsOf(this.#state, upstream, Date.now()));
     // A new incarnation goes on with what the last one left, whoever woke it.
     if (isBusy(this.#state)) this.#schedule(Date.now());
+  }
+
+  /** What this incarnation holds is told apart from what the last one held. */
+  #alive(state: GoalState): GoalState {
+    state.life = this.#life;
+    return state;
   }
 
   get state(): GoalState {
@@ -158,13 +170,13 @@ export class Turns {
     const { store } = this.#around;
     const nowMs = Date.now();
     const lines = new LineKeeper(store.nextRow);
-    const out: Out = { changes: [], sends: [], aborts: [], keep: (line) => lines.keep(line), destroy: false };
+    const out: Out = { changes: [], sends: [], aborts: [], reports: [], keep: (line) => lines.keep(line), destroy: false };
     const commit: Mutable<Commit> = { changes: out.changes, lines, offers: [], replies: [] };
     const settled = this.#lines.length;
     this.#stepReports(nowMs, out);
     const answers = waiting.map(({ ask }) => this.#answer(ask, nowMs, out, commit));
-    if (order === "send too") step(this.#state, nowMs, { kind: "dispatch" }, out);
-    if (this.#state.goal === null) this.#state = newState();
+    if (order === "send too") step(this.#state, nowMs, { kind: "dispatch", seed: randomSeed() }, out);
+    if (this.#state.goal === null) this.#state = this.#alive(newState());
     else if (out.changes.length > 0 || commit.replies.length > 0) {
       store.commit(commit);
       this.#pace.spend(nowMs, settled);
@@ -210,10 +222,27 @@ export class Turns {
     return err(reusedKey());
   }
 
+  /** Reports to a governor, and takes its answer in a turn of its own. */
+  async #exchange(report: Report): Promise<void> {
+    const { name } = report.upstream;
+    const grant = await this.#around.governors(name, report);
+    if (grant === null) await this.run({ command: { kind: "unanswered", upstream: name } });
+    else await this.grant(name, report.life, grant);
+  }
+
+  /** Takes a governor's grant. Calls that are open may stay so for as long as it lasts. */
+  async grant(name: string, life: string, grant: Grant): Promise<void> {
+    if (life !== this.#life) return;
+    await this.run({ command: { kind: "grant", upstream: name, life, grant } });
+    const upstream = upstreamNamed(this.#state, name);
+    if (upstream >= 0) this.#runner.renew(upstream);
+  }
+
   #afterCommit(nowMs: number, out: Out): void {
     const { store, ctx, destroy, committed } = this.#around;
     const state = this.#state;
-    for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls)));
+    for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls, nowMs)));
+    for (const report of out.reports) ctx.waitUntil(this.#exchange(report));
     if (out.aborts.length > 0) this.#runner.abort(out.aborts);
     if (state.goal === null) return;
     store.compact(state);
@@ -229,6 +258,8 @@ export class Turns {
 
   /** One timer for this incarnation, and one alarm for the next; each is only ever moved earlier. */
   #arm(nowMs: number): void {
+    const askMs = askAtMs(this.#state);
+    if (askMs !== null) this.#schedule(Math.max(askMs, nowMs));
     const wakeMs = wakeAt(this.#state);
     if (wakeMs === null) return;
     const patienceMs = isBusy(this.#state) ? WATCHDOG_MS : isStalled(this.#state) ? STALLED_MS : Number.MAX_SAFE_INTEGER;

@@ -10,9 +10,13 @@ export function newHistogram(): Uint32Array {
   return new Uint32Array(HISTOGRAM_BUCKETS);
 }
 
+export function bucketOf(ms: number): number {
+  return Math.min(HISTOGRAM_BUCKETS - 1, Math.floor(Math.log2(1 + Math.max(0, ms)) * BUCKETS_PER_DOUBLING));
+}
+
 /** Counts one latency in milliseconds. */
 export function record(histogram: Uint32Array, ms: number): void {
-  const bucket = Math.min(HISTOGRAM_BUCKETS - 1, Math.floor(Math.log2(1 + Math.max(0, ms)) * BUCKETS_PER_DOUBLING));
+  const bucket = bucketOf(ms);
   histogram[bucket] = histogram[bucket]! + 1;
 }
 

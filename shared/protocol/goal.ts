@@ -1,7 +1,7 @@
 /** A goal as a caller describes it, and as Drover shows it. */
 import * as v from "valibot";
 import type { Fault } from "../errors.ts";
-import { DURATION_MS_MAX, RETENTION_MS_DEFAULT, TASKS_PER_REQUEST_MAX, TITLE_CHARS_MAX } from "../limits.ts";
+import { DURATION_MS_MAX, RETENTION_MS_DEFAULT, TASKS_PER_REQUEST_MAX, TITLE_CHARS_MAX, WEIGHT_MAX } from "../limits.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
 import { completion, integer, labels, object } from "./task-schema.ts";
@@ -21,6 +21,8 @@ export interface GoalSpec {
   readonly retentionMs: number;
   readonly completion: CompletionRule;
   readonly sealed: boolean;
+  /** Its part of an upstream that several goals want, in relation to theirs. */
+  readonly weight: number;
 }
 
 /** The goal on the wire. Timestamps are RFC 3339 with milliseconds. */
@@ -52,6 +54,7 @@ const schema = object({
   retentionMs: v.optional(integer(0, DURATION_MS_MAX)),
   completion: v.optional(completion),
   sealed: v.optional(v.boolean()),
+  weight: v.optional(v.pipe(v.number(), v.minValue(0.001, "must be at least 0.001"), v.maxValue(WEIGHT_MAX, `must be at most ${WEIGHT_MAX}`))),
   tasks: v.optional(v.pipe(v.array(v.unknown()), v.maxLength(TASKS_PER_REQUEST_MAX, `must have at most ${TASKS_PER_REQUEST_MAX} tasks`))),
 });
 
@@ -59,7 +62,7 @@ const schema = object({
 export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readonly unknown[] }, Fault[]> {
   const parsed = v.safeParse(schema, body);
   if (!parsed.success) return err(faultsOf(parsed, ""));
-  const { name, labels, deadlineMs, retentionMs, completion, sealed, tasks } = parsed.output;
+  const { name, labels, deadlineMs, retentionMs, completion, sealed, weight, tasks } = parsed.output;
   return ok({
     spec: {
       name: name ?? "",
@@ -68,6 +71,7 @@ export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readon
       retentionMs: retentionMs ?? RETENTION_MS_DEFAULT,
       completion: (completion ?? {}) as CompletionRule,
       sealed: sealed ?? false,
+      weight: weight ?? 1,
     },
     tasks: tasks ?? [],
   });

@@ -1,7 +1,7 @@
 /** An upstream: a backend that tasks call, and what it can take. */
 import * as v from "valibot";
 import type { Fault } from "../errors.ts";
-import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX } from "../limits.ts";
+import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, ORIGINS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX } from "../limits.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
 import { headers, integer, object, upstreamName } from "./task-schema.ts";
@@ -9,11 +9,11 @@ import { headers, integer, object, upstreamName } from "./task-schema.ts";
 /** An upstream as Drover keeps it, every default filled in. */
 export interface Upstream {
   readonly name: string;
-  /** Scheme, host and port, without a trailing slash. */
-  readonly origin: string;
-  /** Calls open at once, per goal for now. Null: Drover's default, without a promise. */
+  /** Each with scheme, host and port, without a trailing slash. At least one. */
+  readonly origins: readonly string[];
+  /** Calls open at once, of all goals together. Null: an adaptive limit alone. */
   readonly maxConcurrency: number | null;
-  /** Calls started a second, per goal for now. */
+  /** Calls started a second, of all goals together. */
   readonly ratePerSecond: number | null;
   readonly timeoutMs: number;
   /** `key`: the upstream honours `Idempotency-Key`, so every call to it may be repeated. */
@@ -29,7 +29,7 @@ const origin = v.pipe(v.string(), v.regex(ORIGIN, "must be http(s)://host[:port]
 const schema = v.pipe(
   object({
     origin: v.optional(origin),
-    origins: v.optional(v.pipe(v.array(origin), v.length(1, "takes exactly one origin in this version"))),
+    origins: v.optional(v.pipe(v.array(origin), v.minLength(1, "needs at least one origin"), v.maxLength(ORIGINS_MAX, `takes at most ${ORIGINS_MAX} origins`))),
     maxConcurrency: v.optional(integer(1, 10_000)),
     ratePerSecond: v.optional(v.pipe(v.number(), v.minValue(0.01, "must be at least 0.01"), v.maxValue(100_000, "must be at most 100000"))),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
@@ -51,7 +51,7 @@ export function parseUpstream(name: string, body: unknown): Result<Upstream, Fau
   const spec = parsed.output;
   return ok({
     name,
-    origin: (spec.origin ?? spec.origins![0]!).toLowerCase().replace(/\/$/, ""),
+    origins: [...new Set((spec.origins ?? [spec.origin!]).map((one) => one.toLowerCase().replace(/\/$/, "")))],
     maxConcurrency: spec.maxConcurrency ?? null,
     ratePerSecond: spec.ratePerSecond ?? null,
     timeoutMs: spec.timeoutMs ?? TIMEOUT_MS_DEFAULT,

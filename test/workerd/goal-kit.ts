@@ -93,7 +93,7 @@ export interface Laboratory {
 
 const UPSTREAM: Upstream = {
   name: "real",
-  origin: "http://upstream.test",
+  origins: ["http://upstream.test"],
   maxConcurrency: 12,
   ratePerSecond: null,
   timeoutMs: 10_000,
@@ -125,7 +125,7 @@ export async function inLaboratory<T>(
 }
 
 export async function create(goal: Goal, goalId: GoalId, tasks: readonly object[], sealed = false, retentionMs = 60_000): Promise<void> {
-  const spec = { name: "", labels: {}, deadlineMs: null, retentionMs, completion: {}, sealed };
+  const spec = { name: "", labels: {}, deadlineMs: null, retentionMs, completion: {}, sealed, weight: 1 };
   const made = await goal.create({ goalId, spec, tasksJson: JSON.stringify(tasks) });
   if (!made.ok) throw new Error(made.error.detail);
 }

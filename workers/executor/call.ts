@@ -23,6 +23,7 @@
  */
 import { failure, type Failure } from "../../shared/errors.ts";
 import { RESPONSE_BYTES_MAX, RETRY_AFTER_MS_MAX } from "../../shared/limits.ts";
+import { LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../shared/policy/outcome.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
@@ -34,6 +35,7 @@ import { requestOf } from "./request.ts";
 /** Reasons of an abort. */
 export const TIMED_OUT = "timed out";
 export const UNWANTED = "unwanted";
+export const LEASE_ENDED = "the permit ended";
 
 const SECONDS = /^\d+$/;
 const PATH_SHOWN_CHARS = 200;
@@ -97,10 +99,14 @@ function isUnsendable(url: string, init: RequestInit): boolean {
 
 /** What a fault says of the attempt. */
 function broken({ batch, reach }: CallContext, item: BatchItem, url: string, init: RequestInit, error: unknown): End {
+  if (init.signal!.aborted && init.signal!.reason === LEASE_ENDED) {
+    const detail = `${nameOf(item)} was cut off, because its permit was not renewed in time`;
+    return failed("broken", failure("upstream_error", detail), LEASE_ENDED_STATUS);
+  }
   if (init.signal!.aborted) {
     return failed("timeout", failure("upstream_timeout", `${nameOf(item)} was not answered in full within ${item.timeoutMs} ms`));
   }
-  if (isUnsendable(url, init)) return failed("not_sent", failure("upstream_error", `${nameOf(item)} cannot be sent: ${String(error)}`));
+  if (isUnsendable(url, init)) return failed("not_sent", failure("upstream_error", `${nameOf(item)} cannot be sent: ${String(error)}`), UNSENDABLE_STATUS);
   reach?.lost(batch.origin);
   return failed("broken", failure("upstream_error", `${nameOf(item)}: the connection broke before the whole answer came`));
 }

@@ -17,6 +17,10 @@ export class Control extends RpcTarget implements BatchControl {
     this.#verbs.abort(attempts);
   }
 
+  renew(permitMs: number): void {
+    this.#verbs.renew(permitMs);
+  }
+
   stop(): void {
     this.#verbs.stop();
   }

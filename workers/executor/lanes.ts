@@ -6,7 +6,7 @@
 import { assert } from "../../shared/assert.ts";
 import { BATCH_LANES_MAX, BATCH_TASKS_MAX } from "../../shared/limits.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
-import { call, type CallContext, TIMED_OUT, UNWANTED } from "./call.ts";
+import { call, type CallContext, LEASE_ENDED, TIMED_OUT, UNWANTED } from "./call.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
 
@@ -25,6 +25,8 @@ export class Lanes {
   readonly #lanes: Lane[] = [];
   readonly #unwanted = new Set<string>();
   #next = 0;
+  /** When the permits of the batch end. */
+  #permitUntilMs: number;
   #timer: number | null = null;
   #timerAtMs = Infinity;
 
@@ -32,6 +34,12 @@ export class Lanes {
     assert(batch.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
     this.#context = { batch, common: commonHeaders(batch), reach, network };
     this.#replies = replies;
+    this.#permitUntilMs = batch.permitMs === null ? Infinity : Date.now() + batch.permitMs;
+  }
+
+  /** The permits last so much longer from now. */
+  renew(permitMs: number): void {
+    this.#permitUntilMs = Math.max(this.#permitUntilMs, Date.now() + permitMs);
   }
 
   /** Resolves when every item has ended or was given up. Never rejects but for a bug. */
@@ -78,7 +86,7 @@ export class Lanes {
       if (lane.controller.signal.aborted) lane.controller = new AbortController();
       lane.item = item;
       lane.deadlineAtMs = Date.now() + item.timeoutMs;
-      this.#watch(lane.deadlineAtMs);
+      this.#watch(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
       const line = await call(this.#context, item, lane.controller.signal);
       lane.item = null;
       if (line !== null) this.#replies.append(line);
@@ -96,10 +104,14 @@ export class Lanes {
   #expire(): void {
     this.#timerAtMs = Infinity;
     const nowMs = Date.now();
+    // Somebody else may have the permits by now, so nothing of this batch may stay open.
+    const isOver = this.#permitUntilMs <= nowMs;
+    if (isOver) this.drain();
     for (const { item, deadlineAtMs, controller } of this.#lanes) {
       if (item === null || controller.signal.aborted) continue;
       if (deadlineAtMs <= nowMs) controller.abort(TIMED_OUT);
-      else this.#watch(deadlineAtMs);
+      else if (isOver) controller.abort(LEASE_ENDED);
+      else this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs));
     }
   }
 }

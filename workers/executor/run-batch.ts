@@ -67,6 +67,7 @@ export async function runBatch(batch: Batch, host: BatchHost): Promise<BatchRepl
   });
   const control = new Control({
     abort: (attempts) => lanes.abort(attempts),
+    renew: (permitMs) => lanes.renew(permitMs),
     stop: () => {
       isWanted = false;
       lanes.stop();

@@ -59,7 +59,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     if (connectionsMax !== null) say(describeLowLimit(descriptors));
 
     // The bundler is a process of its own, so Miniflare loads meanwhile.
-    const bundling = workerOptions({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token });
+    const bundling = workerOptions({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token, BOOT_ID: crypto.randomUUID() });
     const [worker, miniflare] = await Promise.all([bundling, import("miniflare")]);
     const behindGate = connectionsMax !== null;
     const runtime = await startRuntime({

@@ -1,9 +1,10 @@
 /** Replays one change. The recorder made the same calls when the change was decided. */
 import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
-import { type Change, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, WORKED_WIDTH } from "./change.ts";
+import { type Change, DEFERRED_WIDTH, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, WORKED_WIDTH } from "./change.ts";
 import {
   createGoal,
+  deferTask,
   delayTask,
   doubtTask,
   endGoal,
@@ -87,6 +88,11 @@ function applyRows(state: GoalState, change: WithRows): void {
     case "tasks.delayed":
       for (let i = 0; i < rows.length; i += DELAYED_WIDTH) {
         delayTask(state, rows[i]!, outcomeWord(rows[i + 1]!), rows[i + 2]!, rows[i + 3]!, rows[i + 4]!);
+      }
+      return;
+    case "tasks.deferred":
+      for (let i = 0; i < rows.length; i += DEFERRED_WIDTH) {
+        deferTask(state, rows[i]!, outcomeWord(rows[i + 1]!), rows[i + 2]!, rows[i + 3]!);
       }
       return;
     case "tasks.doubted":

@@ -40,6 +40,7 @@ export type Change =
       readonly kind: "tasks.started";
       readonly batch: number;
       readonly upstream: number;
+      readonly origin: number;
       readonly lanes: number;
       readonly atMs: number;
       readonly tasks: readonly number[];
@@ -50,6 +51,8 @@ export type Change =
   | { readonly kind: "tasks.worked"; readonly rows: number[] }
   /** task, outcome, startedAtMs, endedAtMs, dueAtMs. */
   | { readonly kind: "tasks.delayed"; readonly rows: number[] }
+  /** task, outcome, startedAtMs, endedAtMs: the upstream is down, and the task goes back into the queue. */
+  | { readonly kind: "tasks.deferred"; readonly rows: number[] }
   /** task, outcome, startedAtMs, endedAtMs: nobody knows whether it had its effect. */
   | { readonly kind: "tasks.doubted"; readonly rows: number[] }
   | { readonly kind: "tasks.released"; readonly atMs: number; readonly tasks: number[] }
@@ -60,3 +63,4 @@ export const ENDED_WIDTH = 7;
 export const WORKED_WIDTH = 5;
 export const DELAYED_WIDTH = 5;
 export const DOUBTED_WIDTH = 4;
+export const DEFERRED_WIDTH = 4;

@@ -29,7 +29,7 @@ import {
 import type { Change } from "./change.ts";
 import { reserve } from "./columns.ts";
 import { peek, push, type Queue, shift } from "./queue.ts";
-import { type GoalState, newFamily, newUpstream, ROOT, upstreamNamed } from "./state.ts";
+import { type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 
@@ -57,9 +57,14 @@ export function setUpstreams(state: GoalState, version: number, configs: readonl
   for (const upstream of state.upstreams) upstream.config = null;
   for (const config of configs) {
     const known = upstreamNamed(state, config.name);
-    if (known >= 0) state.upstreams[known]!.config = config;
+    if (known >= 0) reconfigure(state.upstreams[known]!, config);
     else state.upstreamNumbers.set(config.name, state.upstreams.push(newUpstream(config.name, config)) - 1);
   }
+}
+
+function reconfigure(upstream: UpstreamState, config: Upstream): void {
+  upstream.config = config;
+  while (upstream.origins.length < config.origins.length) upstream.origins.push(newOrigin());
 }
 
 /** Moves a task to a status and keeps every counter that depends on it. */
@@ -76,13 +81,17 @@ export function setStatus(state: GoalState, task: number, status: number, reason
   assert(family !== undefined, "every task belongs to a family");
   family.counts[before]!--;
   family.counts[status]!++;
-  if (before === QUEUED) state.upstreams[tasks.upstream[task]!]!.queued--;
+  if (before !== QUEUED) return;
+  const upstream = state.upstreams[tasks.upstream[task]!]!;
+  upstream.queued--;
+  if (status !== RUNNING) upstream.wanted[tasks.priority[task]!]!--;
 }
 
 export function enqueue(state: GoalState, task: number): void {
   const upstream = state.upstreams[state.tasks.upstream[task]!]!;
   push(upstream.ready[state.tasks.priority[task]!]!, task);
   upstream.queued++;
+  upstream.wanted[state.tasks.priority[task]!]!++;
 }
 
 /** A task that waited may run; a group waits on, now for its children. */
@@ -125,12 +134,12 @@ export function startBatch(state: GoalState, change: Extract<Change, { kind: "ta
   }
   const left = change.tasks.length;
   const leaseUntilMs = change.atMs + timeoutMs + LEASE_GRACE_MS;
-  state.batches.set(change.batch, { upstream: change.upstream, lanes: change.lanes, timeoutMs, left, leaseUntilMs });
-  state.nextBatch = change.batch + 1;
+  const { batch, origin, lanes } = change;
+  state.batches.set(batch, { upstream: change.upstream, origin, lanes, timeoutMs, left, leaseUntilMs });
+  state.nextBatch = batch + 1;
   upstream.running += left;
-  upstream.lanes += Math.min(change.lanes, left);
-  const rate = upstream.config?.ratePerSecond ?? null;
-  if (rate !== null) upstream.arrivalMs = Math.max(upstream.arrivalMs, change.atMs) + (left * 1_000) / rate;
+  upstream.lanes += Math.min(lanes, left);
+  upstream.origins[origin]!.open += Math.min(lanes, left);
 }
 
 /** The attempt is over: its batch, its upstream's room and its lane are given back. */
@@ -142,7 +151,11 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number): v
   tasks.batch[task] = 0;
   const upstream = state.upstreams[batch.upstream]!;
   upstream.running--;
-  if (batch.left <= batch.lanes) upstream.lanes--;
+  upstream.wanted[tasks.priority[task]!]!--;
+  if (batch.left <= batch.lanes) {
+    upstream.lanes--;
+    upstream.origins[batch.origin]!.open--;
+  }
   batch.left--;
   batch.leaseUntilMs = Math.max(batch.leaseUntilMs, heardAtMs + batch.timeoutMs + LEASE_GRACE_MS);
   if (batch.left === 0) state.batches.delete(id);
@@ -150,12 +163,21 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number): v
 
 /** Counts an attempt that an executor reported. */
 function countAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number): void {
-  const upstream = state.upstreams[state.tasks.upstream[task]!]!;
-  const ms = Math.max(0, endedAtMs - startedAtMs);
   state.calls++;
   state.tasks.suspicion[task] = 0;
-  record(state.latencies, ms);
-  upstream.latencyMs = upstream.latencyMs === 0 ? Math.max(ms, 0.5) : upstream.latencyMs + LATENCY_GAIN * (ms - upstream.latencyMs);
+  record(state.latencies, Math.max(0, endedAtMs - startedAtMs));
+}
+
+/** How long the upstream takes, from an attempt that it answered; failures that come fast say nothing about that. Before the attempt leaves its batch. */
+function noteLatency(state: GoalState, task: number, startedAtMs: number, endedAtMs: number): void {
+  const { tasks, upstreams, batches } = state;
+  const upstream = upstreams[tasks.upstream[task]!]!;
+  const ms = Math.max(0, endedAtMs - startedAtMs);
+  const follow = (averageMs: number): number => (averageMs === 0 ? Math.max(ms, 0.5) : averageMs + LATENCY_GAIN * (ms - averageMs));
+  upstream.latencyMs = follow(upstream.latencyMs);
+  const batch = batches.get(tasks.batch[task]!);
+  const origin = batch === undefined ? undefined : upstream.origins[batch.origin];
+  if (origin !== undefined) origin.latencyMs = follow(origin.latencyMs);
 }
 
 /** Keeps as many as can count against a task: overload and restarts, which do not count, may go on for hours. */
@@ -187,6 +209,7 @@ export function endTask(state: GoalState, ending: Ending, atMs: number): void {
   const byAttempt = ending.endedAtMs > 0;
   if (byAttempt) {
     countAttempt(state, task, ending.startedAtMs, ending.endedAtMs);
+    if (status === SUCCEEDED) noteLatency(state, task, ending.startedAtMs, ending.endedAtMs);
     tasks.startedAtMs[task] = ending.startedAtMs;
   }
   if (tasks.batch[task] !== 0) leaveBatch(state, task, byAttempt ? ending.endedAtMs : 0);
@@ -218,6 +241,7 @@ export function keepWork(state: GoalState, task: number, row: number, index: num
   const { tasks } = state;
   if (endedAtMs > 0) {
     countAttempt(state, task, startedAtMs, endedAtMs);
+    noteLatency(state, task, startedAtMs, endedAtMs);
     keepAttempt(state, task, startedAtMs, endedAtMs, "answered");
     tasks.startedAtMs[task] = startedAtMs;
   }
@@ -238,6 +262,15 @@ export function delayTask(state: GoalState, task: number, outcome: string, start
   tasks.dueAtMs[task] = dueAtMs;
   setStatus(state, task, WAITING, FOR_BACKOFF);
   addTimer(state.timers, dueAtMs, task);
+}
+
+/** The upstream is down: the attempt is not held against the task, which goes back into the queue. */
+export function deferTask(state: GoalState, task: number, outcome: string, startedAtMs: number, endedAtMs: number): void {
+  countAttempt(state, task, startedAtMs, endedAtMs);
+  keepAttempt(state, task, startedAtMs, endedAtMs, outcome);
+  leaveBatch(state, task, endedAtMs);
+  setStatus(state, task, QUEUED, NO_REASON);
+  enqueue(state, task);
 }
 
 /** The call may have had its effect, and must not be repeated: somebody has to decide. */

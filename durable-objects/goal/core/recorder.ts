@@ -5,11 +5,12 @@
  */
 import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Report } from "../../../shared/protocol/admission.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { addTasks } from "./add.ts";
 import { outcomeWord } from "./apply.ts";
 import type { Change, TasksAdded } from "./change.ts";
-import { createGoal, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
+import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
 import { releaseTask, repeatTask, setUpstreams, startBatch } from "./mutate.ts";
 import type { GoalPhase, GoalState } from "./state.ts";
 
@@ -23,6 +24,7 @@ export interface Place {
 export interface Send {
   readonly batch: number;
   readonly upstream: number;
+  readonly origin: number;
   readonly lanes: number;
   readonly tasks: readonly number[];
 }
@@ -35,6 +37,8 @@ export interface Out {
   readonly sends: Send[];
   /** Attempts to abort: batch, task, attempt. */
   readonly aborts: (readonly [number, number, number])[];
+  /** Reports to governors, to make after the commit. */
+  readonly reports: Report[];
   /** Keeps a result line with this commit, and says where it will be. */
   readonly keep: (line: string) => Place;
   /** The goal is past its retention: everything may be deleted. */
@@ -105,8 +109,8 @@ export class Recorder {
   }
 
   start(send: Send): void {
-    const { batch, upstream, lanes, tasks } = send;
-    const change = { kind: "tasks.started", batch, upstream, lanes, atMs: this.nowMs, tasks } as const;
+    const { batch, upstream, origin, lanes, tasks } = send;
+    const change = { kind: "tasks.started", batch, upstream, origin, lanes, atMs: this.nowMs, tasks } as const;
     startBatch(this.state, change);
     this.out.changes.push(change);
     this.out.sends.push(send);
@@ -129,6 +133,11 @@ export class Recorder {
   delay(task: number, outcome: number, startedAtMs: number, endedAtMs: number, dueAtMs: number): void {
     delayTask(this.state, task, outcomeWord(outcome), startedAtMs, endedAtMs, dueAtMs);
     this.#rows("tasks.delayed").push(task, outcome, startedAtMs, endedAtMs, dueAtMs);
+  }
+
+  defer(task: number, outcome: number, startedAtMs: number, endedAtMs: number): void {
+    deferTask(this.state, task, outcomeWord(outcome), startedAtMs, endedAtMs);
+    this.#rows("tasks.deferred").push(task, outcome, startedAtMs, endedAtMs);
   }
 
   /** `outcome` is -1, and the times 0, where nothing was reported. */
@@ -165,7 +174,7 @@ export class Recorder {
     return last as Extract<Change, { kind: K }>;
   }
 
-  #rows(kind: "tasks.worked" | "tasks.delayed" | "tasks.doubted"): number[] {
+  #rows(kind: "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted"): number[] {
     const last = this.#last(kind);
     if (last !== undefined) return last.rows;
     const rows: number[] = [];

@@ -5,7 +5,9 @@
  */
 import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
+import { verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
+import { admissionOf, observe, retryAtMs } from "./admission.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
 import { finish, parentVerdict } from "./lifecycle.ts";
 import type { Place, Recorder } from "./recorder.ts";
@@ -31,19 +33,24 @@ export function settle(rec: Recorder, lines: readonly string[], seed: number): v
 function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): void {
   const { tasks } = rec.state;
   const { task, startedAtMs, endedAtMs } = head;
+  const verdict = verdictOfCall(head.outcome, head.status);
+  observe(rec, task, verdict, endedAtMs - startedAtMs, head.retryAfterMs);
   if (head.outcome === "answered" && isSuccess(head.status)) return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
   noteRetryAfter(rec, head);
   const outcome = OUTCOMES.indexOf(head.outcome);
   switch (repeatability(head, (tasks.flags[task]! & IDEMPOTENT) !== 0)) {
     case "doubtful":
       return rec.doubt(task, outcome, startedAtMs, endedAtMs);
-    case "repeatable":
-      if (tasks.failures[task]! + 1 < tasks.maxAttempts[task]!) {
-        const failures = tasks.failures[task]! + 1;
-        const waitMs = Math.max(head.retryAfterMs, backoffMs(failures, chance(seed, task, head.attempt)));
-        return rec.delay(task, outcome, startedAtMs, endedAtMs, rec.nowMs + Math.max(1, waitMs));
-      }
-      break;
+    case "repeatable": {
+      const admission = admissionOf(rec.state, tasks.upstream[task]!);
+      // An upstream that is known to be down says nothing of the task.
+      if (admission.lease.isOpen && verdict !== "answered") return rec.defer(task, outcome, startedAtMs, endedAtMs);
+      const failures = tasks.failures[task]! + 1;
+      if (failures >= tasks.maxAttempts[task]!) break;
+      const waitMs = Math.max(head.retryAfterMs, backoffMs(failures, chance(seed, task, head.attempt)));
+      const dueAtMs = retryAtMs(admission, rec.nowMs + Math.max(1, waitMs), rec.nowMs);
+      return rec.delay(task, outcome, startedAtMs, endedAtMs, dueAtMs);
+    }
     case "final":
       break;
   }

@@ -1,12 +1,14 @@
 /**
- * What a goal is, in memory. Everything here but `timers` can be rebuilt from
- * the snapshot and the journal, field for field. Only `mutate.ts` writes it.
+ * What a goal is, in memory. Everything here but `timers`, `admissions` and
+ * `life` can be rebuilt from the snapshot and the journal, field for field. Only `mutate.ts` writes it.
  */
 import { newHistogram } from "../../../shared/policy/histogram.ts";
 import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { CompletionRule } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
+import type { Admission } from "./admission.ts";
 import { newTable, type TaskTable } from "./columns.ts";
 import { newQueue, type Queue } from "./queue.ts";
 import { newTimers, type Timers } from "./timers.ts";
@@ -48,16 +50,26 @@ export interface UpstreamState {
   running: number;
   /** Calls that may be open at once by what was sent. */
   lanes: number;
+  /** Tasks that are queued or sent, by priority. */
+  wanted: number[];
+  /** By the origin's place in the configuration. */
+  origins: OriginState[];
   /** No call starts before this. */
   gateUntilMs: number;
-  /** The theoretical arrival time of the next call, for the rate (GCRA). */
-  arrivalMs: number;
+  /** A moving average; 0 before the first answer. */
+  latencyMs: number;
+}
+
+export interface OriginState {
+  /** As `lanes`, of this origin. */
+  open: number;
   /** A moving average; 0 before the first answer. */
   latencyMs: number;
 }
 
 export interface BatchState {
   readonly upstream: number;
+  readonly origin: number;
   readonly lanes: number;
   /** The longest timeout in it: by then something must have been heard. */
   readonly timeoutMs: number;
@@ -101,10 +113,12 @@ export interface GoalState {
   late: number;
   latencies: Uint32Array;
   timers: Timers;
+  /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
+  admissions: Admission[];
+  life: string;
 }
 
 export const STATUSES = 7;
-export const PRIORITY_BANDS = 3;
 
 export function newFamily(rule: CompletionRule): Family {
   return { rule, counts: Array.from({ length: STATUSES }, () => 0), first: -1, last: -1 };
@@ -112,8 +126,11 @@ export function newFamily(rule: CompletionRule): Family {
 
 export function newUpstream(name: string, config: Upstream | null): UpstreamState {
   const ready = Array.from({ length: PRIORITY_BANDS }, () => newQueue());
-  return { name, config, ready, queued: 0, running: 0, lanes: 0, gateUntilMs: 0, arrivalMs: 0, latencyMs: 0 };
+  const origins = (config?.origins ?? []).map(newOrigin);
+  return { name, config, ready, queued: 0, running: 0, lanes: 0, wanted: [0, 0, 0], origins, gateUntilMs: 0, latencyMs: 0 };
 }
+
+export const newOrigin = (): OriginState => ({ open: 0, latencyMs: 0 });
 
 export function newState(): GoalState {
   return {
@@ -137,6 +154,8 @@ export function newState(): GoalState {
     late: 0,
     latencies: newHistogram(),
     timers: newTimers(),
+    admissions: [],
+    life: "",
   };
 }
 

@@ -6,9 +6,11 @@
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { type GoalId, taskIdOf } from "../../../shared/ids.ts";
 import { SUSPICION_EXECUTOR_LOST, SUSPICION_RESTART } from "../../../shared/limits.ts";
+import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
+import { ask, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
@@ -43,8 +45,12 @@ export type Command =
   | { readonly kind: "resolve"; readonly task: number; readonly as: "succeeded" | "failed" | "retry"; readonly line: string | null }
   | { readonly kind: "end-reported" }
   | { readonly kind: "tick" }
-  /** Sends what may run. Once a turn, after the commands that came in. */
-  | { readonly kind: "dispatch" };
+  /** A governor's grant to one life of this goal. */
+  | { readonly kind: "grant"; readonly upstream: string; readonly life: string; readonly grant: Grant }
+  /** A report to a governor got no answer. */
+  | { readonly kind: "unanswered"; readonly upstream: string }
+  /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
+  | { readonly kind: "dispatch"; readonly seed: number };
 
 export type Reply = Result<{ readonly receipts?: Receipts; readonly task?: number }, Failure>;
 
@@ -83,7 +89,14 @@ function decide(rec: Recorder, command: Command): Reply {
       tick(rec);
       return DONE;
     case "dispatch":
-      dispatch(rec);
+      dispatch(rec, command.seed);
+      ask(rec);
+      return DONE;
+    case "grant":
+      takeGrant(rec, command.upstream, command.life, command.grant);
+      return DONE;
+    case "unanswered":
+      noteUnanswered(rec, command.upstream);
       return DONE;
     default:
       return control(rec, command);

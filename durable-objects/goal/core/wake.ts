@@ -4,11 +4,11 @@
  *   active   deadline, or end of idleness if nothing lives
  *            first end of a backoff or of a time to live
  *            first end of a lease
- *            for each upstream with work: when its gate and its rate open
+ *            for each upstream with work and permits: when its gate opens
  *   ended    end of the retention
  */
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
-import { hasRoom, rateOpensAtMs } from "./dispatch.ts";
+import { hasRoom } from "./dispatch.ts";
 import { type GoalState, liveCount } from "./state.ts";
 import { nextTimeMs } from "./timers.ts";
 
@@ -22,12 +22,13 @@ export function wakeAt(state: GoalState): number | null {
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
   if (goal.paused) return at;
-  for (const upstream of state.upstreams) {
-    // Work that lacks room is woken by the results that make it; a gate that opened long ago says nothing.
-    if (upstream.queued === 0 || upstream.config === null || !hasRoom(upstream)) continue;
-    const opensAtMs = Math.max(upstream.gateUntilMs, rateOpensAtMs(upstream));
+  state.admissions.forEach(({ lease }, number) => {
+    const upstream = state.upstreams[number]!;
+    // Work that lacks room is woken by the results or the grant that makes it.
+    if (upstream.queued === 0 || upstream.config === null || !hasRoom(upstream, lease)) return;
+    const opensAtMs = Math.max(upstream.gateUntilMs, lease.gateUntilMs);
     if (opensAtMs > 0) at = Math.min(at, opensAtMs);
-  }
+  });
   return at;
 }
 

@@ -1,0 +1,120 @@
+/**
+ * The goal as a client of governors: what it may send, what it reports, and
+ * what its calls met. None of it is durable. A new incarnation begins without
+ * permits, and its governors still count those of the last one.
+ */
+import { RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RETRY_CAP_MS, RETRY_SPREAD_MS } from "../../../shared/limits.ts";
+import { askDueAtMs, asked, type Lease, newLease, permitted, take, totalOf, unanswered } from "../../../shared/policy/lease.ts";
+import type { Verdict } from "../../../shared/policy/outcome.ts";
+import { count, drain, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
+import type { Demand, Grant } from "../../../shared/protocol/admission.ts";
+import { FOR_BACKOFF, WAITING } from "./codes.ts";
+import type { Recorder } from "./recorder.ts";
+import { type GoalState, upstreamNamed } from "./state.ts";
+
+const NOTHING: Demand = [0, 0, 0];
+
+export interface Admission {
+  readonly lease: Lease;
+  readonly sampler: Sampler;
+  /** Retries that may be made at once; and when the next one beyond them may. */
+  retries: number;
+  nextRetryAtMs: number;
+}
+
+export function admissionOf(state: GoalState, upstream: number): Admission {
+  let admission = state.admissions[upstream];
+  if (admission === undefined) {
+    admission = { lease: newLease(state.life), sampler: newSampler(), retries: RETRY_BUDGET_START, nextRetryAtMs: 0 };
+    state.admissions[upstream] = admission;
+  }
+  return admission;
+}
+
+/** Calls that the goal would have open at the upstream. */
+export function demandOf({ goal, upstreams }: GoalState, upstream: number): Demand {
+  const { config, wanted } = upstreams[upstream]!;
+  if (goal === null || goal.phase !== "active" || goal.paused || config === null) return NOTHING;
+  return [wanted[0]!, wanted[1]!, wanted[2]!];
+}
+
+/** Notes what the end of a call says of its upstream. Before the call leaves its batch. */
+export function observe(rec: Recorder, task: number, verdict: Verdict, ms: number, retryAfterMs: number): void {
+  const { tasks, batches } = rec.state;
+  const admission = admissionOf(rec.state, tasks.upstream[task]!);
+  const origin = batches.get(tasks.batch[task]!)?.origin ?? 0;
+  count(admission.sampler, origin, verdict, ms, retryAfterMs, rec.nowMs);
+  admission.lease.results++;
+  if (verdict === "refused" || verdict === "unavailable") admission.lease.spoiled++;
+  if (verdict === "answered") admission.retries = Math.min(RETRY_BUDGET_MAX, admission.retries + RETRY_BUDGET_SHARE);
+}
+
+/** When a retry may be made that would be due at `dueAtMs`: beyond the budget they are spread out. */
+export function retryAtMs(admission: Admission, dueAtMs: number, nowMs: number): number {
+  if (admission.retries >= 1) {
+    admission.retries--;
+    return dueAtMs;
+  }
+  admission.nextRetryAtMs = Math.max(admission.nextRetryAtMs, nowMs) + RETRY_SPREAD_MS;
+  return Math.max(dueAtMs, Math.min(admission.nextRetryAtMs, nowMs + RETRY_CAP_MS));
+}
+
+/** Takes a governor's grant. Where the upstream is back, nothing waits for the end of its backoff. */
+export function takeGrant(rec: Recorder, name: string, life: string, grant: Grant): void {
+  const upstream = upstreamNamed(rec.state, name);
+  if (upstream < 0 || life !== rec.state.life) return;
+  const { lease } = admissionOf(rec.state, upstream);
+  const wasOpen = lease.isOpen;
+  if (!take(lease, grant, rec.nowMs) || !wasOpen || lease.isOpen) return;
+  const { tasks } = rec.state;
+  for (let task = 0; task < tasks.n; task++) {
+    const isBackingOff = tasks.status[task] === WAITING && tasks.reason[task] === FOR_BACKOFF;
+    if (isBackingOff && tasks.upstream[task] === upstream) rec.release(task);
+  }
+}
+
+export function noteUnanswered(rec: Recorder, name: string): void {
+  const upstream = upstreamNamed(rec.state, name);
+  if (upstream >= 0) unanswered(admissionOf(rec.state, upstream).lease, rec.nowMs);
+}
+
+/** Writes the reports that are due. Once a turn, after what it sends. */
+export function ask(rec: Recorder): void {
+  const { state, nowMs, out } = rec;
+  state.upstreams.forEach(({ config, lanes }, number) => {
+    if (config === null && state.admissions[number] === undefined) return;
+    const wants = demandOf(state, number);
+    const wanted = totalOf(wants);
+    if (wanted === 0 && state.admissions[number] === undefined) return;
+    const { lease, sampler } = admissionOf(state, number);
+    const dueAtMs = askDueAtMs(lease, wanted, lanes);
+    if (dueAtMs === null || dueAtMs > nowMs || config === null) return;
+    const held = permitted(lease, nowMs);
+    out.reports.push({
+      client: state.goal!.id,
+      life: state.life,
+      weight: state.goal!.spec.weight,
+      seq: asked(lease, wanted, nowMs),
+      epoch: lease.epoch,
+      taken: lease.number,
+      inUse: lanes,
+      held,
+      unusedStarts: Number.isFinite(lease.starts) ? lease.starts : 0,
+      wants,
+      sample: drain(sampler, nowMs),
+      upstream: config,
+      version: state.registryVersion,
+    });
+  });
+}
+
+/** When the next report is due; null for never. */
+export function askAtMs(state: GoalState): number | null {
+  let at: number | null = null;
+  state.admissions.forEach(({ lease }, upstream) => {
+    const { config, lanes } = state.upstreams[upstream]!;
+    const dueAtMs = config === null ? null : askDueAtMs(lease, totalOf(demandOf(state, upstream)), lanes);
+    if (dueAtMs !== null) at = Math.min(at ?? dueAtMs, dueAtMs);
+  });
+  return at;
+}

@@ -1,0 +1,105 @@
+/** What a client may have now: its target, as far as others have let go of it. */
+import { LIMIT_MIN, PROBE_INTERVAL_MS } from "../../../shared/limits.ts";
+import type { Grant } from "../../../shared/protocol/admission.ts";
+import { failuresInARow, nextProbe, usable } from "./health.ts";
+import { rateRoom, spendRate } from "./rate.ts";
+import { shareOut } from "./share.ts";
+import { boundOf, boundOfAll, type Client, type Governor, wantedBy } from "./state.ts";
+
+/** Calls that may be open at the upstream now, by what is known of it. */
+export function capacityOf({ limiter, health, upstream }: Governor): number {
+  if (health.isOpen) return 0;
+  const most = Math.floor(limiter.limit);
+  // Each failure in a row takes one call away, so that few are wasted on an upstream that has gone.
+  const capacity = Math.max(Math.min(LIMIT_MIN, most), most - failuresInARow(health));
+  return Math.min(capacity, upstream?.maxConcurrency ?? capacity);
+}
+
+/** Brings every client's target up to date. */
+export function reshare(governor: Governor, nowMs: number): void {
+  shareOut([...governor.clients.values()], capacityOf(governor), Math.max(0, nowMs - governor.sharedAtMs), governor.limiter.meanMs);
+  governor.sharedAtMs = nowMs;
+}
+
+/** Whether the client would be told of more calls, or of leave to start them. */
+export function mayHaveMore(governor: Governor, client: Client, free: number, nowMs: number): boolean {
+  const { learnUntilMs, gateUntilMs, health } = governor;
+  if (nowMs < learnUntilMs || nowMs < gateUntilMs) return false;
+  if (health.isOpen) return isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse;
+  const now = client.given.at(-1)?.calls ?? 0;
+  const hasStarts = governor.upstream?.ratePerSecond === null;
+  if (client.target > now && (free > 0 || boundOf(client) > now)) return hasStarts || (rateRoom(governor, nowMs) ?? 1) > 0;
+  return !hasStarts && client.starts === 0 && now > client.inUse && wantedBy(client) > client.inUse && (rateRoom(governor, nowMs) ?? 0) > 0;
+}
+
+export function isProbeDue({ health }: Governor, nowMs: number): boolean {
+  return health.isOpen && nowMs >= health.probedAtMs + PROBE_INTERVAL_MS;
+}
+
+/** Makes the client's next grant, and notes what it may do with it. `held` is what it holds of an epoch that is forgotten. */
+export function grantTo(governor: Governor, client: Client, held: number, nowMs: number): Grant {
+  const { health } = governor;
+  const isLearning = nowMs < governor.learnUntilMs;
+  // Whoever has told what it holds goes on with that.
+  let calls = isLearning ? (client.given.at(-1)?.calls ?? held) : callsFor(governor, client);
+  let starts = startsFor(governor, client, calls, nowMs);
+  let origins = usable(health);
+  const others = boundOfAll(governor) - boundOf(client);
+  if (health.isOpen) {
+    calls = Math.min(client.inUse, LIMIT_MIN);
+    starts = 0;
+    const isProbe = !isLearning && isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse && others + client.inUse < LIMIT_MIN;
+    if (isProbe && isWithin(governor, others + client.inUse + 1)) {
+      calls = client.inUse + 1;
+      starts = 1;
+      origins = [nextProbe(health, nowMs)];
+    }
+  }
+  const number = ++governor.number;
+  client.given.push({ number, calls });
+  client.toldAtMs = nowMs;
+  client.starts = governor.upstream?.ratePerSecond === null ? 0 : starts;
+  const isCounted = governor.upstream?.ratePerSecond !== null || health.isOpen;
+  return {
+    epoch: governor.epoch,
+    number,
+    seq: client.seq,
+    calls,
+    starts: isCounted ? starts : null,
+    ttlMs: governor.ttlMs,
+    gateMs: Math.max(0, governor.gateUntilMs - nowMs),
+    isOpen: health.isOpen,
+    origins,
+    callsPerSecond: expectationOf(governor, client),
+  };
+}
+
+function isWithin({ upstream }: Governor, open: number): boolean {
+  return upstream === null || upstream.maxConcurrency === null || open <= upstream.maxConcurrency;
+}
+
+function callsFor(governor: Governor, client: Client): number {
+  const bound = boundOf(client);
+  if (client.target <= bound) return client.target;
+  const free = Math.max(0, capacityOf(governor) - boundOfAll(governor));
+  return bound + Math.min(client.target - bound, free);
+}
+
+/** A part of the rate's room by weight, at least one where there is any. */
+function startsFor(governor: Governor, client: Client, calls: number, nowMs: number): number {
+  const room = rateRoom(governor, nowMs);
+  const useful = Math.min(wantedBy(client), calls) - client.inUse;
+  if (room === null || room <= 0 || useful <= 0 || nowMs < governor.gateUntilMs) return 0;
+  let weights = 0;
+  for (const other of governor.clients.values()) if (wantedBy(other) > other.inUse) weights += other.weight;
+  const starts = Math.min(useful, room, Math.ceil((room * client.weight) / Math.max(client.weight, weights)));
+  spendRate(governor, starts, nowMs);
+  return starts;
+}
+
+/** The client's part of what the upstream does in a second, if it has work now. */
+function expectationOf({ callsPerSecond, clients }: Governor, client: Client): number {
+  let weights = client.weight;
+  for (const other of clients.values()) if (other !== client && wantedBy(other) > 0) weights += other.weight;
+  return (callsPerSecond * client.weight) / weights;
+}

@@ -1,0 +1,30 @@
+/** What the end of a call says about the upstream, not about the call. Pure. */
+import type { Outcome } from "../protocol/line.ts";
+
+/**
+ * `answered`: it works. `refused`: it has too much. `unavailable`: it was not
+ * reached, or a gateway says so. `nothing`: the call never left.
+ */
+export type Verdict = "answered" | "refused" | "unavailable" | "nothing";
+
+/** The status that a `not_sent` line carries where the request itself cannot be sent. */
+export const UNSENDABLE_STATUS = 400;
+/** The status that a `broken` line carries where Drover itself cut the call off. */
+export const LEASE_ENDED_STATUS = 499;
+
+export function verdictOfCall(outcome: Outcome, status: number): Verdict {
+  switch (outcome) {
+    case "timeout":
+      return "refused";
+    case "broken":
+      return status === LEASE_ENDED_STATUS ? "nothing" : "unavailable";
+    case "not_sent":
+      return status === UNSENDABLE_STATUS ? "nothing" : "unavailable";
+    case "too_large":
+      return "answered";
+    case "answered":
+      if (status === 429 || status === 503) return "refused";
+      // 521 to 530: what Cloudflare answers where an origin cannot be reached.
+      return status === 502 || status === 504 || (status >= 521 && status <= 530) ? "unavailable" : "answered";
+  }
+}
