@@ -6,7 +6,7 @@
 import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
-import type { GoalRpc, TenantRpc } from "../../shared/rpc.ts";
+import type { GoalRpc, GovernorRpc, TenantRpc } from "../../shared/rpc.ts";
 import { problem } from "./reply.ts";
 
 export type EdgeContext = Context<{ Bindings: Env }>;
@@ -22,6 +22,10 @@ export function goalStub(env: Env, goalId: GoalId): GoalRpc {
 
 export function tenantStub(env: Env): TenantRpc {
   return env.TENANT.get(env.TENANT.idFromName(TENANT_NAME));
+}
+
+export function governorStub(env: Env, upstream: string): GovernorRpc {
+  return env.GOVERNOR.get(env.GOVERNOR.idFromName(upstream));
 }
 
 /** A handler of a route below `/v1/goals/:goalId`. */

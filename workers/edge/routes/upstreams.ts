@@ -1,7 +1,7 @@
 /** `/v1/upstreams`: the registry of backends. Values of headers that look secret go in and never come out. */
 import { type Fault, failure } from "../../../shared/errors.ts";
 import { parseUpstream, type Upstream } from "../../../shared/protocol/upstream.ts";
-import { type EdgeContext, tenantStub } from "../context.ts";
+import { type EdgeContext, governorStub, tenantStub } from "../context.ts";
 import { readJsonObject } from "../middleware/body.ts";
 import { json, problem, respond } from "../reply.ts";
 
@@ -43,9 +43,12 @@ export async function listUpstreams(c: EdgeContext): Promise<Response> {
   return respond(upstreams, (all) => json(JSON.stringify({ items: all.map(shown), nextCursor: null })));
 }
 
+/** One upstream with its live state. Lists leave that out: asking must not wake an object for each line. */
 export async function getUpstream(c: EdgeContext): Promise<Response> {
   const upstream = await tenantStub(c.env).getUpstream(nameOf(c));
-  return respond(upstream, (one) => json(JSON.stringify(shown(one))));
+  if (!upstream.ok) return problem(upstream.error);
+  const live = await governorStub(c.env, upstream.value.name).live();
+  return json(JSON.stringify({ ...shown(upstream.value), live }));
 }
 
 export async function deleteUpstream(c: EdgeContext): Promise<Response> {
