@@ -6,7 +6,9 @@
  *   queue = limit · (1 − baseline / mean)
  *
  * and holds that between `lg` and `6 lg`, lg = max(1, log10 limit). A refusal
- * cuts the limit by 0.7. Gradient2 is not used: under a permanent backlog its
+ * cuts the limit by 0.7. Slow start also ends where half as many calls again
+ * get hardly more done, which a short queue does not show: then what limits is
+ * not the upstream, and the limit goes back. Gradient2 is not used: under a permanent backlog its
  * long average takes the overload for normal.
  */
 import {
@@ -21,6 +23,10 @@ import {
 
 const CUT = 0.7;
 const SLOW_START_GAIN = 1.5;
+/** What a step of slow start must add to what is done in a second. */
+const WORTH = 1.1;
+/** Calls too short to show a queue: so many windows pass until more is tried again. */
+const TRY_AGAIN_AFTER = 16;
 /** Windows of growth in a row after which slow start begins again: the upstream has much more to give. */
 const SPEED_UP_AFTER = 4;
 
@@ -35,6 +41,8 @@ export interface Limiter {
   /** Windows in a row that raised the limit. */
   raises: number;
   cutAtMs: number;
+  /** What the last step of slow start was to improve on; 0 before the first. */
+  perSecondBefore: number;
   /** The window that is open. */
   startedAtMs: number;
   answered: number;
@@ -51,6 +59,7 @@ export function newLimiter(limit: number, baselineMs: number): Limiter {
     windows: 0,
     raises: 0,
     cutAtMs: 0,
+    perSecondBefore: 0,
     startedAtMs: 0,
     answered: 0,
     sumMs: 0,
@@ -96,7 +105,8 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
   if (limiter.baselineMs === 0 || meanMs < limiter.baselineMs || isRenewal) limiter.baselineMs = Math.max(meanMs, 0.1);
   const wasCut = nowMs - limiter.cutAtMs < LIMIT_WINDOW_MS;
   // A limit that is not reached says nothing about the upstream.
-  if (!wasCut && limiter.mostInUse >= limiter.limit / 2) adapt(limiter, meanMs);
+  const perSecond = (limiter.answered * 1_000) / (nowMs - limiter.startedAtMs);
+  if (!wasCut && limiter.mostInUse >= limiter.limit / 2) adapt(limiter, meanMs, perSecond);
   fitLimit(limiter, max);
   limiter.startedAtMs = nowMs;
   limiter.answered = 0;
@@ -105,30 +115,41 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
   return true;
 }
 
-function adapt(limiter: Limiter, meanMs: number): void {
-  const { limit } = limiter;
+function adapt(limiter: Limiter, meanMs: number, perSecond: number): void {
+  const { limit, perSecondBefore } = limiter;
   // Below the slack a queue is too short to be told from noise.
   const baselineMs = Math.max(limiter.baselineMs, Math.min(LIMIT_SLACK_MS, meanMs));
   const queue = limit * (1 - baselineMs / meanMs);
   const lg = Math.max(1, Math.log10(limit));
   if (limiter.isSlowStart) {
-    if (queue < Math.max(lg, 0.1 * limit)) {
-      limiter.limit = limit * SLOW_START_GAIN;
-      return;
-    }
-    limiter.isSlowStart = false;
-    limiter.limit = limit - queue;
+    limiter.perSecondBefore = perSecond;
+    if (perSecondBefore > 0 && perSecond < perSecondBefore * WORTH) return settleAt(limiter, limit / SLOW_START_GAIN);
+    if (queue >= Math.max(lg, 0.1 * limit)) return settleAt(limiter, limit - queue);
+    limiter.limit = limit * SLOW_START_GAIN;
+    return;
+  }
+  if (meanMs <= LIMIT_SLACK_MS) {
+    if (++limiter.raises >= TRY_AGAIN_AFTER) startAgain(limiter);
     return;
   }
   if (queue < lg) {
     limiter.limit = limit + 6 * lg;
-    if (++limiter.raises >= SPEED_UP_AFTER) {
-      limiter.isSlowStart = true;
-      limiter.raises = 0;
-    }
+    if (++limiter.raises >= SPEED_UP_AFTER) startAgain(limiter);
     return;
   }
   limiter.raises = 0;
   if (queue < 3 * lg) limiter.limit = limit + lg;
   else if (queue > 6 * lg) limiter.limit = limit - Math.max(lg, 0.5 * (queue - 3 * lg));
+}
+
+function settleAt(limiter: Limiter, limit: number): void {
+  limiter.isSlowStart = false;
+  limiter.raises = 0;
+  limiter.limit = limit;
+}
+
+function startAgain(limiter: Limiter): void {
+  limiter.isSlowStart = true;
+  limiter.raises = 0;
+  limiter.perSecondBefore = 0;
 }
