@@ -74,14 +74,19 @@ export function startable(lease: Lease, inUse: number, nowMs: number): number {
   return Math.max(0, Math.min(permitted(lease, nowMs) - inUse, lease.starts));
 }
 
-/** A report is about to be sent. Its number; what happens until its answer counts for the next one. */
-export function asked(lease: Lease, wanted: number, nowMs: number): number {
+/**
+ * A report is about to be sent: its number, and what it says is held. Permits
+ * beyond what is wanted are given back with it. What happens until its answer
+ * counts for the next one.
+ */
+export function asked(lease: Lease, wanted: number, nowMs: number): { readonly seq: number; readonly held: number } {
+  lease.calls = Math.min(lease.calls, wanted);
   lease.seq++;
   lease.sentAtMs = nowMs;
   lease.isAsking = true;
   lease.results = 0;
   lease.wanted = wanted;
-  return lease.seq;
+  return { seq: lease.seq, held: permitted(lease, nowMs) };
 }
 
 /** Takes a grant. False where a later one has been taken already. */

@@ -48,7 +48,7 @@ export interface Report {
   readonly taken: number;
   /** Calls that may be open now. Never more than was granted, but while a grant shrinks. */
   readonly inUse: number;
-  /** What is left of the current lease: calls, for how long. A governor that has forgotten its clients learns from it. */
+  /** Calls that the client keeps of what it was granted; the others are given back. A governor that has forgotten its clients learns from it. */
   readonly held: number;
   /** Starts that the latest grant allowed and that were not used. */
   readonly unusedStarts: number;

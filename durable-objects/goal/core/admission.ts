@@ -4,7 +4,7 @@
  * permits, and its governors still count those of the last one.
  */
 import { RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RETRY_CAP_MS, RETRY_SPREAD_MS } from "../../../shared/limits.ts";
-import { askDueAtMs, asked, type Lease, newLease, permitted, take, totalOf, unanswered } from "../../../shared/policy/lease.ts";
+import { askDueAtMs, asked, type Lease, newLease, take, totalOf, unanswered } from "../../../shared/policy/lease.ts";
 import type { Verdict } from "../../../shared/policy/outcome.ts";
 import { count, drain, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
 import type { Demand, Grant } from "../../../shared/protocol/admission.ts";
@@ -89,16 +89,14 @@ export function ask(rec: Recorder): void {
     const { lease, sampler } = admissionOf(state, number);
     const dueAtMs = askDueAtMs(lease, wanted, lanes);
     if (dueAtMs === null || dueAtMs > nowMs || config === null) return;
-    const held = permitted(lease, nowMs);
     out.reports.push({
       client: state.goal!.id,
       life: state.life,
       weight: state.goal!.spec.weight,
-      seq: asked(lease, wanted, nowMs),
+      ...asked(lease, wanted, nowMs),
       epoch: lease.epoch,
       taken: lease.number,
       inUse: lanes,
-      held,
       unusedStarts: Number.isFinite(lease.starts) ? lease.starts : 0,
       wants,
       sample: drain(sampler, nowMs),

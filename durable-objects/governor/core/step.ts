@@ -106,7 +106,9 @@ function hear(governor: Governor, client: Client, said: Report, nowMs: number): 
   client.heardAtMs = nowMs;
   client.expiresAtMs = nowMs + governor.ttlMs;
   if (said.epoch === governor.epoch) {
-    client.given = client.given.filter(({ number }) => number >= said.taken);
+    // Of what it has taken it keeps no more than it says.
+    const later = client.given.filter(({ number }) => number > said.taken);
+    client.given = said.held > 0 ? [{ number: said.taken, calls: said.held }, ...later] : later;
     spendRate(governor, -Math.min(client.starts, said.unusedStarts), nowMs);
   }
   client.starts = 0;
