@@ -94,7 +94,8 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   if (grant.seq === lease.seq) lease.isAsking = false;
   const isLater = grant.epoch > lease.epoch || (grant.epoch === lease.epoch && grant.number > lease.number);
   if (!isLater) return false;
-  if (grant.seq > lease.answeredSeq) {
+  // Of a report before the latest one nobody knows any more when it was sent: its answer lengthens nothing.
+  if (grant.seq > lease.answeredSeq && grant.seq === lease.seq) {
     lease.answeredSeq = grant.seq;
     lease.answeredSentAtMs = lease.sentAtMs;
   }
