@@ -124,8 +124,9 @@ export const LIMIT_WINDOW_MS = 200;
 export const LIMIT_WINDOW_CALLS_MIN = 5;
 /** The least duration of a call without queueing is measured anew after about so many windows. */
 export const LIMIT_BASELINE_WINDOWS = 240;
-/** Queueing that adds less than this is not worth a lower limit. */
+/** Calls shorter than this, and queueing that adds less than the noise, are not worth a lower limit. */
 export const LIMIT_SLACK_MS = 20;
+export const LIMIT_NOISE_MS = 10;
 /** What each priority below the first gets of the limit, however much the ones above it want. */
 export const BAND_FLOOR = 0.05;
 /** A governor waits so long between two raises that it tells a client of by itself. */

@@ -107,6 +107,8 @@ export interface GoalRpc extends PermitsRpc {
 export interface GovernorRpc {
   /** One message a tick and upstream, both ways. */
   exchange(report: Report): Promise<Grant>;
+  /** Calls a second that a newcomer of this weight may expect; 0 while nobody knows. */
+  outlook(weight: number): Promise<number>;
   live(): Promise<UpstreamLive>;
 }
 

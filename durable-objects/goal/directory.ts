@@ -4,7 +4,6 @@
  * seconds while there is work, and at the end until it is acknowledged.
  */
 import { REGISTRY_AGE_MS_MAX } from "../../shared/limits.ts";
-import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { Registry, TenantRpc } from "../../shared/rpc.ts";
 import { type GoalState, liveCount, upstreamNamed } from "./core/state.ts";
 import type { Command } from "./core/step.ts";
@@ -48,10 +47,8 @@ export class Directory {
   }
 
   /** A task for an upstream that the goal has not heard of is worth a question. */
-  async refreshFor(state: GoalState, specs: readonly unknown[]): Promise<void> {
-    const isUnknown = specs.some((spec) => {
-      const name = (spec as TaskSpec | null)?.call?.upstream;
-      if (typeof name !== "string") return false;
+  async refreshFor(state: GoalState, names: ReadonlySet<string>): Promise<void> {
+    const isUnknown = [...names].some((name) => {
       const number = upstreamNamed(state, name);
       return number < 0 || state.upstreams[number]!.config === null;
     });

@@ -2,18 +2,31 @@
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { GovernorRpc } from "../../shared/rpc.ts";
 
-/** Makes a report; null where it got no answer. */
-export type Governors = (upstream: string, report: Report) => Promise<Grant | null>;
+export interface Governors {
+  /** Makes a report; null where it got no answer. */
+  exchange(upstream: string, report: Report): Promise<Grant | null>;
+  /** Calls a second that a goal of this weight may expect; 0 where nobody knows. */
+  outlook(upstream: string, weight: number): Promise<number>;
+}
 
 export function governorsOf(env: Env): Governors {
-  return async (upstream, report) => {
-    const governor = env.GOVERNOR.get(env.GOVERNOR.idFromName(upstream)) as unknown as GovernorRpc;
-    try {
-      return await governor.exchange(report);
-    } catch (error) {
-      // The next report says all of it again; nothing is repeated here.
-      console.warn(`the governor of ${upstream} did not answer: ${String(error)}`);
-      return null;
-    }
+  const governor = (upstream: string): GovernorRpc => env.GOVERNOR.get(env.GOVERNOR.idFromName(upstream));
+  return {
+    async exchange(upstream, report) {
+      try {
+        return await governor(upstream).exchange(report);
+      } catch (error) {
+        // The next report says all of it again; nothing is repeated here.
+        console.warn(`the governor of ${upstream} did not answer: ${String(error)}`);
+        return null;
+      }
+    },
+    async outlook(upstream, weight) {
+      try {
+        return await governor(upstream).outlook(weight);
+      } catch {
+        return 0;
+      }
+    },
   };
 }

@@ -26,9 +26,10 @@ import type {
   TenantRpc,
 } from "../../shared/rpc.ts";
 import { isTerminal } from "./core/codes.ts";
+import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { Directory } from "./directory.ts";
-import { governorsOf } from "./governors.ts";
-import { parseOffer } from "./offers.ts";
+import { type Governors, governorsOf } from "./governors.ts";
+import { parseOffer, upstreamNames } from "./offers.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
 import type { Transport } from "./runner.ts";
@@ -48,17 +49,19 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #streams: Streams;
   readonly #signal = new Signal();
   readonly #directory: Directory;
+  readonly #governors: Governors;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#store = new GoalStore(ctx.storage);
     this.#reader = new TaskReader(this.#store);
     const tenant = env.TENANT.get(env.TENANT.idFromName("default")) as unknown as TenantRpc;
+    this.#governors = governorsOf(env);
     this.#turns = new Turns({
       ctx,
       store: this.#store,
       transport: transportOf(ctx, env),
-      governors: governorsOf(env),
+      governors: this.#governors,
       committed: () => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
@@ -70,7 +73,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   }
 
   #view(): GoalView {
-    return goalView(this.#turns.state, this.#store.rowsWritten);
+    return goalView(this.#turns.state, this.#store.rowsWritten, Date.now());
   }
 
   get #exists(): boolean {
@@ -99,15 +102,24 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     if (stored !== null) return stored;
     const values = parseOffer(body, format);
     if (!values.ok) return values;
-    await this.#directory.refreshFor(this.#turns.state, values.value);
+    const names = upstreamNames(values.value);
+    await this.#directory.refreshFor(this.#turns.state, names);
+    const [prepared, outlooks] = await Promise.all([prepare(values.value), this.#outlooks(names)]);
     const ask: Ask = {
-      command: { kind: "submit", ...(await prepare(values.value)), atomic },
+      command: { kind: "submit", ...prepared, outlooks, atomic },
       offer: { format, body, specs: values.value },
       idempotency,
       render: ({ receipts }) => receiptsJson(this.#turns.state, receipts!, allReceipts),
     };
     // A large body is worth a commit of its own; small ones wait a moment for one another.
     return body.byteLength > SHARED_COMMIT_BYTES_MAX ? this.#turns.runNow(ask) : this.#turns.run(ask);
+  }
+
+  /** Asks the governors of upstreams that this goal has not dealt with yet what to expect. An estimate is not worth waiting for a second time. */
+  async #outlooks(names: ReadonlySet<string>): Promise<Outlooks> {
+    const { weight } = this.#turns.state.goal!.spec;
+    const strangers = strangersAmong(this.#turns.state, names);
+    return new Map(await Promise.all(strangers.map(async (name) => [name, await this.#governors.outlook(name, weight)] as const)));
   }
 
   async control(verb: GoalVerb): Promise<Answer<GoalView>> {

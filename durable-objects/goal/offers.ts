@@ -63,6 +63,19 @@ function parseLines(text: string): Result<readonly unknown[], Failure> {
   return ok(tasks);
 }
 
+/** The upstreams that a request's tasks call. Neighbours mostly call the same one. */
+export function upstreamNames(specs: readonly unknown[]): Set<string> {
+  const names = new Set<string>();
+  let last: unknown;
+  for (const spec of specs) {
+    const name = (spec as TaskSpec | null)?.call?.upstream as unknown;
+    if (name === last || typeof name !== "string") continue;
+    names.add(name);
+    last = name;
+  }
+  return names;
+}
+
 interface Entry {
   /** The call of each task, by place: all that sending needs. Groups and bad tasks have none. */
   readonly calls: readonly (CallSpec | undefined)[];

@@ -225,7 +225,7 @@ export class Turns {
   /** Reports to a governor, and takes its answer in a turn of its own. */
   async #exchange(report: Report): Promise<void> {
     const { name } = report.upstream;
-    const grant = await this.#around.governors(name, report);
+    const grant = await this.#around.governors.exchange(name, report);
     if (grant === null) await this.run({ command: { kind: "unanswered", upstream: name } });
     else await this.grant(name, report.life, grant);
   }

@@ -8,6 +8,7 @@ import { TASK_STATUSES } from "../../shared/protocol/goal.ts";
 import { payloadOf } from "../../shared/protocol/line.ts";
 import type { GoalReport } from "../../shared/rpc.ts";
 import { CODES, FAILED, isTerminal, QUEUED, REASON_WORDS, RUNNING, STATUS_WORDS, SUCCEEDED, WORK_DONE } from "./core/codes.ts";
+import { outlookOf } from "./core/estimate.ts";
 import { type GoalState, ROOT, totalCount } from "./core/state.ts";
 import type { Receipts } from "./core/submit.ts";
 
@@ -23,8 +24,9 @@ export function statusOf(state: GoalState): GoalStatus {
   return goal.phase === "active" && goal.paused ? "paused" : goal.phase;
 }
 
-export function goalView(state: GoalState, rowsWritten: number): GoalView {
+export function goalView(state: GoalState, rowsWritten: number, nowMs: number): GoalView {
   const goal = state.goal!;
+  const { position, startMs } = outlookOf(state, nowMs);
   const { latencies } = state;
   return {
     id: goal.id,
@@ -38,6 +40,8 @@ export function goalView(state: GoalState, rowsWritten: number): GoalView {
     epoch: 0,
     counts: countsOf(state.counts),
     joined: state.joined,
+    position,
+    estimatedStartMs: startMs,
     budget: { limit: {}, reserved: {}, spent: { tasks: state.tasks.n, calls: state.calls } },
     latency: { p50Ms: quantileMs(latencies, 0.5), p95Ms: quantileMs(latencies, 0.95), p99Ms: quantileMs(latencies, 0.99) },
     storage: { rowsWritten },
@@ -141,7 +145,7 @@ const DETAILS: Readonly<Record<TaskErrorCode, string>> = {
 
 /** The answer to a submission: `{accepted, joined, rejected, position, estimatedStartMs, receipts?}`. */
 export function receiptsJson(state: GoalState, receipts: Receipts, all: boolean): string {
-  const { accepted, joined, rejected, position, estimatedStartMs } = receipts;
+  const { accepted, joined, rejected, position, estimatedStartMs, estimator } = receipts;
   const goalId = state.goal!.id;
   const head = { goalId, accepted, joined, rejected: rejected.size, position, estimatedStartMs };
   if (!all && rejected.size === 0) return JSON.stringify(head);
@@ -149,8 +153,13 @@ export function receiptsJson(state: GoalState, receipts: Receipts, all: boolean)
   receipts.tasks.forEach((task, index) => {
     const fault = rejected.get(index);
     if (fault !== undefined) list.push({ index, status: "rejected", problem: problemOf({ ...fault, goalId }) });
-    else if (all)
-      list.push({ index, taskId: taskIdOf(goalId, task), status: receipts.joins[index] === 1 ? "joined" : STATUS_WORDS[QUEUED] });
+    else if (all) {
+      const taskId = taskIdOf(goalId, task);
+      const isQueued = receipts.joins[index] === 0 && state.tasks.status[task] === QUEUED;
+      const start = isQueued ? estimator.next(state.tasks.upstream[task]!) : null;
+      const estimate = start === null ? {} : { position: start.position, estimatedStartMs: start.startMs };
+      list.push({ index, taskId, status: receipts.joins[index] === 1 ? "joined" : STATUS_WORDS[QUEUED], ...estimate });
+    }
   });
   return JSON.stringify({ ...head, receipts: list });
 }

@@ -7,7 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import { quantileMs } from "../../shared/policy/histogram.ts";
 import type { Grant, Report, UpstreamLive } from "../../shared/protocol/admission.ts";
 import type { GovernorRpc, PermitsRpc } from "../../shared/rpc.ts";
-import { capacityOf } from "./core/grant.ts";
+import { capacityOf, expectation } from "./core/grant.ts";
 import { type Governor as State, newGovernor, wantedBy } from "./core/state.ts";
 import { type Command, type Out, type Push, step, wakeAt } from "./core/step.ts";
 import { GovernorStore } from "./store.ts";
@@ -26,6 +26,10 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
 
   async exchange(report: Report): Promise<Grant> {
     return this.#step({ kind: "report", report, chance: Math.random() })!;
+  }
+
+  async outlook(weight: number): Promise<number> {
+    return expectation(this.#state, weight, null);
   }
 
   async live(): Promise<UpstreamLive> {

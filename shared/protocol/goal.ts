@@ -38,6 +38,9 @@ export interface GoalView {
   readonly epoch: number;
   readonly counts: Counts;
   readonly joined: number;
+  /** Tasks that are queued, and when one that was added now would start, in milliseconds. */
+  readonly position: number;
+  readonly estimatedStartMs: number;
   readonly budget: {
     readonly limit: Readonly<Record<string, number>>;
     readonly reserved: Readonly<Record<string, number>>;
@@ -54,7 +57,9 @@ const schema = object({
   retentionMs: v.optional(integer(0, DURATION_MS_MAX)),
   completion: v.optional(completion),
   sealed: v.optional(v.boolean()),
-  weight: v.optional(v.pipe(v.number(), v.minValue(0.001, "must be at least 0.001"), v.maxValue(WEIGHT_MAX, `must be at most ${WEIGHT_MAX}`))),
+  weight: v.optional(
+    v.pipe(v.number(), v.minValue(0.001, "must be at least 0.001"), v.maxValue(WEIGHT_MAX, `must be at most ${WEIGHT_MAX}`)),
+  ),
   tasks: v.optional(v.pipe(v.array(v.unknown()), v.maxLength(TASKS_PER_REQUEST_MAX, `must have at most ${TASKS_PER_REQUEST_MAX} tasks`))),
 });
 

@@ -29,7 +29,13 @@ const origin = v.pipe(v.string(), v.regex(ORIGIN, "must be http(s)://host[:port]
 const schema = v.pipe(
   object({
     origin: v.optional(origin),
-    origins: v.optional(v.pipe(v.array(origin), v.minLength(1, "needs at least one origin"), v.maxLength(ORIGINS_MAX, `takes at most ${ORIGINS_MAX} origins`))),
+    origins: v.optional(
+      v.pipe(
+        v.array(origin),
+        v.minLength(1, "needs at least one origin"),
+        v.maxLength(ORIGINS_MAX, `takes at most ${ORIGINS_MAX} origins`),
+      ),
+    ),
     maxConcurrency: v.optional(integer(1, 10_000)),
     ratePerSecond: v.optional(v.pipe(v.number(), v.minValue(0.01, "must be at least 0.01"), v.maxValue(100_000, "must be at most 100000"))),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),

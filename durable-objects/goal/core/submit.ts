@@ -9,7 +9,8 @@ import { TASKS_PER_GOAL_MAX } from "../../../shared/limits.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hasLinks } from "./add.ts";
-import { DEPENDENCY_FAILED } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP } from "./codes.ts";
+import { type Estimator, estimatorOf, type Outlooks } from "./estimate.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
@@ -24,6 +25,8 @@ export interface Submit {
   /** Keys derived from content, by place. */
   readonly contentKeys: ReadonlyMap<number, string>;
   readonly atomic: boolean;
+  /** What the goal may expect of upstreams that it has not dealt with yet. */
+  readonly outlooks?: Outlooks;
 }
 
 /** What became of each task of a request. */
@@ -35,9 +38,11 @@ export interface Receipts {
   readonly tasks: Int32Array;
   /** Whether the place joined a task that was there. */
   readonly joins: Uint8Array;
-  /** Tasks ahead in the queue, and a guess at the first start. */
+  /** Tasks ahead of the first one, and the estimate of its start. */
   readonly position: number;
   readonly estimatedStartMs: number;
+  /** Estimates for the queued tasks of the request, in their order. */
+  readonly estimator: Estimator;
   /** The offer that the accepted tasks belong to; 0 where there are none. */
   readonly offer: number;
 }
@@ -113,7 +118,7 @@ function atomicFailure(rejected: ReadonlyMap<number, Failure>): Failure {
 }
 
 /** Adds what the draft accepts. */
-export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft): Receipts {
+export function take(rec: Recorder, { specs, contentKeys, outlooks = new Map() }: Submit, draft: Draft): Receipts {
   const { state } = rec;
   const first = state.tasks.n;
   const tasks = new Int32Array(specs.length).fill(-1);
@@ -142,8 +147,8 @@ export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft
     const derived = contentKeys.get(place);
     if (derived !== undefined) keys.push([place, derived]);
   }
-  const ahead = state.upstreams.reduce((sum, upstream) => sum + upstream.queued, 0);
-  const estimatedStartMs = estimateMs(state, ahead);
+  const estimator = estimatorOf(state, rec.nowMs, outlooks);
+  const ofFirst = estimatorOf(state, rec.nowMs, outlooks);
   const offer = state.nextOffer;
   if (next === first && joined > 0) rec.join(joined);
   if (next > first) {
@@ -152,17 +157,22 @@ export function take(rec: Recorder, { specs, contentKeys }: Submit, draft: Draft
     rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys }, index);
     if (draft.linked.length > 0) cancelUnmeetable(rec, first);
   }
+  const { position, startMs } = next > first && isCall(state, first) ? ofFirst.next(state.tasks.upstream[first]!) : NOW;
   return {
     accepted: next - first,
     joined,
     rejected: draft.rejected,
     tasks,
     joins,
-    position: ahead,
-    estimatedStartMs,
+    position,
+    estimatedStartMs: startMs,
+    estimator,
     offer: next > first ? offer : 0,
   };
 }
+
+const NOW = { position: 0, startMs: 0 };
+const isCall = ({ tasks }: GoalState, task: number): boolean => (tasks.flags[task]! & GROUP) === 0;
 
 /** The first of equal keys has its number by now, unless it was rejected: then so is this one. */
 function joinTo(draft: Draft, place: number, target: number | string, tasks: Int32Array): void {
@@ -184,11 +194,4 @@ function cancelUnmeetable(rec: Recorder, first: number): void {
     if ((tasks.flags[task]! & DEPENDENCY_FAILED) !== 0) freeDependent(rec, task, ended);
   }
   cascade(rec, ended);
-}
-
-/** Little's law: the queue ahead, over what the upstreams have been finishing. 0 while nothing is known. */
-function estimateMs(state: GoalState, ahead: number): number {
-  let callsPerMs = 0;
-  for (const { latencyMs, lanes } of state.upstreams) if (latencyMs > 0) callsPerMs += Math.max(1, lanes) / latencyMs;
-  return callsPerMs === 0 ? 0 : Math.round(ahead / callsPerMs);
 }

@@ -6,6 +6,9 @@ import { rateRoom, spendRate } from "./rate.ts";
 import { shareOut } from "./share.ts";
 import { boundOf, boundOfAll, type Client, type Governor, wantedBy } from "./state.ts";
 
+/** How much of the limit is in use when it is wanted: permits are on their way now and then. */
+const EFFICIENCY = 0.85;
+
 /** Calls that may be open at the upstream now, by what is known of it. */
 export function capacityOf({ limiter, health, upstream }: Governor): number {
   if (health.isOpen) return 0;
@@ -70,7 +73,7 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
     gateMs: Math.max(0, governor.gateUntilMs - nowMs),
     isOpen: health.isOpen,
     origins,
-    callsPerSecond: expectationOf(governor, client),
+    callsPerSecond: expectation(governor, client.weight, client),
   };
 }
 
@@ -97,9 +100,16 @@ function startsFor(governor: Governor, client: Client, calls: number, nowMs: num
   return starts;
 }
 
-/** The client's part of what the upstream does in a second, if it has work now. */
-function expectationOf({ callsPerSecond, clients }: Governor, client: Client): number {
-  let weights = client.weight;
-  for (const other of clients.values()) if (other !== client && wantedBy(other) > 0) weights += other.weight;
-  return (callsPerSecond * client.weight) / weights;
+/** What part of what the upstream does in a second falls to somebody of this weight who has work now. */
+export function expectation(governor: Governor, weight: number, self: Client | null): number {
+  let weights = weight;
+  for (const other of governor.clients.values()) if (other !== self && wantedBy(other) > 0) weights += other.weight;
+  return (perSecondOf(governor) * weight) / weights;
+}
+
+/** Calls a second: as measured while it was full, else by Little's law. */
+function perSecondOf(governor: Governor): number {
+  if (governor.callsPerSecond > 0) return governor.callsPerSecond;
+  const { meanMs } = governor.limiter;
+  return meanMs === 0 ? 0 : (EFFICIENCY * governor.limiter.limit * 1_000) / meanMs;
 }

@@ -15,6 +15,7 @@ import {
   LIMIT_BASELINE_WINDOWS,
   LIMIT_MAX,
   LIMIT_MIN,
+  LIMIT_NOISE_MS,
   LIMIT_SLACK_MS,
   LIMIT_START,
   LIMIT_WINDOW_CALLS_MIN,
@@ -118,7 +119,7 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
 function adapt(limiter: Limiter, meanMs: number, perSecond: number): void {
   const { limit, perSecondBefore } = limiter;
   // Below the slack a queue is too short to be told from noise.
-  const baselineMs = Math.max(limiter.baselineMs, Math.min(LIMIT_SLACK_MS, meanMs));
+  const baselineMs = Math.min(meanMs, Math.max(limiter.baselineMs + LIMIT_NOISE_MS, LIMIT_SLACK_MS));
   const queue = limit * (1 - baselineMs / meanMs);
   const lg = Math.max(1, Math.log10(limit));
   if (limiter.isSlowStart) {

@@ -150,7 +150,7 @@ function closeOne(governor: Governor, max: number | null, nowMs: number, chance:
   const perSecond = (answered * 1_000) / (nowMs - startedAtMs);
   const isFull = wanted > capacityOf(governor);
   // An upstream that was not kept busy shows less than it can do.
-  if (!isFull && perSecond < governor.callsPerSecond) return;
+  if (!isFull) return;
   const { callsPerSecond } = governor;
   governor.callsPerSecond = callsPerSecond === 0 ? perSecond : callsPerSecond + THROUGHPUT_GAIN * (perSecond - callsPerSecond);
 }
@@ -204,4 +204,3 @@ export function wakeAt(governor: Governor, nowMs: number): number | null {
   assert(!Number.isNaN(at), "a time must be a number");
   return Math.max(at, nowMs + 1);
 }
-
