@@ -1,5 +1,6 @@
 /** What becomes of an attempt: success, retry, doubt, loss; and which reports count. */
 import { expect, test } from "vitest";
+import { admissionOf } from "../../durable-objects/goal/core/admission.ts";
 import { REASON_WORDS, CODES } from "../../durable-objects/goal/core/codes.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import {
@@ -8,6 +9,7 @@ import {
   EXECUTOR_OVERLOADED_REST_MS,
   LEASE_GRACE_MS,
   RETRY_BASE_MS,
+  RETRY_BUDGET_MAX,
   RETRY_CAP_MS,
   TIMEOUT_MS_DEFAULT,
 } from "../../shared/limits.ts";
@@ -75,6 +77,8 @@ test("a POST may be repeated where it says so, or where its upstream honours key
 test("backoff is full jitter: each wait lies below base * 2^n and the cap, and they spread", () => {
   const d = new Driver({ tasks: Array.from({ length: 60 }, () => get({ retry: { maxAttempts: 20 } })) });
   for (let failures = 1; failures < 14; failures++) {
+    // As if the goal had succeeded a thousand times.
+    admissionOf(d.state, 0).retries = RETRY_BUDGET_MAX;
     const waits: number[] = [];
     for (let sends = d.dispatch(); sends.length > 0; sends = d.dispatch()) {
       for (const { tasks } of sends) {

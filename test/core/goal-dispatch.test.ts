@@ -1,4 +1,4 @@
-/** What is sent when: window, lanes, rate, priorities, batches; and when the goal must wake. */
+/** What is sent when, where permits are no question: window, lanes, priorities, batches; and when the goal must wake. */
 import { expect, test } from "vitest";
 import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { BATCH_LANES_MAX, BATCH_TASKS_MAX, LANES_DEFAULT } from "../../shared/limits.ts";
@@ -61,40 +61,6 @@ test("a straggler holds its lane, not its batch's six", () => {
   const [send] = d.dispatch();
   d.settle(send!.tasks.slice(1));
   expect(sizes(d)).toEqual([5]);
-});
-
-test.for([10, 33, 1_000])("at %s a second, no sliding second starts more than that and one slice of 150 ms", (ratePerSecond) => {
-  const d = new Driver({ tasks: many(3_000), upstreams: [upstream({ ratePerSecond })] });
-  const starts: number[] = [];
-  const next = numbers(ratePerSecond);
-  for (let turn = 0; turn < 10_000 && starts.length < Math.min(3_000, ratePerSecond * 5); turn++) {
-    for (const { tasks } of d.dispatch()) {
-      for (const task of tasks) {
-        starts.push(d.nowMs);
-        d.settle([task]);
-      }
-    }
-    d.nowMs += 1 + (next() % 40);
-  }
-  const allowed = ratePerSecond + Math.max(1, ratePerSecond * 0.15);
-  let from = 0;
-  for (let to = 0; to < starts.length; to++) {
-    while (starts[from]! <= starts[to]! - 1_000) from++;
-    expect(to - from + 1).toBeLessThanOrEqual(allowed);
-  }
-  expect(starts.length).toBeGreaterThanOrEqual(Math.min(3_000, ratePerSecond * 5));
-  // And it is used: a limiter that never opens would pass the above.
-  expect(starts.at(-1)! - starts[0]!).toBeLessThan((starts.length / ratePerSecond) * 1_000 * 1.2 + 100);
-});
-
-test("what waits for the rate wakes the goal when the next call may start", () => {
-  const d = new Driver({ tasks: many(3), upstreams: [upstream({ ratePerSecond: 1 })] });
-  expect(sizes(d)).toEqual([1]);
-  expect(wakeAt(d.state)).toBe(START_MS + 1_000);
-  d.passMs(999);
-  expect(sizes(d)).toEqual([]);
-  d.passMs(1);
-  expect(sizes(d)).toEqual([1]);
 });
 
 test("interactive goes before normal, normal before background, each in its own order", () => {
@@ -167,7 +133,7 @@ test("a goal that was never created does not wake", () => {
   expect(isBusy(d.state)).toBe(false);
 });
 
-test("work that lacks only room does not wake the goal, though its gate or its rate opened long ago", () => {
+test("work that lacks only room does not wake the goal, though its gate or its governor's opened long ago", () => {
   const gated = new Driver({ tasks: many(3), upstreams: [upstream({ maxConcurrency: 1 })] });
   gated.dispatch();
   gated.settle([0], { status: 429, retryAfterMs: 10 });
@@ -175,11 +141,15 @@ test("work that lacks only room does not wake the goal, though its gate or its r
   gated.dispatch();
   expect(wakeAt(gated.state)).toBeGreaterThan(gated.nowMs);
   expect(isBusy(gated.state)).toBe(true);
-  const rated = new Driver({ tasks: many(3), upstreams: [upstream({ maxConcurrency: 1, ratePerSecond: 100 })] });
-  rated.dispatch();
-  rated.passMs(5_000);
-  rated.dispatch();
-  expect(wakeAt(rated.state)).toBeGreaterThan(rated.nowMs);
+  const held = new Driver({ tasks: many(3), governor: "by hand" });
+  held.grant({ calls: 1, gateMs: 100 });
+  held.passMs(100);
+  held.dispatch();
+  held.grant({ calls: 1, gateMs: 100 });
+  held.passMs(5_000);
+  held.dispatch();
+  expect(held.state.counts).toMatchObject({ 0: 0, 2: 3 });
+  expect(wakeAt(held.state)).toBeGreaterThan(held.nowMs);
 });
 
 test("a gated upstream wakes the goal when its gate opens, but not while the goal is paused", () => {

@@ -1,7 +1,9 @@
 /**
  * Drives the goal's core in tests: a clock that is told the time, an executor
- * that answers as it is told, and a journal that can be replayed at any point.
+ * that answers as it is told, a governor that is generous unless a test says
+ * otherwise, and a journal that can be replayed at any point.
  */
+import { admissionOf } from "../../durable-objects/goal/core/admission.ts";
 import { apply } from "../../durable-objects/goal/core/apply.ts";
 import type { Change } from "../../durable-objects/goal/core/change.ts";
 import { STATUS_WORDS } from "../../durable-objects/goal/core/codes.ts";
@@ -10,17 +12,23 @@ import { toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
 import { type GoalState, newState } from "../../durable-objects/goal/core/state.ts";
 import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
 import { goalIdFrom } from "../../shared/ids.ts";
+import { LANES_DEFAULT } from "../../shared/limits.ts";
+import type { Lease } from "../../shared/policy/lease.ts";
+import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../shared/protocol/goal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { CompletionRule, TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 
 export const START_MS = 1_800_000_000_000;
+export const LIFE = "0123456789abcdef";
+/** A lease from the beginning of time to long after any test. */
+export const FOREVER_MS = START_MS * 10;
 export const GOAL_ID = goalIdFrom(START_MS, new Uint8Array(16));
 
 export const upstream = (over: Partial<Upstream> = {}): Upstream => ({
   name: "api",
-  origin: "http://localhost:1",
+  origins: ["http://localhost:1"],
   maxConcurrency: null,
   ratePerSecond: null,
   timeoutMs: 30_000,
@@ -42,19 +50,34 @@ export interface Answer {
   readonly ms?: number;
 }
 
+/** What a governor may say; what is left out is as a generous one says it. */
+export type Permits = Partial<Grant>;
+
+interface Options {
+  readonly spec?: Partial<GoalSpec>;
+  readonly upstreams?: readonly Upstream[];
+  readonly tasks?: readonly TaskSpec[];
+  readonly rule?: CompletionRule;
+  /** Left out: every upstream takes what it declares, for ever. */
+  readonly governor?: "generous" | "by hand";
+}
+
 export class Driver {
   nowMs = START_MS;
-  state: GoalState = newState();
+  state: GoalState = { ...newState(), life: LIFE };
   readonly journal: Change[] = [];
   readonly offers = new Map<number, readonly unknown[]>();
   sends: Send[] = [];
+  /** Every report to a governor, in order. */
+  readonly reports: Report[] = [];
+  readonly #isGenerous: boolean;
+  #granted = 0;
   aborts: Out["aborts"] = [];
   destroyed = false;
   #row = 1;
 
-  constructor(
-    options: { spec?: Partial<GoalSpec>; upstreams?: readonly Upstream[]; tasks?: readonly TaskSpec[]; rule?: CompletionRule } = {},
-  ) {
+  constructor(options: Options = {}) {
+    this.#isGenerous = options.governor !== "by hand";
     const spec: GoalSpec = {
       name: "",
       labels: {},
@@ -62,6 +85,7 @@ export class Driver {
       retentionMs: 1_000,
       completion: options.rule ?? {},
       sealed: false,
+      weight: 1,
       ...options.spec,
     };
     const registry = { version: 1, upstreams: options.upstreams ?? [upstream()] };
@@ -73,7 +97,7 @@ export class Driver {
     const offer = this.state.nextOffer;
     const row = this.#row++;
     let index = 0;
-    const out: Out = { changes: [], sends: [], aborts: [], keep: () => ({ row, index: index++ }), destroy: false };
+    const out: Out = { changes: [], sends: [], aborts: [], reports: [], keep: () => ({ row, index: index++ }), destroy: false };
     const reply = step(this.state, this.nowMs, command, out);
     // As on disk: what is written is text, and shares nothing with memory.
     this.journal.push(...(JSON.parse(JSON.stringify(out.changes)) as Change[]));
@@ -81,6 +105,7 @@ export class Driver {
       this.offers.set(offer, command.kind === "create" ? command.tasks.specs : (command as { specs?: readonly TaskSpec[] }).specs!);
     this.sends.push(...out.sends);
     this.aborts.push(...out.aborts);
+    this.reports.push(...out.reports);
     this.destroyed ||= out.destroy;
     return reply;
   }
@@ -90,10 +115,49 @@ export class Driver {
   }
 
   /** Sends what may run; answers with the batches. */
-  dispatch(): Send[] {
+  dispatch(seed = 7): Send[] {
     this.sends = [];
-    this.do({ kind: "dispatch" });
+    if (this.#isGenerous) for (const { name, config } of this.state.upstreams) if (config !== null) this.grant({}, name);
+    this.do({ kind: "dispatch", seed });
     return this.sends;
+  }
+
+  lease(name = "api"): Lease {
+    return admissionOf(this.state, this.state.upstreamNumbers.get(name)!).lease;
+  }
+
+  /** A governor's answer to the latest report, or its push after it. It replaces what was granted before. */
+  grant(permits: Permits = {}, name = "api"): Grant {
+    const { config } = this.state.upstreams[this.state.upstreamNumbers.get(name)!]!;
+    const grant: Grant = {
+      epoch: 1,
+      number: ++this.#granted,
+      seq: this.lease(name).seq,
+      calls: config?.maxConcurrency ?? LANES_DEFAULT,
+      starts: null,
+      ttlMs: FOREVER_MS,
+      gateMs: 0,
+      isOpen: false,
+      origins: null,
+      callsPerSecond: 0,
+      ...permits,
+    };
+    this.take(grant, name);
+    return grant;
+  }
+
+  /** Takes a grant as it is. */
+  take(grant: Grant, name = "api"): void {
+    this.do({ kind: "grant", upstream: name, life: this.state.life, grant });
+  }
+
+  /** The upstream is down: `probes` calls may be made to see whether it is back. */
+  openCircuit(probes = 0, name = "api"): void {
+    this.grant({ isOpen: true, calls: probes, starts: probes }, name);
+  }
+
+  closeCircuit(permits: Permits = {}, name = "api"): void {
+    this.grant({ ...permits, isOpen: false }, name);
   }
 
   line(task: number, answer: Answer = {}): string {

@@ -20,7 +20,7 @@ const NOW_MS = 1_800_000_000_000;
 
 const upstream: Upstream = {
   name: "api",
-  origin: "http://localhost",
+  origins: ["http://localhost"],
   maxConcurrency: null,
   ratePerSecond: null,
   timeoutMs: 30_000,
@@ -65,7 +65,7 @@ function specsOf(offer: number): TaskSpec[] {
 function filled(journal: Change[]): GoalState {
   const state = newState();
   const run = (command: Parameters<typeof step>[2]): void => {
-    const out = { changes: [], sends: [], aborts: [], keep: () => ({ row: 1, index: 0 }), destroy: false };
+    const out = { changes: [], sends: [], aborts: [], reports: [], keep: () => ({ row: 1, index: 0 }), destroy: false };
     const reply = step(state, NOW_MS, command, out);
     if (!reply.ok) throw new Error(reply.error.detail);
     journal.push(...(out.changes as Change[]));
@@ -73,14 +73,14 @@ function filled(journal: Change[]): GoalState {
   run({
     kind: "create",
     id: goalIdFrom(NOW_MS, new Uint8Array(16)),
-    spec: { name: "", labels: {}, deadlineMs: null, retentionMs: 1, completion: {}, sealed: false },
+    spec: { name: "", labels: {}, deadlineMs: null, retentionMs: 1, completion: {}, sealed: false, weight: 1 },
     registry: { version: 1, upstreams: [upstream] },
     tasks: { specs: [], failures: new Map(), contentKeys: new Map() },
   });
   for (let offer = 0; offer < TASKS / PER_REQUEST; offer++) {
     run({ kind: "submit", specs: specsOf(offer), failures: new Map(), contentKeys: new Map(), atomic: false });
   }
-  run({ kind: "dispatch" });
+  run({ kind: "dispatch", seed: 1 });
   return state;
 }
 

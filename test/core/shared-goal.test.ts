@@ -18,7 +18,7 @@ test("a goal may be empty, and then has every default", () => {
   expect(parseGoal({})).toEqual({
     ok: true,
     value: {
-      spec: { name: "", labels: {}, deadlineMs: null, retentionMs: limits.RETENTION_MS_DEFAULT, completion: {}, sealed: false },
+      spec: { name: "", labels: {}, deadlineMs: null, retentionMs: limits.RETENTION_MS_DEFAULT, completion: {}, sealed: false, weight: 1 },
       tasks: [],
     },
   });
@@ -32,6 +32,7 @@ test("a goal keeps what was said, and hands its tasks on as they came", () => {
     retentionMs: 0,
     completion: { minSuccessful: 3, toleratedFailurePercentage: 2.5 },
     sealed: true,
+    weight: 2.5,
   };
   expect(parseGoal({ ...spec, tasks: [{ anything: 1 }, null] })).toEqual({ ok: true, value: { spec, tasks: [{ anything: 1 }, null] } });
 });
@@ -46,6 +47,8 @@ test.for<[string, unknown, string]>([
   ["tasks that are no list", { tasks: {} }, "/tasks: must be Array, not Object"],
   ["too many tasks", { tasks: Array.from({ length: limits.TASKS_PER_REQUEST_MAX + 1 }) }, "/tasks: must have at most 20000 tasks"],
   ["a rule that is a list", { completion: [] }, "/completion: must be an object"],
+  ["no weight", { weight: 0 }, "/weight: must be at least 0.001"],
+  ["too much weight", { weight: 1_001 }, "/weight: must be at most 1000"],
   ["an unknown rule", { completion: { atLeast: 1 } }, "/completion/atLeast: is not a property that is known here"],
   [
     "a percentage of 101",
@@ -67,7 +70,7 @@ test("an upstream needs only an origin, and then has every default", () => {
     ok: true,
     value: {
       name: "search",
-      origin: "https://example.org:8443",
+      origins: ["https://example.org:8443"],
       maxConcurrency: null,
       ratePerSecond: null,
       timeoutMs: limits.TIMEOUT_MS_DEFAULT,
@@ -83,17 +86,22 @@ test("an upstream keeps what was said", () => {
     ...{ maxConcurrency: 60, ratePerSecond: 0.5, timeoutMs: 1_000, idempotency: "key" },
     ...{ retry: { maxAttempts: 2 }, headers: { "x-api-key": "s" } },
   };
-  const parsed = parseUpstream("llm", { ...spec, origins: ["http://127.0.0.1:9"], hedge: false, coalesce: "off" });
-  expect(parsed).toEqual({ ok: true, value: { name: "llm", origin: "http://127.0.0.1:9", ...spec } });
+  const parsed = parseUpstream("llm", { ...spec, origins: ["http://127.0.0.1:9/", "http://Two.test"], hedge: false, coalesce: "off" });
+  expect(parsed).toEqual({ ok: true, value: { name: "llm", origins: ["http://127.0.0.1:9", "http://two.test"], ...spec } });
 });
 
 const origin = "http://127.0.0.1:9000";
+
+test("an origin that is named twice is one", () => {
+  expect(parseUpstream("search", { origins: [origin, `${origin}/`] })).toMatchObject({ ok: true, value: { origins: [origin] } });
+});
 
 test.for<[string, unknown, RegExp]>([
   ["a list", [], /^: must be an object$/],
   ["no origin", {}, /^: needs exactly one of origin, origins$/],
   ["both forms of origin", { origin, origins: [origin] }, /exactly one of origin, origins/],
-  ["two origins", { origins: [origin, origin] }, /^\/origins: takes exactly one origin/],
+  ["no origins", { origins: [] }, /^\/origins: needs at least one origin$/],
+  ["seventeen origins", { origins: Array.from({ length: limits.ORIGINS_MAX + 1 }, () => origin) }, /^\/origins: takes at most 16 origins$/],
   ["a path in the origin", { origin: `${origin}/v1` }, /^\/origin: must be http\(s\):\/\/host\[:port\]/],
   ["credentials in the origin", { origin: "http://a:b@example.org" }, /^\/origin: must be http/],
   ["another scheme", { origin: "file:///etc/passwd" }, /^\/origin: must be http/],

@@ -76,10 +76,14 @@ test("an empty histogram has no quantile, and the strangest latencies count", ()
   expect(histogram[HISTOGRAM_BUCKETS - 1]).toBe(2);
 });
 
-test("every limit is a positive whole number, and the relations between them hold", () => {
+test("every limit is a positive whole number, every share a part of one, and the relations between them hold", () => {
+  const shares = new Set(["RETRY_BUDGET_SHARE", "LEASE_USE", "BAND_FLOOR"]);
   const entries = Object.entries(limits);
   expect(entries.length).toBeGreaterThan(40);
-  for (const [name, value] of entries) expect(Number.isSafeInteger(value) && value > 0, name).toBe(true);
+  for (const [name, value] of entries) {
+    const isGood = shares.has(name) ? value > 0 && value < 1 : Number.isSafeInteger(value) && value > 0;
+    expect(isGood, name).toBe(true);
+  }
 });
 
 test("request and task errors share no code but name the same things", () => {

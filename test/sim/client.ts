@@ -39,7 +39,7 @@ export class Client {
 
   create(): Request {
     const { rule, deadlineMs, upstreams } = this.#plan;
-    const spec = { name: "", labels: {}, deadlineMs, retentionMs: 60_000, completion: rule, sealed: this.#random.chance(0.1) };
+    const spec = { name: "", labels: {}, deadlineMs, retentionMs: 60_000, completion: rule, sealed: this.#random.chance(0.1), weight: 1 };
     const specs = this.#random.chance(0.5) ? [] : this.#loose();
     const registry = { version: 1, upstreams };
     return this.#request({ kind: "create", id: this.#goal, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });

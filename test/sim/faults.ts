@@ -126,7 +126,7 @@ export function changed(random: Random, upstreams: readonly Upstream[]): Upstrea
 function upstreamOf(random: Random, i: number, isBig: boolean): Upstream {
   return {
     name: `u${i}`,
-    origin: "http://localhost",
+    origins: Array.from({ length: random.chance(0.7) ? 1 : random.between(2, 3) }, (_, at) => `http://localhost:${at + 1}`),
     maxConcurrency: random.chance(0.3) ? null : random.between(isBig ? 10 : 1, 12),
     ratePerSecond: random.chance(0.75) ? null : isBig ? random.between(200, 300) : random.between(4, 60),
     timeoutMs: random.between(200, 3_000),

@@ -103,7 +103,7 @@ export class Shell {
     this.#timerAtMs = NEVER;
     const row = disk.nextRow;
     const kept: string[] = [];
-    const out: Out = { changes: [], sends: [], aborts: [], keep: (line) => ({ row, index: kept.push(line) - 1 }), destroy: false };
+    const out: Out = { changes: [], sends: [], aborts: [], reports: [], keep: (line) => ({ row, index: kept.push(line) - 1 }), destroy: false };
     const executed: Executed[] = [];
     const offers: [number, readonly unknown[]][] = [];
     const replies: [string, string][] = [];
@@ -121,7 +121,7 @@ export class Shell {
       if (id !== null && reply.ok) replies.push([id, text]);
       return text;
     });
-    step(this.state, nowMs, { kind: "dispatch" }, out);
+    step(this.state, nowMs, { kind: "dispatch", seed: random.between(0, 2 ** 32 - 1) }, out);
     if (this.state.goal === null) Object.assign(this.state, newState());
     else if (out.changes.length > 0 || replies.length > 0) {
       if (random.chance(faults.commitFails)) return crash(this, "commit failed");

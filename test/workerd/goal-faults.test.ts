@@ -97,12 +97,13 @@ const lineOfFirst = (goalId: string): string =>
       origin: "",
       headers: {},
       lanes: 1,
+      permitMs: null,
       items: [{ task: 0, taskId: "", attempt: 1, method: "", path: "", timeoutMs: 0 }],
     },
     0,
   );
 
-const control = { abort: () => undefined, stop: () => undefined };
+const control = { abort: () => undefined, renew: () => undefined, stop: () => undefined };
 const encoder = new TextEncoder();
 
 /** Tells of the first two tasks and a part of the third, then breaks. */

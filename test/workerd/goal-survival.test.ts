@@ -159,7 +159,7 @@ test("asking for a goal that was never made writes nothing", async () => {
 
 test("a goal whose tasks cannot be taken is not made, and writes nothing", async () => {
   const id = newGoalId();
-  const spec = { name: "", labels: {}, deadlineMs: null, retentionMs: 0, completion: {}, sealed: true };
+  const spec = { name: "", labels: {}, deadlineMs: null, retentionMs: 0, completion: {}, sealed: true, weight: 1 };
   const refused = await goalStub(id).create({ goalId: id, spec, tasksJson: '[{"key":"a"}]' });
   expect(refused).toMatchObject({ ok: false, error: { code: "invalid_request" } });
   expect(await inGoal(id, (ctx) => ctx.storage.sql.exec("SELECT name FROM sqlite_master WHERE name = 'log'").toArray())).toEqual([]);
