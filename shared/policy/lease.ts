@@ -23,6 +23,8 @@ export interface Lease {
   calls: number;
   /** Calls that may still be started; Infinity where there is no bound. */
   starts: number;
+  /** The latest grant allowed a counted number of starts, and no report has gone since. */
+  hasCounted: boolean;
   untilMs: number;
   gateUntilMs: number;
   isOpen: boolean;
@@ -51,6 +53,7 @@ export function newLease(life: string): Lease {
     ttlMs: 0,
     calls: 0,
     starts: 0,
+    hasCounted: false,
     untilMs: 0,
     gateUntilMs: 0,
     isOpen: false,
@@ -85,6 +88,7 @@ export function asked(lease: Lease, wanted: number, nowMs: number): { readonly s
   lease.sentAtMs = nowMs;
   lease.isAsking = true;
   lease.results = 0;
+  lease.hasCounted = false;
   lease.wanted = wanted;
   return { seq: lease.seq, held: permitted(lease, nowMs) };
 }
@@ -104,6 +108,7 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   lease.ttlMs = grant.ttlMs;
   lease.calls = grant.calls;
   lease.starts = grant.starts ?? Number.POSITIVE_INFINITY;
+  lease.hasCounted = grant.starts !== null && grant.starts > 0;
   lease.untilMs = lease.answeredSentAtMs + grant.ttlMs * LEASE_USE;
   lease.gateUntilMs = grant.gateMs > 0 ? nowMs + grant.gateMs : 0;
   lease.isOpen = grant.isOpen;
@@ -142,7 +147,9 @@ function dueBy(lease: Lease, wanted: number, inUse: number): number | null {
   if (lease.spoiled > 0) return lease.sentAtMs + REFUSED_ASK_INTERVAL_MS;
   // There was nothing to wait for when it was last asked.
   if (lease.wanted === 0 && wanted > 0) return lease.sentAtMs;
+  // All that was allowed to start has started: the governor has to hear of it before it allows more.
+  const isSpent = lease.hasCounted && lease.starts < 1 && wanted > inUse;
   const isShort = wanted > lease.wanted && lease.calls >= lease.wanted;
-  if (isShort || lease.results >= ASK_RESULTS) return Math.min(renewAtMs, lease.sentAtMs + ASK_INTERVAL_MS);
+  if (isShort || isSpent || lease.results >= ASK_RESULTS) return Math.min(renewAtMs, lease.sentAtMs + ASK_INTERVAL_MS);
   return renewAtMs;
 }
