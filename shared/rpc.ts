@@ -23,6 +23,8 @@ export interface JsonReply {
   readonly json: string;
   /** True where a stored answer is given again. */
   readonly replayed: boolean;
+  /** Tasks that the goal would still take. */
+  readonly tasksLeft?: number;
 }
 
 // edge → goal

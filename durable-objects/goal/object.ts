@@ -6,7 +6,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { failure } from "../../shared/errors.ts";
 import type { GoalId } from "../../shared/ids.ts";
-import { SHARED_COMMIT_BYTES_MAX } from "../../shared/limits.ts";
+import { SHARED_COMMIT_BYTES_MAX, TASKS_PER_GOAL_MAX } from "../../shared/limits.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
@@ -112,7 +112,8 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       render: ({ receipts }) => receiptsJson(this.#turns.state, receipts!, allReceipts),
     };
     // A large body is worth a commit of its own; small ones wait a moment for one another.
-    return body.byteLength > SHARED_COMMIT_BYTES_MAX ? this.#turns.runNow(ask) : this.#turns.run(ask);
+    const reply = await (body.byteLength > SHARED_COMMIT_BYTES_MAX ? this.#turns.runNow(ask) : this.#turns.run(ask));
+    return reply.ok ? ok({ ...reply.value, tasksLeft: TASKS_PER_GOAL_MAX - this.#turns.state.tasks.n }) : reply;
   }
 
   /** Asks the governors of upstreams that this goal has not dealt with yet what to expect. An estimate is not worth waiting for a second time. */

@@ -11,6 +11,9 @@ import type { Refusal } from "./core/settle.ts";
 import type { GoalState } from "./core/state.ts";
 import type { CallCache } from "./offers.ts";
 
+/** How long the end of an aborted call takes to arrive at the upstream, at most. */
+const ABORT_MS = 20;
+
 /** Chooses the executor for a batch, by a number that is not in use. */
 export type Transport = (slot: number) => ExecutorRpc;
 
@@ -19,6 +22,8 @@ export interface Inbox {
   lines(text: string): void;
   /** Nothing more will come of this batch. `refusal` where no executor took it, as far as one knows. */
   closed(batch: number, refusal: Refusal | undefined): void;
+  /** So many attempts that were to be aborted are. */
+  aborted(upstream: number, count: number): void;
 }
 
 interface Open {
@@ -61,6 +66,7 @@ export class Runner {
     }
     this.#open.delete(send.batch);
     this.#slots.delete(slot);
+    if (open.control === null && open.aborts.length > 0) this.#inbox.aborted(open.upstream, open.aborts.length);
     this.#inbox.closed(send.batch, refusal);
   }
 
@@ -97,12 +103,16 @@ export class Runner {
     assert(tail.length === 0, "an executor ends its report with a whole line");
   }
 
-  /** Aborts attempts: batch, task, attempt. Ones that ended meanwhile do no harm. */
-  abort(attempts: readonly (readonly [number, number, number])[]): void {
+  /** Aborts attempts: batch, task, attempt. Ones that ended meanwhile do no harm. `upstreamOf` tells a task's upstream. */
+  abort(attempts: readonly (readonly [number, number, number])[], upstreamOf: (task: number) => number): void {
     const byBatch = Map.groupBy(attempts, ([batch]) => batch);
     for (const [batch, list] of byBatch) {
       const open = this.#open.get(batch);
-      if (open === undefined) continue;
+      if (open === undefined) {
+        // Another life's batch, or one that has just ended.
+        this.#inbox.aborted(upstreamOf(list[0]![1]), list.length);
+        continue;
+      }
       const pairs = list.map(([, task, attempt]) => [task, attempt] as const);
       if (open.control === null) open.aborts.push(...pairs);
       else this.#abort(open, pairs);
@@ -120,7 +130,9 @@ export class Runner {
 
   #abort(open: Open, pairs: readonly (readonly [number, number])[]): void {
     // A batch that has just ended takes no more calls, and needs none.
-    void Promise.resolve(open.control!.abort(pairs)).catch(() => undefined);
+    void Promise.resolve(open.control!.abort(pairs))
+      .catch(() => undefined)
+      .then(() => setTimeout(() => this.#inbox.aborted(open.upstream, pairs.length), ABORT_MS));
   }
 
   #takeSlot(): number {

@@ -77,6 +77,7 @@ export class Turns {
         this.#closed.push({ batch, refusal });
         this.#gather();
       },
+      aborted: (upstream, count) => void this.run({ command: { kind: "closed", upstream, count } }),
     };
     this.#runner = new Runner(around.transport, inbox, (upstream) => permitMsOf(this.#state, upstream, Date.now()));
     // A new incarnation goes on with what the last one left, whoever woke it.
@@ -243,7 +244,7 @@ export class Turns {
     const state = this.#state;
     for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls, nowMs)));
     for (const report of out.reports) ctx.waitUntil(this.#exchange(report));
-    if (out.aborts.length > 0) this.#runner.abort(out.aborts);
+    if (out.aborts.length > 0) this.#runner.abort(out.aborts, (task) => state.tasks.upstream[task]!);
     if (state.goal === null) return;
     store.compact(state);
     // Inputs leave memory once they are sent; what is tried again is read again.

@@ -16,11 +16,26 @@ const SHOWN_CHARS_MAX = 64;
 const TENANT_NAME = "default";
 
 /** The edge knows an object by its contract, never by its class; the compiler holds the class to it. */
-export function goalStub(env: Env, goalId: GoalId): GoalRpc {
-  return env.GOAL.get(env.GOAL.idFromName(goalId));
+export function goalStub(env: Env, goalId: GoalId, hint?: DurableObjectLocationHint): GoalRpc {
+  return env.GOAL.get(env.GOAL.idFromName(goalId), hint === undefined ? {} : { locationHint: hint });
 }
 
-export function tenantStub(env: Env): TenantRpc {
+/** Cloudflare's continents, as hints where an object should live. */
+const HINTS: Readonly<Record<string, DurableObjectLocationHint>> = {
+  AF: "afr",
+  AS: "apac",
+  EU: "weur",
+  NA: "enam",
+  OC: "oc",
+  SA: "sam",
+};
+/** West of this, North America is nearer to the Pacific. */
+const NA_WEST_LONGITUDE = -100;
+
+/** Near the caller, who will talk to the object most. Counts for an object's first request only. */
+export function hintOf(request: Request): DurableObjectLocationHint | undefined {
+  // Absent on a laptop.
+  const { continent, longitude } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;
   return env.TENANT.get(env.TENANT.idFromName(TENANT_NAME));
 }
 

@@ -106,7 +106,8 @@ function broken({ batch, reach }: CallContext, item: BatchItem, url: string, ini
   if (init.signal!.aborted) {
     return failed("timeout", failure("upstream_timeout", `${nameOf(item)} was not answered in full within ${item.timeoutMs} ms`));
   }
-  if (isUnsendable(url, init)) return failed("not_sent", failure("upstream_error", `${nameOf(item)} cannot be sent: ${String(error)}`), UNSENDABLE_STATUS);
+  if (isUnsendable(url, init))
+    return failed("not_sent", failure("upstream_error", `${nameOf(item)} cannot be sent: ${String(error)}`), UNSENDABLE_STATUS);
   reach?.lost(batch.origin);
   return failed("broken", failure("upstream_error", `${nameOf(item)}: the connection broke before the whole answer came`));
 }

@@ -20,15 +20,22 @@ export interface Admission {
   /** Retries that may be made at once; and when the next one beyond them may. */
   retries: number;
   nextRetryAtMs: number;
+  /** Calls that are being aborted, and may still be open. */
+  closing: number;
 }
 
 export function admissionOf(state: GoalState, upstream: number): Admission {
   let admission = state.admissions[upstream];
   if (admission === undefined) {
-    admission = { lease: newLease(state.life), sampler: newSampler(), retries: RETRY_BUDGET_START, nextRetryAtMs: 0 };
+    admission = { lease: newLease(state.life), sampler: newSampler(), retries: RETRY_BUDGET_START, nextRetryAtMs: 0, closing: 0 };
     state.admissions[upstream] = admission;
   }
   return admission;
+}
+
+/** Calls that may be open at the upstream. */
+export function inUseAt(state: GoalState, upstream: number): number {
+  return state.upstreams[upstream]!.lanes + (state.admissions[upstream]?.closing ?? 0);
 }
 
 /** Calls that the goal would have open at the upstream. */
@@ -73,6 +80,12 @@ export function takeGrant(rec: Recorder, name: string, life: string, grant: Gran
   }
 }
 
+/** Calls that were aborted are closed by now. */
+export function noteClosed(rec: Recorder, upstream: number, count: number): void {
+  const admission = admissionOf(rec.state, upstream);
+  admission.closing = Math.max(0, admission.closing - count);
+}
+
 export function noteUnanswered(rec: Recorder, name: string): void {
   const upstream = upstreamNamed(rec.state, name);
   if (upstream >= 0) unanswered(admissionOf(rec.state, upstream).lease, rec.nowMs);
@@ -81,13 +94,14 @@ export function noteUnanswered(rec: Recorder, name: string): void {
 /** Writes the reports that are due. Once a turn, after what it sends. */
 export function ask(rec: Recorder): void {
   const { state, nowMs, out } = rec;
-  state.upstreams.forEach(({ config, lanes }, number) => {
+  state.upstreams.forEach(({ config }, number) => {
     if (config === null && state.admissions[number] === undefined) return;
     const wants = demandOf(state, number);
     const wanted = totalOf(wants);
     if (wanted === 0 && state.admissions[number] === undefined) return;
     const { lease, sampler } = admissionOf(state, number);
-    const dueAtMs = askDueAtMs(lease, wanted, lanes);
+    const inUse = inUseAt(state, number);
+    const dueAtMs = askDueAtMs(lease, wanted, inUse);
     if (dueAtMs === null || dueAtMs > nowMs || config === null) return;
     out.reports.push({
       client: state.goal!.id,
@@ -96,7 +110,7 @@ export function ask(rec: Recorder): void {
       ...asked(lease, wanted, nowMs),
       epoch: lease.epoch,
       taken: lease.number,
-      inUse: lanes,
+      inUse,
       unusedStarts: Number.isFinite(lease.starts) ? lease.starts : 0,
       wants,
       sample: drain(sampler, nowMs),
@@ -110,8 +124,8 @@ export function ask(rec: Recorder): void {
 export function askAtMs(state: GoalState): number | null {
   let at: number | null = null;
   state.admissions.forEach(({ lease }, upstream) => {
-    const { config, lanes } = state.upstreams[upstream]!;
-    const dueAtMs = config === null ? null : askDueAtMs(lease, totalOf(demandOf(state, upstream)), lanes);
+    const { config } = state.upstreams[upstream]!;
+    const dueAtMs = config === null ? null : askDueAtMs(lease, totalOf(demandOf(state, upstream)), inUseAt(state, upstream));
     if (dueAtMs !== null) at = Math.min(at ?? dueAtMs, dueAtMs);
   });
   return at;

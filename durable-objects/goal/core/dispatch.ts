@@ -25,9 +25,9 @@ export function dispatch(rec: Recorder, seed: number): void {
 
 function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: number): boolean {
   if (upstream.queued === 0 || upstream.config === null || rec.nowMs < upstream.gateUntilMs) return false;
-  const { lease } = admissionOf(rec.state, number);
-  if (!hasRoom(upstream, lease)) return false;
-  const lanes = Math.min(BATCH_LANES_MAX, startable(lease, upstream.lanes, rec.nowMs));
+  const { lease, closing } = admissionOf(rec.state, number);
+  if (!hasRoom(upstream, lease, closing)) return false;
+  const lanes = Math.min(BATCH_LANES_MAX, startable(lease, upstream.lanes + closing, rec.nowMs));
   const room = Math.min(windowOf(upstream, lease) - upstream.running, lease.starts);
   if (lanes <= 0 || room <= 0) return false;
   const origin = chooseOrigin(upstream, lease, seed ^ rec.state.nextBatch);
@@ -42,8 +42,8 @@ function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: n
 const callsOf = ({ calls, spoiled }: Lease): number => calls - spoiled;
 
 /** Whether the upstream takes another batch. Where it does not, results or a grant will make room. */
-export function hasRoom(upstream: UpstreamState, lease: Lease): boolean {
-  const lanes = callsOf(lease) - upstream.lanes;
+export function hasRoom(upstream: UpstreamState, lease: Lease, closing: number): boolean {
+  const lanes = callsOf(lease) - upstream.lanes - closing;
   if (lanes <= 0 || lease.starts < 1 || windowOf(upstream, lease) <= upstream.running) return false;
   // A batch for fewer lanes than a full one pays only when there are no more to be had.
   return lanes >= Math.min(BATCH_LANES_MAX, callsOf(lease)) || upstream.running === 0 || upstream.config?.maxConcurrency !== null;

@@ -3,6 +3,7 @@
  * the goal gets done there in a second (Little's law).
  */
 import { permitted } from "../../../shared/policy/lease.ts";
+import { inUseAt } from "./admission.ts";
 import { type GoalState, upstreamNamed } from "./state.ts";
 
 /** What the goal may expect to be done in a second, by upstream: from governors that it has not yet dealt with. */
@@ -16,9 +17,9 @@ export interface Estimator {
 /** Estimates for tasks that are queued one after the other from now on. */
 export function estimatorOf(state: GoalState, nowMs: number, outlooks: Outlooks): Estimator {
   const ahead = state.upstreams.map(({ queued }) => queued);
-  const free = state.upstreams.map(({ lanes }, upstream) => {
+  const free = state.upstreams.map((_, upstream) => {
     const lease = state.admissions[upstream]?.lease;
-    return lease === undefined ? 0 : Math.max(0, permitted(lease, nowMs) - lanes);
+    return lease === undefined ? 0 : Math.max(0, permitted(lease, nowMs) - inUseAt(state, upstream));
   });
   const perSecond = state.upstreams.map(({ name }, upstream) => rateOf(state, upstream, outlooks.get(name) ?? 0));
   return {

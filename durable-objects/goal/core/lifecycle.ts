@@ -28,7 +28,7 @@ export function finish(rec: Recorder, end: End): void {
 function endOne(rec: Recorder, { task, status, code, place, startedAtMs = 0, endedAtMs = 0 }: End): void {
   const { tasks } = rec.state;
   const isCutOff = tasks.status[task] === RUNNING && endedAtMs === 0;
-  if (isCutOff) rec.out.aborts.push([tasks.batch[task]!, task, tasks.attempt[task]!]);
+  if (isCutOff) rec.abort(task);
   const resultRow = place?.row ?? 0;
   rec.end({ task, status, code, resultRow, resultIndex: place?.index ?? 0, startedAtMs, endedAtMs });
 }
@@ -112,7 +112,7 @@ export function decideGoal(rec: Recorder): void {
 export function stopGoal(rec: Recorder, phase: "succeeded" | "failed" | "canceled" | "expired", rest: "canceled" | "expired"): void {
   const { tasks, batches } = rec.state;
   for (let task = 0; batches.size > 0 && task < tasks.n; task++) {
-    if (tasks.status[task] === RUNNING) rec.out.aborts.push([tasks.batch[task]!, task, tasks.attempt[task]!]);
+    if (tasks.status[task] === RUNNING) rec.abort(task);
   }
   rec.endGoal(phase, rest);
 }

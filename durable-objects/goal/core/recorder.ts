@@ -8,6 +8,7 @@ import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { addTasks } from "./add.ts";
+import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
 import type { Change, TasksAdded } from "./change.ts";
 import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
@@ -114,6 +115,13 @@ export class Recorder {
     startBatch(this.state, change);
     this.out.changes.push(change);
     this.out.sends.push(send);
+  }
+
+  /** Has the attempt of a running task aborted. Until that is done its call counts as open. */
+  abort(task: number): void {
+    const { tasks } = this.state;
+    this.out.aborts.push([tasks.batch[task]!, task, tasks.attempt[task]!]);
+    admissionOf(this.state, tasks.upstream[task]!).closing++;
   }
 
   end(ending: Ending): void {

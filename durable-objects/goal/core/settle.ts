@@ -131,7 +131,7 @@ export function refuseBatch(rec: Recorder, id: number, refusal: Refusal): void {
 export function expireLease(rec: Recorder, batch: number, suspicion: number): void {
   const { tasks } = rec.state;
   for (const task of runningTasks(rec, batch)) {
-    rec.out.aborts.push([batch, task, tasks.attempt[task]!]);
+    rec.abort(task);
     if ((tasks.flags[task]! & IDEMPOTENT) !== 0) loseTask(rec, task, suspicion);
     else if (tasks.status[task] === RUNNING) rec.doubt(task, -1, 0, 0);
   }

@@ -10,7 +10,7 @@ import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
-import { ask, noteUnanswered, takeGrant } from "./admission.ts";
+import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
@@ -47,6 +47,8 @@ export type Command =
   | { readonly kind: "tick" }
   /** A governor's grant to one life of this goal. */
   | { readonly kind: "grant"; readonly upstream: string; readonly life: string; readonly grant: Grant }
+  /** Calls that were aborted are closed. */
+  | { readonly kind: "closed"; readonly upstream: number; readonly count: number }
   /** A report to a governor got no answer. */
   | { readonly kind: "unanswered"; readonly upstream: string }
   /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
@@ -94,6 +96,9 @@ function decide(rec: Recorder, command: Command): Reply {
       return DONE;
     case "grant":
       takeGrant(rec, command.upstream, command.life, command.grant);
+      return DONE;
+    case "closed":
+      noteClosed(rec, command.upstream, command.count);
       return DONE;
     case "unanswered":
       noteUnanswered(rec, command.upstream);

@@ -22,10 +22,10 @@ export function wakeAt(state: GoalState): number | null {
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
   if (goal.paused) return at;
-  state.admissions.forEach(({ lease }, number) => {
+  state.admissions.forEach(({ lease, closing }, number) => {
     const upstream = state.upstreams[number]!;
     // Work that lacks room is woken by the results or the grant that makes it.
-    if (upstream.queued === 0 || upstream.config === null || !hasRoom(upstream, lease)) return;
+    if (upstream.queued === 0 || upstream.config === null || !hasRoom(upstream, lease, closing)) return;
     const opensAtMs = Math.max(upstream.gateUntilMs, lease.gateUntilMs);
     if (opensAtMs > 0) at = Math.min(at, opensAtMs);
   });

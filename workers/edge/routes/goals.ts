@@ -5,7 +5,7 @@ import { DEPTH_MAX } from "../../../shared/limits.ts";
 import { GOAL_STATUSES, type GoalView, parseGoal } from "../../../shared/protocol/goal.ts";
 import { ok } from "../../../shared/result.ts";
 import type { Answer, GoalReport, GoalVerb, IdempotencyKey } from "../../../shared/rpc.ts";
-import { type EdgeContext, goalStub, tenantStub, withGoal } from "../context.ts";
+import { type EdgeContext, goalStub, hintOf, tenantStub, withGoal } from "../context.ts";
 import { jsonText, readJsonObject } from "../middleware/body.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { Query } from "../query.ts";
@@ -49,7 +49,12 @@ export async function createGoal(c: EdgeContext): Promise<Response> {
   const claimed = await goalIdFor(c.env, idempotency.value);
   if (!claimed.ok) return problem(claimed.error);
   const goalId = parseGoalId(claimed.value.goalId)!;
-  const created = await goalStub(c.env, goalId).create({ goalId, spec, tasksJson: tasksJson.value, idempotency: idempotency.value });
+  const created = await goalStub(c.env, goalId, hintOf(c.req.raw)).create({
+    goalId,
+    spec,
+    tasksJson: tasksJson.value,
+    idempotency: idempotency.value,
+  });
   return respond(created, (reply) => jsonOnce(reply, 201, { location: `/v1/goals/${goalId}` }));
 }
 

@@ -1,6 +1,7 @@
 /** Tasks: submitted and listed below their goal, read and steered by their own id. */
 import * as v from "valibot";
 import { failure } from "../../../shared/errors.ts";
+import { TASKS_PER_GOAL_MAX } from "../../../shared/limits.ts";
 import { faultsOf } from "../../../shared/protocol/faults.ts";
 import { TASK_STATUSES } from "../../../shared/protocol/goal.ts";
 import type { CallResult } from "../../../shared/protocol/line.ts";
@@ -21,6 +22,12 @@ const resolution = v.pipe(
   v.check(({ as, result }) => as !== "retry" || result === undefined, "a task that is retried has no result yet"),
 );
 
+/** The one quota of a submission, as draft-ietf-httpapi-ratelimit-headers-10 writes it: a goal's tasks. It does not refill. */
+function quotaHeaders(tasksLeft: number | undefined): Record<string, string> {
+  if (tasksLeft === undefined) return {};
+  return { "ratelimit-policy": `"tasks";q=${TASKS_PER_GOAL_MAX};qu="tasks"`, ratelimit: `"tasks";r=${tasksLeft}` };
+}
+
 /** The hot path: the bytes go to the goal as they came, and are hashed only where there is a key. */
 export const submitTasks = withGoal(async (c, goal) => {
   const query = new Query(c);
@@ -35,7 +42,7 @@ export const submitTasks = withGoal(async (c, goal) => {
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/tasks", body.value);
   if (!idempotency.ok) return problem(idempotency.error);
   const request = { body: body.value.bytes, format: format.value, allReceipts, atomic, idempotency: idempotency.value };
-  return respond(await goal.submit(request), (reply) => jsonOnce(reply, 202));
+  return respond(await goal.submit(request), (reply) => jsonOnce(reply, 202, quotaHeaders(reply.tasksLeft)));
 });
 
 export const listTasks = withGoal(async (c, goal) => {
