@@ -36,6 +36,11 @@ const NA_WEST_LONGITUDE = -100;
 export function hintOf(request: Request): DurableObjectLocationHint | undefined {
   // Absent on a laptop.
   const { continent, longitude } = (request.cf ?? {}) as Partial<IncomingRequestCfProperties>;
+  if (continent === "NA" && Number(longitude) < NA_WEST_LONGITUDE) return "wnam";
+  return HINTS[continent ?? ""];
+}
+
+export function tenantStub(env: Env): TenantRpc {
   return env.TENANT.get(env.TENANT.idFromName(TENANT_NAME));
 }
 
