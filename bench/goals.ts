@@ -18,11 +18,11 @@ export async function api<T>(drover: Drover, method: string, path: string, body?
   return JSON.parse(text) as T;
 }
 
-/** `{"tasks": […]}`, one task a path; `round` keeps the keys of rounds apart. */
-export function bodyOf(paths: readonly string[], round: string): string {
-  const tasks = paths.map((path, n) => ({
+/** One task a path; `round` keeps the keys of rounds apart. */
+export function tasksOf(paths: readonly string[], round: string, upstream = "bench"): object[] {
+  return paths.map((path, n) => ({
     key: `${round}/page-${n}`,
-    call: { upstream: "bench", method: "GET", path },
+    call: { upstream, method: "GET", path },
     labels: {
       team: "research",
       kind: "page",
@@ -32,8 +32,11 @@ export function bodyOf(paths: readonly string[], round: string): string {
     },
     priority: "normal",
   }));
-  return JSON.stringify({ tasks });
 }
+
+/** `{"tasks": […]}`. */
+export const bodyOf = (paths: readonly string[], round: string, upstream = "bench"): string =>
+  JSON.stringify({ tasks: tasksOf(paths, round, upstream) });
 
 /** Points the upstream `bench` at the stage's. */
 export async function putUpstream(stage: Stage, fields: object = {}): Promise<void> {
@@ -46,11 +49,50 @@ export const newGoal = (drover: Drover, fields: object = {}): Promise<GoalView> 
 export const viewGoal = (drover: Drover, id: string): Promise<GoalView> => api<GoalView>(drover, "GET", `/v1/goals/${id}`);
 
 /** Waits for the end of a sealed goal, with one request and nothing sent meanwhile. */
-async function untilEnded(drover: Drover, id: string, count: number): Promise<void> {
+export async function untilEnded(drover: Drover, id: string, count: number): Promise<void> {
   const headers = { authorization: `Bearer ${drover.token}` };
   const response = await fetch(`${drover.url}/v1/goals/${id}/results?follow=true&cursor=${count - 1}`, { headers });
   await response.text();
 }
+
+export interface TaskView {
+  readonly status: string;
+  readonly attempt: number;
+  readonly startedAt?: string;
+  readonly endedAt?: string;
+}
+
+/** Every task of a goal, in the order of submission. */
+export async function viewTasks(drover: Drover, id: string): Promise<TaskView[]> {
+  const all: TaskView[] = [];
+  let cursor: string | null = "";
+  while (cursor !== null) {
+    const at: string = cursor === "" ? "" : `&cursor=${encodeURIComponent(cursor)}`;
+    const page: { items: TaskView[]; nextCursor: string | null } = await api(drover, "GET", `/v1/goals/${id}/tasks?limit=1000${at}`);
+    all.push(...page.items);
+    cursor = page.nextCursor;
+  }
+  return all;
+}
+
+export interface LiveView {
+  readonly limit: number | null;
+  readonly messages: number;
+  readonly calls: number;
+  readonly circuit: string;
+}
+
+/** The state of an upstream's governor. */
+export const viewLive = async (drover: Drover, name: string): Promise<LiveView> =>
+  (await api<{ live: LiveView }>(drover, "GET", `/v1/upstreams/${name}`)).live;
+
+/** Declares an upstream. A name that was never used has a governor that knows nothing yet. */
+export const declare = (drover: Drover, name: string, fields: object): Promise<unknown> =>
+  api(drover, "PUT", `/v1/upstreams/${name}`, JSON.stringify(fields));
+
+/** A goal with all its tasks, in one request. */
+export const submitGoal = (drover: Drover, upstream: string, paths: readonly string[], fields: object = {}): Promise<GoalView> =>
+  newGoal(drover, { sealed: true, ...fields, tasks: tasksOf(paths, "only", upstream) });
 
 export interface GoalRun {
   readonly ackMs: number;

@@ -11,11 +11,22 @@ export interface Figure {
   readonly unit: string;
   readonly spread: Spread;
   readonly samples: number;
-  /** At most this. */
-  readonly target: number | null;
+  readonly target: Target | null;
 }
 
-export function figure(scenario: string, name: string, unit: string, values: readonly number[], target: number | null = null): Figure {
+/** A number alone is the most that is allowed. */
+export type Target = number | { readonly least: number };
+
+/** What could not be measured, and why. */
+export interface Skipped {
+  readonly scenario: string;
+  readonly name: string;
+  readonly skipped: string;
+}
+
+export type Finding = Figure | Skipped;
+
+export function figure(scenario: string, name: string, unit: string, values: readonly number[], target: Target | null = null): Figure {
   return { scenario, name, unit, spread: spreadOf(values), samples: values.length, target };
 }
 
@@ -39,7 +50,7 @@ export function machine(): string {
 }
 
 /** Keeps the figures in `bench/results/latest.json`; gives the path. */
-export function save(figures: readonly Figure[]): string {
+export function save(figures: readonly Finding[]): string {
   const folder = fileURLToPath(new URL("results/", import.meta.url));
   mkdirSync(folder, { recursive: true });
   const path = `${folder}latest.json`;
@@ -49,11 +60,19 @@ export function save(figures: readonly Figure[]): string {
 
 const shown = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toFixed(value >= 10 ? 1 : 2));
 
-/** One figure as a line: median, quartiles, target. */
-export function lineOf({ scenario, name, unit, spread, samples, target }: Figure): string {
+function verdictOf({ target, unit, spread }: Figure): string {
+  if (target === null) return "";
+  const isMost = typeof target === "number";
+  const bound = isMost ? target : target.least;
+  const isReached = isMost ? spread.median <= bound : spread.median >= bound;
+  return `   target ${isMost ? "≤" : "≥"} ${bound}${unit === "x" ? "x" : ` ${unit}`}: ${isReached ? "reached" : "NOT reached"}`;
+}
+
+/** One finding as a line: median, quartiles, target. */
+export function lineOf(found: Finding): string {
+  const head = `${found.scenario.padEnd(11)} ${found.name.padEnd(54)}`;
+  if ("skipped" in found) return `${head} skipped: ${found.skipped}`;
+  const { unit, spread, samples } = found;
   const { low, median, high } = spread;
-  const verdict =
-    target === null ? "" : `   target ≤ ${target}${unit === "x" ? "x" : ` ${unit}`}: ${median <= target ? "reached" : "NOT reached"}`;
-  const head = `${scenario.padEnd(11)} ${name.padEnd(46)}`;
-  return `${head} ${shown(median).padStart(7)} ${unit.padEnd(4)} (${shown(low)} … ${shown(high)}, n = ${samples})${verdict}`;
+  return `${head} ${shown(median).padStart(7)} ${unit.padEnd(4)} (${shown(low)} … ${shown(high)}, n = ${samples})${verdictOf(found)}`;
 }

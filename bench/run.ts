@@ -5,9 +5,12 @@
  *   npm run bench -- [absorb] [goal] [stragglers] [wake] [trickle] [--rounds 5] [--fast] [--save]
  */
 import { parseArgs } from "node:util";
-import { type Figure, lineOf, machine, save } from "./report.ts";
+import { type Finding, lineOf, machine, save } from "./report.ts";
 import { absorb } from "./scenarios/absorb.ts";
+import { capacityOf } from "./scenarios/capacity.ts";
 import { goal } from "./scenarios/goal.ts";
+import { herdOf } from "./scenarios/herd.ts";
+import { proxyOf } from "./scenarios/proxy.ts";
 import { stragglers } from "./scenarios/stragglers.ts";
 import { trickleOf } from "./scenarios/trickle.ts";
 import { wake } from "./scenarios/wake.ts";
@@ -22,11 +25,14 @@ const { values, positionals } = parseArgs({
   },
 });
 
-const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promise<Figure[]>>> = {
+const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promise<Finding[]>>> = {
   absorb,
   goal,
   stragglers,
   wake,
+  herd: herdOf(values.fast),
+  proxy: proxyOf(values.fast),
+  capacity: capacityOf(values.fast ? 8_000 : 16_000),
   trickle: trickleOf(values.fast ? 20 : 100),
 };
 
@@ -39,7 +45,7 @@ if (unknown !== undefined || !Number.isInteger(rounds) || rounds < 1) {
 
 console.log(machine());
 console.log("medians, with quartiles in brackets; ratios are taken within a round\n");
-const figures: Figure[] = [];
+const figures: Finding[] = [];
 for (const name of positionals.length === 0 ? Object.keys(SCENARIOS) : positionals) {
   // Each scenario has processes of its own, so none pays for another's memory.
   const stage = await setStage();
