@@ -38,6 +38,7 @@ export const TREE_NODES_MAX = 1_000;
 export const UPSTREAMS_MAX = 1_000;
 export const ORIGINS_MAX = 16;
 export const WEIGHT_MAX = 1_000;
+export const TOKENS_MAX = 1_000_000_000_000;
 export const DURATION_MS_MAX = 365 * 24 * 3_600_000;
 
 // Payloads.
@@ -137,10 +138,26 @@ export const PROBE_INTERVAL_MS = 100;
 /** An origin that failed, while others work, is tried again after this, and then after twice as long. */
 export const ORIGIN_REST_MS = 1_000;
 export const ORIGIN_REST_MS_MAX = 30_000;
-/** How much a rate may bunch. */
+/** How much a rate of calls may bunch, and a rate of tokens. */
 export const RATE_SLICE_MS = 150;
+export const TOKEN_SLICE_MS = 5_000;
 /** How long a governor without clients waits before it writes that it is idle. */
 export const GOVERNOR_IDLE_MS = 2_000;
+
+// Calls passed through.
+/** Gates that one caller's calls are spread over: an object takes about a thousand requests a second. */
+export const PROXY_SHARDS = 4;
+/** Calls that wait at one gate for one upstream. Beyond it a herd is told to come later. */
+export const GATE_WAITING_MAX = 20_000;
+/** How often a gate looks for calls whose patience has ended. */
+export const GATE_SWEEP_MS = 100;
+/** A failed call that may be repeated is sent so many times more. */
+export const PROXY_RETRIES_MAX = 2;
+/** An answer up to this size is kept under its `Idempotency-Key`, for so long. */
+export const IDEMPOTENT_ANSWER_BYTES_MAX = 1 * MIB;
+export const IDEMPOTENT_ANSWER_MS = 24 * 3_600_000;
+/** Rows that one alarm of a gate deletes. */
+export const GATE_PAGE_ROWS = 1_000;
 
 export const EXECUTOR_PATIENCE_MS = 100;
 export const EXECUTOR_CHUNK_INTERVAL_MS = 50;

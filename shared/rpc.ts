@@ -3,6 +3,7 @@
  * here; rooms never import one another. Mutating calls are idempotent.
  */
 import type { Failure } from "./errors.ts";
+import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Upstream } from "./protocol/upstream.ts";
@@ -104,6 +105,65 @@ export interface GoalRpc extends PermitsRpc {
   settle(lines: string): Promise<void>;
 }
 
+// edge → gate
+
+/** Whoever calls with a key may call again, and meets itself. */
+export interface KeyedCall extends IdempotencyKey {
+  /** Making the call twice does no harm. */
+  readonly isRepeatable: boolean;
+}
+
+export interface PassRequest {
+  readonly upstream: string;
+  /** The goal that the call is made for. */
+  readonly goalId?: string | undefined;
+  /** How long the caller waits for a permit. */
+  readonly waitMs: number;
+  /** Places of origins that failed this call already. */
+  readonly avoid: readonly number[];
+  readonly keyed?: KeyedCall | undefined;
+}
+
+/** Leave to make one call, and where to. */
+export interface Opening {
+  readonly origin: string;
+  /** The origin's place in the upstream's list. */
+  readonly place: number;
+  /** Sent with the call; they win over the caller's. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  /** The call must not be open for longer than this unless it is renewed; null where the upstream sets no hard bound. */
+  readonly permitMs: number | null;
+  /** Calls that the gate may have open, and how many more it may start now. */
+  readonly granted: number;
+  readonly free: number;
+}
+
+/** An answer as it came: nothing decoded, names in lower case. */
+export interface WholeAnswer {
+  readonly status: number;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly body: Uint8Array;
+}
+
+/**
+ * A place in a gate's queue, and then a permit. Dropping it gives both back,
+ * so a caller that goes away needs to say nothing.
+ */
+export interface PassRpc {
+  /** Once, first: waits for the permit. Or the answer that the call's key has already. */
+  opened(): Promise<Answer<{ readonly opening: Opening } | { readonly replay: WholeAnswer }>>;
+  /** How much longer the permit lasts. */
+  renew(): Promise<number>;
+  /** The call has ended. `answer`: what a call with a key is answered from now on; null where it is too large to keep. */
+  done(end: CallEnd, answer?: WholeAnswer | null): Promise<void>;
+}
+
+export interface GateRpc extends PermitsRpc {
+  /** Answers at once, so that no caller can go away unnoticed. */
+  enter(request: PassRequest): Promise<PassRpc>;
+}
+
 // goal and gate → governor
 
 export interface GovernorRpc {
@@ -139,6 +199,8 @@ export interface Batch {
   readonly lanes: number;
   /** The batch must not be open for longer than this unless it is renewed; null where the upstream sets no hard bound. */
   readonly permitMs: number | null;
+  /** Where an answer says how many tokens it used, as a JSON pointer; null where none is asked for. */
+  readonly tokensPointer: string | null;
   readonly items: readonly BatchItem[];
 }
 

@@ -5,7 +5,7 @@ import { taskIdOf } from "../../shared/ids.ts";
 import { quantileMs } from "../../shared/policy/histogram.ts";
 import type { Counts, GoalStatus, GoalView } from "../../shared/protocol/goal.ts";
 import { TASK_STATUSES } from "../../shared/protocol/goal.ts";
-import { payloadOf } from "../../shared/protocol/line.ts";
+import { parseLineHead, payloadOf } from "../../shared/protocol/line.ts";
 import type { GoalReport } from "../../shared/rpc.ts";
 import { CODES, FAILED, isTerminal, QUEUED, REASON_WORDS, RUNNING, STATUS_WORDS, SUCCEEDED, WORK_DONE } from "./core/codes.ts";
 import { outlookOf } from "./core/estimate.ts";
@@ -107,7 +107,7 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
     reason: REASON_WORDS[tasks.reason[task]!] || undefined,
     attempt: tasks.attempt[task],
     attempts,
-    usage: { calls: attempts.length, tokens: 0, costMicros: 0 },
+    usage: { calls: attempts.length, tokens: line === null ? 0 : parseLineHead(line).tokens, costMicros: 0 },
     queuedAt: timestamp(tasks.queuedAtMs[task]!),
     startedAt: optionalTime(tasks.startedAtMs[task]!),
     endedAt: isTerminal(status) ? optionalTime(tasks.endedAtMs[task]!) : undefined,

@@ -7,6 +7,16 @@ import type { Outcome } from "../protocol/line.ts";
  */
 export type Verdict = "answered" | "refused" | "unavailable" | "nothing";
 
+/** The end of a call that was passed through. */
+export interface CallEnd {
+  readonly outcome: Outcome;
+  /** 0 where there was no answer. */
+  readonly status: number;
+  /** Until the answer's head came: a long stream is not a queue. */
+  readonly ms: number;
+  readonly retryAfterMs: number;
+}
+
 /** The status that a `not_sent` line carries where the request itself cannot be sent. */
 export const UNSENDABLE_STATUS = 400;
 /** The status that a `broken` line carries where Drover itself cut the call off. */

@@ -12,6 +12,8 @@ interface OriginCount {
 export interface Sampler {
   answered: number;
   sumMs: number;
+  tokens: number;
+  metered: number;
   retryAfterUntilMs: number;
   origins: OriginCount[];
   /** Count by bucket. */
@@ -19,11 +21,22 @@ export interface Sampler {
 }
 
 export function newSampler(): Sampler {
-  return { answered: 0, sumMs: 0, retryAfterUntilMs: 0, origins: [], latencies: new Map() };
+  return { answered: 0, sumMs: 0, tokens: 0, metered: 0, retryAfterUntilMs: 0, origins: [], latencies: new Map() };
 }
 
-/** Counts a call that ended. `retryAfterMs` counts from `nowMs`. */
-export function count(sampler: Sampler, origin: number, verdict: Verdict, ms: number, retryAfterMs: number, nowMs: number): void {
+/** A call that ended. */
+export interface Ended {
+  /** The place of the origin that was called. */
+  readonly origin: number;
+  readonly verdict: Verdict;
+  readonly ms: number;
+  /** From now; 0 for none. */
+  readonly retryAfterMs: number;
+  /** What the answer says that it used; 0 where it says nothing. */
+  readonly tokens: number;
+}
+
+export function count(sampler: Sampler, { origin, verdict, ms, retryAfterMs, tokens }: Ended, nowMs: number): void {
   if (verdict === "nothing") return;
   while (sampler.origins.length <= origin) sampler.origins.push({ reached: 0, unavailable: 0, refused: 0 });
   const counts = sampler.origins[origin]!;
@@ -35,12 +48,24 @@ export function count(sampler: Sampler, origin: number, verdict: Verdict, ms: nu
     counts.reached++;
   } else if (verdict === "refused") counts.refused++;
   else counts.unavailable++;
+  if (tokens > 0) {
+    sampler.tokens += tokens;
+    sampler.metered++;
+  }
   if (retryAfterMs > 0) sampler.retryAfterUntilMs = Math.max(sampler.retryAfterUntilMs, nowMs + retryAfterMs);
 }
 
 /** What was gathered, for a report; the sampler begins anew. */
 export function drain(sampler: Sampler, nowMs: number): Sample {
-  const { answered, sumMs, retryAfterUntilMs, origins, latencies } = sampler;
+  const { answered, sumMs, tokens, metered, retryAfterUntilMs, origins, latencies } = sampler;
   Object.assign(sampler, newSampler());
-  return { answered, sumMs, retryAfterMs: Math.max(0, retryAfterUntilMs - nowMs), origins, latencies: [...latencies].flat() };
+  return {
+    answered,
+    sumMs,
+    tokens,
+    metered,
+    retryAfterMs: Math.max(0, retryAfterUntilMs - nowMs),
+    origins,
+    latencies: [...latencies].flat(),
+  };
 }

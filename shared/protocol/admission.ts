@@ -27,6 +27,9 @@ export interface Sample {
   readonly answered: number;
   /** The sum of their durations, in milliseconds. */
   readonly sumMs: number;
+  /** What answers said that they used, and how many said so. */
+  readonly tokens: number;
+  readonly metered: number;
   /** The longest `Retry-After` from now, in milliseconds; 0 for none. */
   readonly retryAfterMs: number;
   /** By the origin's place in the upstream's list. */

@@ -1,8 +1,8 @@
 /**
  * A result line: how an executor reports one attempt, and how the goal keeps
- * it. Seven integers, then the payload as JSON, then a newline:
+ * it. Eight integers, then the payload as JSON, then a newline:
  *
- *   [task,attempt,outcome,status,retryAfterMs,startedAtMs,endedAtMs,payload]\n
+ *   [task,attempt,outcome,status,retryAfterMs,startedAtMs,endedAtMs,tokens,payload]\n
  *
  * The goal reads the integers by character code and never parses the payload.
  * `payload` is a `CallResult` where the upstream answered with success, and a
@@ -34,16 +34,22 @@ export interface LineHead {
   readonly retryAfterMs: number;
   readonly startedAtMs: number;
   readonly endedAtMs: number;
+  /** What the answer says that it used; 0 where it says nothing. */
+  readonly tokens: number;
 }
+
+/** A head as it is written: no tokens are none used. */
+export type NewLineHead = Omit<LineHead, "tokens"> & { readonly tokens?: number };
 
 const COMMA = 44;
 const ZERO = 48;
-const HEAD_INTEGERS = 7;
+const HEAD_INTEGERS = 8;
 
 /** `payload` is JSON text without a newline. */
-export function formatLine(head: LineHead, payload: string): string {
+export function formatLine(head: NewLineHead, payload: string): string {
   const outcome = OUTCOMES.indexOf(head.outcome);
-  return `[${head.task},${head.attempt},${outcome},${head.status},${head.retryAfterMs},${head.startedAtMs},${head.endedAtMs},${payload}]\n`;
+  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0 } = head;
+  return `[${task},${attempt},${outcome},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${payload}]\n`;
 }
 
 /** Reads the head of a line, with or without its newline. Throws on a line that no executor writes. */
@@ -70,6 +76,7 @@ export function parseLineHead(line: string): LineHead {
     retryAfterMs: numbers[4]!,
     startedAtMs: numbers[5]!,
     endedAtMs: numbers[6]!,
+    tokens: numbers[7]!,
   };
 }
 

@@ -1,7 +1,7 @@
 /** An upstream: a backend that tasks call, and what it can take. */
 import * as v from "valibot";
 import type { Fault } from "../errors.ts";
-import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, ORIGINS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX } from "../limits.ts";
+import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, ORIGINS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX, TOKENS_MAX } from "../limits.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
 import { headers, integer, object, upstreamName } from "./task-schema.ts";
@@ -15,6 +15,12 @@ export interface Upstream {
   readonly maxConcurrency: number | null;
   /** Calls started a second, of all goals together. */
   readonly ratePerSecond: number | null;
+  /** What the answers to calls may use in a minute, of all goals together. */
+  readonly tokensPerMinute: number | null;
+  /** What a call is taken to use until its answer says what it did. */
+  readonly reserve: { readonly tokens: number };
+  /** Where an answer says what it used: JSON pointers (RFC 6901) into its body. */
+  readonly usage: { readonly tokens: string | null };
   readonly timeoutMs: number;
   /** `key`: the upstream honours `Idempotency-Key`, so every call to it may be repeated. */
   readonly idempotency: "none" | "key";
@@ -22,9 +28,17 @@ export interface Upstream {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+const JSON_POINTER = /^(?:\/(?:[^~/]|~[01])*)+$/;
+
 /** Scheme, host and port. A path, a query or credentials would hide what is called. */
 const ORIGIN = /^https?:\/\/(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\/?$/i;
 const origin = v.pipe(v.string(), v.regex(ORIGIN, "must be http(s)://host[:port], without a path, a query or credentials"));
+
+const pointer = v.pipe(
+  v.string(),
+  v.maxLength(256, "must have at most 256 characters"),
+  v.regex(JSON_POINTER, "must be a JSON pointer, such as /usage/total_tokens"),
+);
 
 const schema = v.pipe(
   object({
@@ -38,6 +52,9 @@ const schema = v.pipe(
     ),
     maxConcurrency: v.optional(integer(1, 10_000)),
     ratePerSecond: v.optional(v.pipe(v.number(), v.minValue(0.01, "must be at least 0.01"), v.maxValue(100_000, "must be at most 100000"))),
+    tokensPerMinute: v.optional(integer(1, TOKENS_MAX)),
+    reserve: v.optional(object({ tokens: v.optional(integer(0, TOKENS_MAX)) })),
+    usage: v.optional(object({ tokens: v.optional(pointer) })),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
     idempotency: v.optional(v.picklist(["none", "key"])),
     retry: v.optional(object({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
@@ -45,6 +62,10 @@ const schema = v.pipe(
     hedge: v.optional(v.literal(false, "hedging is not in this version; leave it out or say false")),
     coalesce: v.optional(v.literal("off", 'coalescing is not in this version; leave it out or say "off"')),
   }),
+  v.check(
+    (spec) => spec.tokensPerMinute === undefined || spec.usage?.tokens !== undefined || (spec.reserve?.tokens ?? 0) > 0,
+    "has tokensPerMinute, so it needs usage.tokens or reserve.tokens: otherwise nobody knows what a call uses",
+  ),
   v.check((spec) => (spec.origin === undefined) !== (spec.origins === undefined), "needs exactly one of origin, origins"),
 );
 
@@ -60,6 +81,9 @@ export function parseUpstream(name: string, body: unknown): Result<Upstream, Fau
     origins: [...new Set((spec.origins ?? [spec.origin!]).map((one) => one.toLowerCase().replace(/\/$/, "")))],
     maxConcurrency: spec.maxConcurrency ?? null,
     ratePerSecond: spec.ratePerSecond ?? null,
+    tokensPerMinute: spec.tokensPerMinute ?? null,
+    reserve: { tokens: spec.reserve?.tokens ?? 0 },
+    usage: { tokens: spec.usage?.tokens ?? null },
     timeoutMs: spec.timeoutMs ?? TIMEOUT_MS_DEFAULT,
     idempotency: spec.idempotency ?? "none",
     retry: { maxAttempts: spec.retry?.maxAttempts ?? ATTEMPTS_DEFAULT },

@@ -1,4 +1,4 @@
-/** Result lines: seven integers are read without looking into the payload, whatever the payload holds. */
+/** Result lines: eight integers are read without looking into the payload, whatever the payload holds. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { formatLine, OUTCOMES, parseLineHead, payloadOf, type LineHead } from "../../shared/protocol/line.ts";
@@ -13,6 +13,7 @@ const head: fc.Arbitrary<LineHead> = fc.record({
   retryAfterMs: small,
   startedAtMs: timeMs,
   endedAtMs: timeMs,
+  tokens: small,
 });
 
 test("a line gives back its head and its payload, with or without the newline", () => {
@@ -27,7 +28,7 @@ test("a line gives back its head and its payload, with or without the newline", 
   );
 });
 
-const HEAD: LineHead = { task: 3, attempt: 1, outcome: "answered", status: 200, retryAfterMs: 0, startedAtMs: 10, endedAtMs: 12 };
+const HEAD: LineHead = { task: 3, attempt: 1, outcome: "answered", status: 200, retryAfterMs: 0, startedAtMs: 10, endedAtMs: 12, tokens: 7 };
 
 test.for(['{"body":"a,b],[1,2]\\n"}', "[[1,2],[3,4]]", '"],"', '{"a":{"b":[",","]"]}}', "null"])(
   "brackets, commas and quotes in a payload do not end it: %s",
@@ -35,7 +36,7 @@ test.for(['{"body":"a,b],[1,2]\\n"}', "[[1,2],[3,4]]", '"],"', '{"a":{"b":[",","
     const line = formatLine(HEAD, payload);
     expect(payloadOf(line)).toBe(payload);
     expect(line.indexOf("\n")).toBe(line.length - 1);
-    expect(JSON.parse(line)).toEqual([3, 1, 0, 200, 0, 10, 12, JSON.parse(payload)]);
+    expect(JSON.parse(line)).toEqual([3, 1, 0, 200, 0, 10, 12, 7, JSON.parse(payload)]);
   },
 );
 
@@ -44,12 +45,12 @@ test.for([
   "[1,2]",
   "hello",
   '{"task":1}',
-  "[-1,1,0,200,0,1,2,null]",
-  "[1.5,1,0,200,0,1,2,null]",
-  "[1a,1,0,200,0,1,2,null]",
-  "[1:,1,0,200,0,1,2,null]",
+  "[-1,1,0,200,0,1,2,0,null]",
+  "[1.5,1,0,200,0,1,2,0,null]",
+  "[1a,1,0,200,0,1,2,0,null]",
+  "[1:,1,0,200,0,1,2,0,null]",
   "[1,1,0,200,0,1,",
-  "[1,1,99,200,0,1,2,null]",
+  "[1,1,99,200,0,1,2,0,null]",
 ])("what no executor writes is refused: %s", (line) => {
   expect(() => parseLineHead(line)).toThrow(/not a result line|outcome must be known/);
 });

@@ -1,7 +1,7 @@
 /** What the executor makes of an upstream's answers and of its faults. */
 import { expect, test } from "vitest";
 import { RESPONSE_BYTES_MAX, RETRY_AFTER_MS_MAX } from "../../shared/limits.ts";
-import { retryAfterMsOf } from "../../workers/executor/call.ts";
+import { retryAfterMsOf } from "../../workers/kit/retry-after.ts";
 import { countsOf, itemOf, REFUSING_ORIGIN, run, runOne } from "./executor-kit.ts";
 
 const path = (page: string, query: Record<string, string | number>): string =>

@@ -31,8 +31,17 @@ export function itemOf(task: number, path: string, more: Partial<BatchItem> = {}
 }
 
 export function batchOf(items: readonly BatchItem[], more: Partial<Batch> = {}): Batch {
-  return { goalId: GOAL_ID, traceId: TRACE_ID, origin: inject("upstreamUrl"), headers: {}, permitMs: null,
-    lanes: 6, items, ...more };
+  return {
+    goalId: GOAL_ID,
+    traceId: TRACE_ID,
+    origin: inject("upstreamUrl"),
+    headers: {},
+    permitMs: null,
+    tokensPointer: null,
+    lanes: 6,
+    items,
+    ...more,
+  };
 }
 
 /** A host that remembers what it was told. */

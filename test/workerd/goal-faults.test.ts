@@ -98,6 +98,7 @@ const lineOfFirst = (goalId: string): string =>
       headers: {},
       lanes: 1,
       permitMs: null,
+      tokensPointer: null,
       items: [{ task: 0, taskId: "", attempt: 1, method: "", path: "", timeoutMs: 0 }],
     },
     0,

@@ -15,7 +15,16 @@ function tenant(name: string): { stub: DurableObjectStub; rpc: TenantRpc } {
 }
 
 function upstream(name: string, more: Partial<Upstream> = {}): Upstream {
-  const base = { origins: ["http://one.test"], maxConcurrency: null, ratePerSecond: null, timeoutMs: 1000, idempotency: "none" as const };
+  const base = {
+    origins: ["http://one.test"],
+    maxConcurrency: null,
+    ratePerSecond: null,
+    tokensPerMinute: null,
+    reserve: { tokens: 0 },
+    usage: { tokens: null },
+    timeoutMs: 1000,
+    idempotency: "none" as const,
+  };
   return { name, ...base, retry: { maxAttempts: 5 }, headers: {}, ...more };
 }
 

@@ -5,6 +5,7 @@
  */
 import { concatBytes } from "../../shared/bytes.ts";
 import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
+import { countAt } from "../../shared/policy/pointer.ts";
 import { isJsonType } from "./request.ts";
 
 /** Quoted text can be six times as long as it was; what is more than twice as long does not fit an isolate's share. */
@@ -125,6 +126,16 @@ function base64Of(bytes: Uint8Array): string {
     text += btoa(String.fromCharCode.apply(null, bytes.subarray(at, at + BASE64_STEP) as unknown as number[]));
   }
   return text;
+}
+
+/** What a JSON answer says that it used. */
+export function tokensOf(answer: Answer, pointer: string): number {
+  if (answer.text === null || !isJsonType(answer.contentType)) return 0;
+  try {
+    return countAt(JSON.parse(answer.text), pointer);
+  } catch {
+    return 0;
+  }
 }
 
 /** The same JSON on one line, or null where it is not JSON. Strings in JSON have no raw newlines, so all newlines are space. */

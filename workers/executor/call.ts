@@ -22,13 +22,14 @@
  * that the upstream closed while it was idle is noticed and not used.
  */
 import { failure, type Failure } from "../../shared/errors.ts";
-import { RESPONSE_BYTES_MAX, RETRY_AFTER_MS_MAX } from "../../shared/limits.ts";
+import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
 import { LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../shared/policy/outcome.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
-import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf } from "./answer.ts";
-import type { Network } from "./network.ts";
+import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf, tokensOf } from "./answer.ts";
+import type { Network } from "../kit/network.ts";
+import { retryAfterMsOf } from "../kit/retry-after.ts";
 import type { Reach } from "./reach.ts";
 import { requestOf } from "./request.ts";
 
@@ -37,7 +38,6 @@ export const TIMED_OUT = "timed out";
 export const UNWANTED = "unwanted";
 export const LEASE_ENDED = "the permit ended";
 
-const SECONDS = /^\d+$/;
 const PATH_SHOWN_CHARS = 200;
 
 export interface CallContext {
@@ -53,6 +53,7 @@ interface End {
   readonly status: number;
   readonly retryAfterMs: number;
   readonly payload: string;
+  readonly tokens?: number;
 }
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 400;
@@ -62,24 +63,17 @@ function failed(outcome: Outcome, fault: Failure, status = 0, retryAfterMs = 0):
   return { outcome, status, retryAfterMs, payload: JSON.stringify(fault) };
 }
 
-/** RFC 9110 §10.2.3: seconds, or an HTTP date. Zero where there is none. */
-export function retryAfterMsOf(value: string | null, nowMs: number): number {
-  if (value === null) return 0;
-  const text = value.trim();
-  const ms = SECONDS.test(text) ? Number(text) * 1_000 : Date.parse(text) - nowMs;
-  return ms > 0 ? Math.min(Math.ceil(ms), RETRY_AFTER_MS_MAX) : 0;
-}
-
 function tooLarge(item: BatchItem, status: number): End {
   const detail = `${nameOf(item)} answered ${status} with more than the ${RESPONSE_BYTES_MAX} bytes that a result may have`;
   return failed("too_large", failure("result_too_large", detail), status);
 }
 
 /** How an answered attempt ends. `answer` is null where there was too much of it. */
-function ended(item: BatchItem, { status, headers }: Head, answer: Answer | null): End {
+function ended(item: BatchItem, { status, headers }: Head, answer: Answer | null, pointer: string | null): End {
   if (isSuccess(status)) {
     const payload = answer === null ? null : resultOf(answer);
-    return payload === null ? tooLarge(item, status) : { outcome: "answered", status, retryAfterMs: 0, payload };
+    if (payload === null) return tooLarge(item, status);
+    return { outcome: "answered", status, retryAfterMs: 0, payload, tokens: pointer === null ? 0 : tokensOf(answer!, pointer) };
   }
   const retryAfterMs = retryAfterMsOf(headers.get("retry-after"), Date.now());
   const excerpt = answer === null ? "" : excerptOf(answer);
@@ -135,13 +129,22 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
       else if (isSuccess(head.status)) answer = await readAnswer(response, head);
       // The status says it all; a body that breaks off must not hide it.
       else answer = await readAnswer(response, head).catch(() => null);
-      end = ended(item, head, answer);
+      end = ended(item, head, answer, batch.tokensPointer);
     }
   } catch (error) {
     end = broken(context, item, url, init, error);
   }
   if (signal.aborted && signal.reason === UNWANTED) return null;
-  const { outcome, status, retryAfterMs, payload } = end;
-  const line = { task: item.task, attempt: item.attempt, outcome, status, retryAfterMs, startedAtMs, endedAtMs: Date.now() };
+  const { outcome, status, retryAfterMs, payload, tokens } = end;
+  const line = {
+    task: item.task,
+    attempt: item.attempt,
+    outcome,
+    status,
+    retryAfterMs,
+    startedAtMs,
+    endedAtMs: Date.now(),
+    ...(tokens === undefined ? {} : { tokens }),
+  };
   return formatLine(line, payload);
 }

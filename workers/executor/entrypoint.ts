@@ -5,7 +5,7 @@
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
-import { networkOf } from "./network.ts";
+import { networkOf } from "../kit/network.ts";
 import { tcpReach } from "./reach.ts";
 import { runBatch, settlerOf } from "./run-batch.ts";
 

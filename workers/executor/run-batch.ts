@@ -8,7 +8,7 @@ import { EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
 import type { Batch, BatchReply, GoalRpc } from "../../shared/rpc.ts";
 import { Control } from "./control.ts";
 import { Lanes } from "./lanes.ts";
-import { type Network, PLAIN_NETWORK } from "./network.ts";
+import { type Network, PLAIN_NETWORK } from "../kit/network.ts";
 import type { Reach } from "./reach.ts";
 import { ReplyStream } from "./reply-stream.ts";
 

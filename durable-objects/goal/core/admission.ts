@@ -7,6 +7,7 @@ import { RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RETRY_CAP_MS,
 import { askDueAtMs, asked, type Lease, newLease, take, totalOf, unanswered } from "../../../shared/policy/lease.ts";
 import type { Verdict } from "../../../shared/policy/outcome.ts";
 import { count, drain, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
+import type { LineHead } from "../../../shared/protocol/line.ts";
 import type { Demand, Grant } from "../../../shared/protocol/admission.ts";
 import { FOR_BACKOFF, WAITING } from "./codes.ts";
 import type { Recorder } from "./recorder.ts";
@@ -46,11 +47,12 @@ export function demandOf({ goal, upstreams }: GoalState, upstream: number): Dema
 }
 
 /** Notes what the end of a call says of its upstream. Before the call leaves its batch. */
-export function observe(rec: Recorder, task: number, verdict: Verdict, ms: number, retryAfterMs: number): void {
+export function observe(rec: Recorder, head: LineHead, verdict: Verdict): void {
+  const { task, startedAtMs, endedAtMs, retryAfterMs, tokens: used } = head;
   const { tasks, batches } = rec.state;
   const admission = admissionOf(rec.state, tasks.upstream[task]!);
   const origin = batches.get(tasks.batch[task]!)?.origin ?? 0;
-  count(admission.sampler, origin, verdict, ms, retryAfterMs, rec.nowMs);
+  count(admission.sampler, { origin, verdict, ms: endedAtMs - startedAtMs, retryAfterMs, tokens: used }, rec.nowMs);
   admission.lease.results++;
   if (verdict === "refused" || verdict === "unavailable") admission.lease.spoiled++;
   if (verdict === "answered") admission.retries = Math.min(RETRY_BUDGET_MAX, admission.retries + RETRY_BUDGET_SHARE);

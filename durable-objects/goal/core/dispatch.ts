@@ -6,12 +6,12 @@
  * permits: a crash repeats no more calls than them.
  */
 import { BATCH_DURATION_MS_TARGET, BATCH_LANES_MAX, BATCH_TASKS_MAX } from "../../../shared/limits.ts";
-import { chance } from "../../../shared/policy/backoff.ts";
 import { type Lease, startable } from "../../../shared/policy/lease.ts";
+import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { admissionOf } from "./admission.ts";
 import { IDEMPOTENT, QUEUED } from "./codes.ts";
 import type { Recorder } from "./recorder.ts";
-import type { GoalState, OriginState, UpstreamState } from "./state.ts";
+import type { GoalState, UpstreamState } from "./state.ts";
 
 /** `seed` is a random 32-bit integer, for the choice of origins. */
 export function dispatch(rec: Recorder, seed: number): void {
@@ -30,7 +30,7 @@ function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: n
   const lanes = Math.min(BATCH_LANES_MAX, startable(lease, upstream.lanes + closing, rec.nowMs));
   const room = Math.min(windowOf(upstream, lease) - upstream.running, lease.starts);
   if (lanes <= 0 || room <= 0) return false;
-  const origin = chooseOrigin(upstream, lease, seed ^ rec.state.nextBatch);
+  const origin = chooseOrigin(upstream.origins, upstream.config.origins.length, lease.origins, seed ^ rec.state.nextBatch);
   const tasks = pick(rec.state, upstream, Math.min(room, batchSize(upstream, lease, origin)), lanes);
   if (tasks.length === 0) return false;
   lease.starts -= tasks.length;
@@ -65,24 +65,6 @@ function batchSize(upstream: UpstreamState, lease: Lease, origin: number): numbe
   const perLane = latencyMs === 0 ? 1 : Math.ceil(BATCH_DURATION_MS_TARGET / latencyMs);
   return Math.max(BATCH_LANES_MAX, Math.min(share, perLane * BATCH_LANES_MAX, BATCH_TASKS_MAX));
 }
-
-/**
- * The better of two random origins (Mitzenmacher, 2001), by calls open times
- * duration: equal numbers open would starve a fast origin beside a slow one.
- */
-function chooseOrigin({ config, origins }: UpstreamState, lease: Lease, seed: number): number {
-  const count = config!.origins.length;
-  if (count === 1) return 0;
-  const places = lease.origins?.filter((place) => place < count) ?? [];
-  const at = (n: number): number => (places.length === 0 ? n : places[n]!);
-  const among = places.length === 0 ? count : places.length;
-  const first = at(Math.floor(chance(seed, 1, 1) * among));
-  if (among === 1) return first;
-  const second = at((Math.floor(chance(seed, 1, 1) * among) + 1 + Math.floor(chance(seed, 2, 2) * (among - 1))) % among);
-  return loadOf(origins[second]!) < loadOf(origins[first]!) ? second : first;
-}
-
-const loadOf = ({ open, latencyMs }: OriginState): number => (open + 1) * Math.max(latencyMs, 1);
 
 /** Chooses up to `max` tasks from the queues' heads, the urgent ones first. Starting them takes them off. */
 function pick(state: GoalState, upstream: UpstreamState, most: number, lanes: number): number[] {

@@ -34,7 +34,7 @@ function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): v
   const { tasks } = rec.state;
   const { task, startedAtMs, endedAtMs } = head;
   const verdict = verdictOfCall(head.outcome, head.status);
-  observe(rec, task, verdict, endedAtMs - startedAtMs, head.retryAfterMs);
+  observe(rec, head, verdict);
   if (head.outcome === "answered" && isSuccess(head.status)) return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
   noteRetryAfter(rec, head);
   const outcome = OUTCOMES.indexOf(head.outcome);

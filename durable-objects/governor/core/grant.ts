@@ -2,7 +2,7 @@
 import { LIMIT_MIN, PROBE_INTERVAL_MS } from "../../../shared/limits.ts";
 import type { Grant } from "../../../shared/protocol/admission.ts";
 import { failuresInARow, nextProbe, usable } from "./health.ts";
-import { rateRoom, spendRate } from "./rate.ts";
+import { isRated, rateRoom, spendRate } from "./rate.ts";
 import { shareOut } from "./share.ts";
 import { boundOf, boundOfAll, type Client, type Governor, wantedBy } from "./state.ts";
 
@@ -30,9 +30,9 @@ export function mayHaveMore(governor: Governor, client: Client, free: number, no
   if (nowMs < learnUntilMs || nowMs < gateUntilMs) return false;
   if (health.isOpen) return isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse;
   const now = client.given.at(-1)?.calls ?? 0;
-  const hasStarts = governor.upstream?.ratePerSecond === null;
-  if (client.target > now && (free > 0 || boundOf(client) > now)) return hasStarts || (rateRoom(governor, nowMs) ?? 1) > 0;
-  return !hasStarts && client.starts === 0 && now > client.inUse && wantedBy(client) > client.inUse && (rateRoom(governor, nowMs) ?? 0) > 0;
+  if (rateRoom(governor, nowMs) < 1) return false;
+  if (client.target > now && (free > 0 || boundOf(client) > now)) return true;
+  return isRated(governor) && client.starts === 0 && now > client.inUse && wantedBy(client) > client.inUse;
 }
 
 export function isProbeDue({ health }: Governor, nowMs: number): boolean {
@@ -45,12 +45,11 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
   const isLearning = nowMs < governor.learnUntilMs;
   // Whoever has told what it holds goes on with that.
   let calls = isLearning ? (client.given.at(-1)?.calls ?? held) : callsFor(governor, client);
-  let starts = startsFor(governor, client, calls, nowMs);
+  let starts = health.isOpen ? 0 : startsFor(governor, client, calls, nowMs);
   let origins = usable(health);
   const others = boundOfAll(governor) - boundOf(client);
   if (health.isOpen) {
     calls = Math.min(client.inUse, LIMIT_MIN);
-    starts = 0;
     const isProbe = !isLearning && isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse && others + client.inUse < LIMIT_MIN;
     if (isProbe && isWithin(governor, others + client.inUse + 1)) {
       calls = client.inUse + 1;
@@ -61,8 +60,8 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
   const number = ++governor.number;
   client.given.push({ number, calls });
   client.toldAtMs = nowMs;
-  client.starts = governor.upstream?.ratePerSecond === null ? 0 : starts;
-  const isCounted = governor.upstream?.ratePerSecond !== null || health.isOpen;
+  const isCounted = isRated(governor) || health.isOpen;
+  client.starts = isCounted && !health.isOpen ? starts : 0;
   return {
     epoch: governor.epoch,
     number,
@@ -92,7 +91,7 @@ function callsFor(governor: Governor, client: Client): number {
 function startsFor(governor: Governor, client: Client, calls: number, nowMs: number): number {
   const room = rateRoom(governor, nowMs);
   const useful = Math.min(wantedBy(client), calls) - client.inUse;
-  if (room === null || room <= 0 || useful <= 0 || nowMs < governor.gateUntilMs) return 0;
+  if (!isRated(governor) || room < 1 || useful <= 0 || nowMs < governor.gateUntilMs) return 0;
   let weights = 0;
   for (const other of governor.clients.values()) if (wantedBy(other) > other.inUse) weights += other.weight;
   const starts = Math.min(useful, room, Math.ceil((room * client.weight) / Math.max(client.weight, weights)));

@@ -1,30 +1,75 @@
-/** Starts under a rate, by GCRA (ITU-T I.371) with a burst of one slice. */
-import { RATE_SLICE_MS } from "../../../shared/limits.ts";
+/**
+ * Starts under a rate of calls and a rate of tokens, each by GCRA (ITU-T
+ * I.371). A call's tokens are known when it has ended: until then it counts as
+ * the upstream's reserve, or as what calls used on average.
+ */
+import { RATE_SLICE_MS, TOKEN_SLICE_MS } from "../../../shared/limits.ts";
+import type { Sample } from "../../../shared/protocol/admission.ts";
 import type { Governor } from "./state.ts";
 
-const rateOf = ({ upstream }: Governor): number | null => upstream?.ratePerSecond ?? null;
+const MINUTE_MS = 60_000;
+/** A weight for the newest report's average. */
+const GAIN = 0.2;
 
-/** Calls that may start now; null where there is no rate. */
-export function rateRoom(governor: Governor, nowMs: number): number | null {
-  const rate = rateOf(governor);
+interface Meter {
+  /** The theoretical arrival time of the next start. */
+  readonly arrivalMs: number;
+  /** What a start costs. */
+  readonly intervalMs: number;
+  readonly burstMs: number;
+}
+
+function callMeter({ upstream, arrivalMs }: Governor): Meter | null {
+  const rate = upstream?.ratePerSecond ?? null;
   if (rate === null) return null;
   const intervalMs = 1_000 / rate;
-  const burstMs = Math.max(RATE_SLICE_MS, intervalMs);
-  return Math.max(0, Math.floor((nowMs + burstMs - Math.max(governor.arrivalMs, nowMs)) / intervalMs));
+  return { arrivalMs, intervalMs, burstMs: Math.max(RATE_SLICE_MS, intervalMs) };
+}
+
+function tokenMeter(governor: Governor): Meter | null {
+  const rate = governor.upstream?.tokensPerMinute ?? null;
+  const cost = tokensOfCall(governor);
+  if (rate === null || cost === 0) return null;
+  const intervalMs = (cost * MINUTE_MS) / rate;
+  return { arrivalMs: governor.tokensArrivalMs, intervalMs, burstMs: Math.max(TOKEN_SLICE_MS, intervalMs) };
+}
+
+const tokensOfCall = ({ upstream, meanTokens }: Governor): number => upstream?.reserve.tokens || meanTokens;
+
+function metersOf(governor: Governor): Meter[] {
+  return [callMeter(governor), tokenMeter(governor)].filter((meter) => meter !== null);
+}
+
+/** Whether starts are counted. */
+export function isRated({ upstream }: Governor): boolean {
+  return upstream !== null && (upstream.ratePerSecond !== null || upstream.tokensPerMinute !== null);
+}
+
+/** Calls that may start now; Infinity where nothing bounds them. */
+export function rateRoom(governor: Governor, nowMs: number): number {
+  const rooms = metersOf(governor).map(({ arrivalMs, intervalMs, burstMs }) => {
+    return Math.max(0, Math.floor((nowMs + burstMs - Math.max(arrivalMs, nowMs)) / intervalMs));
+  });
+  return Math.min(Number.POSITIVE_INFINITY, ...rooms);
 }
 
 /** `count` starts are given; a negative one gives back what was not used. */
 export function spendRate(governor: Governor, count: number, nowMs: number): void {
-  const rate = rateOf(governor);
-  if (rate === null) return;
-  const from = count > 0 ? Math.max(governor.arrivalMs, nowMs) : governor.arrivalMs;
-  governor.arrivalMs = from + (count * 1_000) / rate;
+  const moved = ({ arrivalMs, intervalMs }: Meter): number => (count > 0 ? Math.max(arrivalMs, nowMs) : arrivalMs) + count * intervalMs;
+  const calls = callMeter(governor);
+  if (calls !== null) governor.arrivalMs = moved(calls);
+  const tokens = tokenMeter(governor);
+  if (tokens !== null) governor.tokensArrivalMs = moved(tokens);
 }
 
-/** When the rate allows the next start; 0 where there is no rate. */
-export function rateOpensAtMs(governor: Governor): number {
-  const rate = rateOf(governor);
-  if (rate === null) return 0;
-  const intervalMs = 1_000 / rate;
-  return governor.arrivalMs + intervalMs - Math.max(RATE_SLICE_MS, intervalMs);
+/** Puts what calls used in the place of what they were taken to use. */
+export function meterTokens(governor: Governor, { tokens, metered }: Sample, nowMs: number): void {
+  if (metered === 0) return;
+  const rate = governor.upstream?.tokensPerMinute ?? null;
+  if (rate !== null) {
+    const beyond = tokens - metered * tokensOfCall(governor);
+    governor.tokensArrivalMs = Math.max(governor.tokensArrivalMs, nowMs) + (beyond * MINUTE_MS) / rate;
+  }
+  const mean = tokens / metered;
+  governor.meanTokens = governor.meanTokens === 0 ? mean : governor.meanTokens + GAIN * (mean - governor.meanTokens);
 }

@@ -66,6 +66,9 @@ export interface Governor {
   gateUntilMs: number;
   /** The theoretical arrival time of the next start, for the rate (GCRA, ITU-T I.371). */
   arrivalMs: number;
+  /** The same for tokens; and what a call used on average, 0 while unknown. */
+  tokensArrivalMs: number;
+  meanTokens: number;
   ttlMs: number;
   /** The longest lease that a restart would wait for. */
   keptTtlMs: number;
@@ -95,6 +98,8 @@ export function newGovernor(kept: Kept | null, boot: string, nowMs: number): Gov
     health: newHealth(),
     gateUntilMs: 0,
     arrivalMs: 0,
+    tokensArrivalMs: 0,
+    meanTokens: 0,
     ttlMs: LEASE_TTL_MS_MIN,
     keptTtlMs: LEASE_TTL_MS_MIN,
     sharedAtMs: nowMs,

@@ -9,7 +9,7 @@ import type { Grant, Report, Sample } from "../../../shared/protocol/admission.t
 import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
 import { note, setOrigins, wakeOrigins } from "./health.ts";
 import { closeWindow, cut, fitLimit, observe } from "./limiter.ts";
-import { spendRate } from "./rate.ts";
+import { meterTokens, spendRate } from "./rate.ts";
 import { boundOf, boundOfAll, type Client, type Governor, type Kept, wantedBy } from "./state.ts";
 
 /** A weight for the newest window's throughput. */
@@ -124,6 +124,7 @@ function learn(governor: Governor, sample: Sample, nowMs: number, chance: number
   for (let i = 0; i < sample.latencies.length; i += 2) {
     governor.latencies[sample.latencies[i]!] = governor.latencies[sample.latencies[i]!]! + sample.latencies[i + 1]!;
   }
+  meterTokens(governor, sample, nowMs);
   observe(limiter, sample.answered, sample.sumMs, Math.min(inUse, limiter.limit));
   const limitThen = limiter.limit;
   const turned = note(health, sample.origins, limiter.meanMs, nowMs);
