@@ -138,7 +138,8 @@ export function askDueAtMs(lease: Lease, wanted: number, inUse: number): number 
 }
 
 function dueBy(lease: Lease, wanted: number, inUse: number): number | null {
-  const isHolding = lease.calls > 0 || inUse > 0;
+  // A governor that last heard of work takes it for open until it hears that it is done.
+  const isHolding = lease.calls > 0 || inUse > 0 || lease.wanted > 0;
   if (wanted === 0 && !isHolding) return null;
   if (lease.seq === 0) return 0;
   const renewAtMs = lease.sentAtMs + Math.max(ASK_INTERVAL_MS, lease.ttlMs / 3);

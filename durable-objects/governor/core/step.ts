@@ -195,13 +195,13 @@ function keep(governor: Governor, nowMs: number, out: Out): void {
 
 /** When time alone will change something; null for never. */
 export function wakeAt(governor: Governor, nowMs: number): number | null {
-  let at = governor.isBusy && boundOfAll(governor) === 0 ? governor.idleSinceMs + GOVERNOR_IDLE_MS : Number.POSITIVE_INFINITY;
-  const list = waiting(governor);
-  if (list.length === 0) return Number.isFinite(at) ? at : null;
-  // Permits come back by reports; what reports do not bring is looked for.
-  at = Math.min(at, nowMs + PUSH_INTERVAL_MS * 4);
+  const isIdle = boundOfAll(governor) === 0 && nowMs >= governor.learnUntilMs;
+  let at = governor.isBusy && isIdle ? governor.idleSinceMs + GOVERNOR_IDLE_MS : Number.POSITIVE_INFINITY;
   for (const { expiresAtMs } of governor.clients.values()) at = Math.min(at, expiresAtMs);
   if (nowMs < governor.learnUntilMs) at = Math.min(at, governor.learnUntilMs);
+  // Permits come back by reports; what reports do not bring is looked for.
+  if (waiting(governor).length > 0) at = Math.min(at, nowMs + PUSH_INTERVAL_MS * 4);
+  if (!Number.isFinite(at)) return null;
   assert(!Number.isNaN(at), "a time must be a number");
   return Math.max(at, nowMs + 1);
 }
