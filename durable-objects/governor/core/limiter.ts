@@ -25,7 +25,7 @@ import {
 const CUT = 0.7;
 const SLOW_START_GAIN = 1.5;
 /** What a step of slow start must add to what is done in a second. */
-const WORTH = 1.1;
+const WORTH = 1.2;
 /** Calls too short to show a queue: so many windows pass until more is tried again. */
 const TRY_AGAIN_AFTER = 16;
 /** Windows of growth in a row after which slow start begins again: the upstream has much more to give. */
