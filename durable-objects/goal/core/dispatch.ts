@@ -16,7 +16,10 @@ import type { GoalState, UpstreamState } from "./state.ts";
 /** `seed` is a random 32-bit integer, for the choice of origins. */
 export function dispatch(rec: Recorder, seed: number): void {
   const { goal, upstreams, admissions } = rec.state;
-  for (const { lease } of admissions) if (rec.nowMs >= lease.untilMs) lease.calls = 0;
+  // There are none yet for upstreams that nothing was sent to.
+  admissions.forEach(({ lease }) => {
+    if (rec.nowMs >= lease.untilMs) lease.calls = 0;
+  });
   if (goal === null || goal.phase !== "active" || goal.paused) return;
   upstreams.forEach((upstream, number) => {
     while (sendOne(rec, upstream, number, seed));
