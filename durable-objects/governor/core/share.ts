@@ -8,7 +8,7 @@
  */
 import { BAND_FLOOR } from "../../../shared/limits.ts";
 import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
-import type { Client } from "./state.ts";
+import { boundOf, type Client } from "./state.ts";
 
 const TINY = 1e-9;
 /** Keeps a whole permit where it is until another's deficit is larger by so many of a call's duration. */
@@ -56,7 +56,7 @@ function fill(clients: readonly Client[], band: number, amount: number): void {
 export function shareOut(clients: readonly Client[], capacity: number, passedMs: number, meanMs: number): void {
   const demand = [0, 0, 0];
   for (const client of clients) {
-    client.credit = Math.max(-CREDIT_MAX, Math.min(CREDIT_MAX, client.credit + (client.share - client.target) * passedMs));
+    client.credit = Math.max(-CREDIT_MAX, Math.min(CREDIT_MAX, client.credit + (client.share - boundOf(client)) * passedMs));
     client.share = 0;
     client.wants.forEach((wanted, band) => (demand[band] = demand[band]! + wanted));
   }
