@@ -43,8 +43,7 @@ export function isProbeDue({ health }: Governor, nowMs: number): boolean {
 export function grantTo(governor: Governor, client: Client, held: number, nowMs: number): Grant {
   const { health } = governor;
   const isLearning = nowMs < governor.learnUntilMs;
-  // Whoever has told what it holds goes on with that.
-  let calls = isLearning ? (client.given.at(-1)?.calls ?? held) : callsFor(governor, client);
+  let calls = isLearning ? callsLearnt(governor, client, held) : callsFor(governor, client);
   let starts = health.isOpen ? 0 : startsFor(governor, client, calls, nowMs);
   let origins = usable(health);
   const others = boundOfAll(governor) - boundOf(client);
@@ -78,6 +77,13 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
 
 function isWithin({ upstream }: Governor, open: number): boolean {
   return upstream === null || upstream.maxConcurrency === null || open <= upstream.maxConcurrency;
+}
+
+/** Whoever has told what it holds goes on with that, as far as all of it together is allowed. */
+function callsLearnt(governor: Governor, client: Client, held: number): number {
+  const calls = client.given.at(-1)?.calls ?? held;
+  const beyond = boundOfAll(governor) + Math.max(0, calls - boundOf(client)) - (governor.upstream?.maxConcurrency ?? Number.POSITIVE_INFINITY);
+  return calls - Math.max(0, Math.min(beyond, calls - client.target));
 }
 
 function callsFor(governor: Governor, client: Client): number {
