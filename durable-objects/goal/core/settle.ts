@@ -5,7 +5,7 @@
  */
 import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
-import { verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { GIVEN_BACK_STATUS, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { admissionOf, observe, retryAtMs } from "./admission.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
@@ -35,6 +35,7 @@ function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): v
   const { task, startedAtMs, endedAtMs } = head;
   const verdict = verdictOfCall(head.outcome, head.status);
   observe(rec, head, verdict);
+  if (head.status === GIVEN_BACK_STATUS) return rec.defer(task, OUTCOMES.indexOf(head.outcome), startedAtMs, endedAtMs);
   if (head.outcome === "answered" && isSuccess(head.status)) return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
   noteRetryAfter(rec, head);
   const outcome = OUTCOMES.indexOf(head.outcome);
@@ -131,9 +132,11 @@ export function refuseBatch(rec: Recorder, id: number, refusal: Refusal): void {
 export function expireLease(rec: Recorder, batch: number, suspicion: number): void {
   const { tasks } = rec.state;
   for (const task of runningTasks(rec, batch)) {
+    // An earlier one of the batch may have taken this one with it, and had it aborted.
+    if (tasks.status[task] !== RUNNING) continue;
     rec.abort(task);
     if ((tasks.flags[task]! & IDEMPOTENT) !== 0) loseTask(rec, task, suspicion);
-    else if (tasks.status[task] === RUNNING) rec.doubt(task, -1, 0, 0);
+    else rec.doubt(task, -1, 0, 0);
   }
 }
 
