@@ -159,6 +159,8 @@ export const IDEMPOTENT_ANSWER_MS = 24 * 3_600_000;
 /** Rows that one alarm of a gate deletes. */
 export const GATE_PAGE_ROWS = 1_000;
 
+/** An executor gives the rest of a batch back after so many calls in a row that the upstream refused or that did not reach it. */
+export const EXECUTOR_FAILURES_MAX = 3;
 export const EXECUTOR_PATIENCE_MS = 100;
 export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
 /** Results that wait to be sent are flushed at this size, whatever the interval. */

@@ -114,6 +114,8 @@ export interface KeyedCall extends IdempotencyKey {
 }
 
 export interface PassRequest {
+  /** The gate's own name, which it gives to governors. */
+  readonly gate: string;
   readonly upstream: string;
   /** The goal that the call is made for. */
   readonly goalId?: string | undefined;

@@ -181,7 +181,16 @@ export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: n
   });
   const origin = config.origins[send.origin]!;
   const permitMs = config.maxConcurrency === null ? null : permitMsOf(state, send.upstream, nowMs);
-  return { goalId, traceId: traceIdOf(goalId), origin, headers: config.headers, lanes: send.lanes, permitMs, tokensPointer: config.usage.tokens, items };
+  return {
+    goalId,
+    traceId: traceIdOf(goalId),
+    origin,
+    headers: config.headers,
+    lanes: send.lanes,
+    permitMs,
+    tokensPointer: config.usage.tokens,
+    items,
+  };
 }
 
 /** How long the goal's permits at an upstream last from now. */

@@ -77,12 +77,23 @@ export function startable(lease: Lease, inUse: number, nowMs: number): number {
   return Math.max(0, Math.min(permitted(lease, nowMs) - inUse, lease.starts));
 }
 
+/** What a report says of the lease. */
+export interface Asked {
+  readonly seq: number;
+  readonly held: number;
+  readonly unusedStarts: number;
+}
+
 /**
  * A report is about to be sent: its number, and what it says is held. Permits
- * beyond what is wanted are given back with it. What happens until its answer
- * counts for the next one.
+ * beyond what is wanted are given back with it, and so are counted starts,
+ * which may not be used once they are. What happens until its answer counts
+ * for the next one.
  */
-export function asked(lease: Lease, wanted: number, nowMs: number): { readonly seq: number; readonly held: number } {
+export function asked(lease: Lease, wanted: number, nowMs: number): Asked {
+  const isCounted = Number.isFinite(lease.starts);
+  const unusedStarts = isCounted ? lease.starts : 0;
+  if (isCounted) lease.starts = 0;
   lease.calls = Math.min(lease.calls, wanted);
   lease.seq++;
   lease.sentAtMs = nowMs;
@@ -90,7 +101,7 @@ export function asked(lease: Lease, wanted: number, nowMs: number): { readonly s
   lease.results = 0;
   lease.hasCounted = false;
   lease.wanted = wanted;
-  return { seq: lease.seq, held: permitted(lease, nowMs) };
+  return { seq: lease.seq, held: permitted(lease, nowMs), unusedStarts };
 }
 
 /** Takes a grant. False where a later one has been taken already. */

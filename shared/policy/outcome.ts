@@ -21,6 +21,8 @@ export interface CallEnd {
 export const UNSENDABLE_STATUS = 400;
 /** The status that a `broken` line carries where Drover itself cut the call off. */
 export const LEASE_ENDED_STATUS = 499;
+/** The status that a `not_sent` line carries where the executor gave the call back without trying. */
+export const GIVEN_BACK_STATUS = 498;
 
 export function verdictOfCall(outcome: Outcome, status: number): Verdict {
   switch (outcome) {
@@ -29,7 +31,7 @@ export function verdictOfCall(outcome: Outcome, status: number): Verdict {
     case "broken":
       return status === LEASE_ENDED_STATUS ? "nothing" : "unavailable";
     case "not_sent":
-      return status === UNSENDABLE_STATUS ? "nothing" : "unavailable";
+      return status === UNSENDABLE_STATUS || status === GIVEN_BACK_STATUS ? "nothing" : "unavailable";
     case "too_large":
       return "answered";
     case "answered":

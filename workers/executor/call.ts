@@ -23,7 +23,7 @@
  */
 import { failure, type Failure } from "../../shared/errors.ts";
 import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
-import { LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../shared/policy/outcome.ts";
+import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS, UNSENDABLE_STATUS, type Verdict, verdictOfCall } from "../../shared/policy/outcome.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
@@ -46,6 +46,8 @@ export interface CallContext {
   /** Null where nothing can be said before a call. */
   readonly reach: Reach | null;
   readonly network: Network;
+  /** Hears what the end of each call says of the upstream. */
+  readonly note: (verdict: Verdict) => void;
 }
 
 interface End {
@@ -106,6 +108,22 @@ function broken({ batch, reach }: CallContext, item: BatchItem, url: string, ini
   return failed("broken", failure("upstream_error", `${nameOf(item)}: the connection broke before the whole answer came`));
 }
 
+/** The line of an item that was not tried. */
+export function givenBack(item: BatchItem): string {
+  const nowMs = Date.now();
+  const { task, attempt } = item;
+  const line = {
+    task,
+    attempt,
+    outcome: "not_sent",
+    status: GIVEN_BACK_STATUS,
+    retryAfterMs: 0,
+    startedAtMs: nowMs,
+    endedAtMs: nowMs,
+  } as const;
+  return formatLine(line, JSON.stringify(failure("upstream_error", "not tried: the calls before it did not get through")));
+}
+
 /**
  * Never throws. Null for an attempt that was aborted as unwanted. One function
  * on purpose: each `async` function between here and `fetch` costs a tenth of
@@ -136,6 +154,7 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
   }
   if (signal.aborted && signal.reason === UNWANTED) return null;
   const { outcome, status, retryAfterMs, payload, tokens } = end;
+  context.note(verdictOfCall(outcome, status));
   const line = {
     task: item.task,
     attempt: item.attempt,

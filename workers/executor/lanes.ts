@@ -4,9 +4,10 @@
  * check. One timer watches all deadlines, because a timer a call is a cost.
  */
 import { assert } from "../../shared/assert.ts";
-import { BATCH_LANES_MAX, BATCH_TASKS_MAX } from "../../shared/limits.ts";
+import { BATCH_LANES_MAX, BATCH_TASKS_MAX, EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
+import type { Verdict } from "../../shared/policy/outcome.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
-import { call, type CallContext, LEASE_ENDED, TIMED_OUT, UNWANTED } from "./call.ts";
+import { call, type CallContext, givenBack, LEASE_ENDED, TIMED_OUT, UNWANTED } from "./call.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
 
@@ -25,6 +26,8 @@ export class Lanes {
   readonly #lanes: Lane[] = [];
   readonly #unwanted = new Set<string>();
   #next = 0;
+  /** Calls in a row that did not get through. */
+  #failures = 0;
   /** When the permits of the batch end. */
   #permitUntilMs: number;
   #timer: number | null = null;
@@ -32,7 +35,7 @@ export class Lanes {
 
   constructor(batch: Batch, replies: ReplyStream, { reach, network }: Pick<CallContext, "reach" | "network">) {
     assert(batch.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
-    this.#context = { batch, common: commonHeaders(batch), reach, network };
+    this.#context = { batch, common: commonHeaders(batch), reach, network, note: (verdict) => this.#note(verdict) };
     this.#replies = replies;
     this.#permitUntilMs = batch.permitMs === null ? Infinity : Date.now() + batch.permitMs;
   }
@@ -74,6 +77,18 @@ export class Lanes {
     for (const { item, controller } of this.#lanes) {
       if (item !== null && this.#unwanted.has(keyOf(item.task, item.attempt))) controller.abort(UNWANTED);
     }
+  }
+
+  #note(verdict: Verdict): void {
+    if (verdict === "nothing") return;
+    this.#failures = verdict === "answered" ? 0 : this.#failures + 1;
+    if (this.#failures >= EXECUTOR_FAILURES_MAX) this.#giveBack();
+  }
+
+  /** Somebody who sees more decides when the rest is tried. */
+  #giveBack(): void {
+    const { items } = this.#context.batch;
+    for (; this.#next < items.length; this.#next++) this.#replies.append(givenBack(items[this.#next]!));
   }
 
   async #drive(lane: Lane): Promise<void> {

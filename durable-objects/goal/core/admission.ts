@@ -9,6 +9,7 @@ import type { Verdict } from "../../../shared/policy/outcome.ts";
 import { count, drain, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
 import type { LineHead } from "../../../shared/protocol/line.ts";
 import type { Demand, Grant } from "../../../shared/protocol/admission.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { FOR_BACKOFF, WAITING } from "./codes.ts";
 import type { Recorder } from "./recorder.ts";
 import { type GoalState, upstreamNamed } from "./state.ts";
@@ -23,12 +24,21 @@ export interface Admission {
   nextRetryAtMs: number;
   /** Calls that are being aborted, and may still be open. */
   closing: number;
+  /** The upstream as it was last known. */
+  config: Upstream | null;
 }
 
 export function admissionOf(state: GoalState, upstream: number): Admission {
   let admission = state.admissions[upstream];
   if (admission === undefined) {
-    admission = { lease: newLease(state.life), sampler: newSampler(), retries: RETRY_BUDGET_START, nextRetryAtMs: 0, closing: 0 };
+    admission = {
+      lease: newLease(state.life),
+      sampler: newSampler(),
+      retries: RETRY_BUDGET_START,
+      nextRetryAtMs: 0,
+      closing: 0,
+      config: null,
+    };
     state.admissions[upstream] = admission;
   }
   return admission;
@@ -97,14 +107,16 @@ export function noteUnanswered(rec: Recorder, name: string): void {
 export function ask(rec: Recorder): void {
   const { state, nowMs, out } = rec;
   state.upstreams.forEach(({ config }, number) => {
-    if (config === null && state.admissions[number] === undefined) return;
     const wants = demandOf(state, number);
     const wanted = totalOf(wants);
     if (wanted === 0 && state.admissions[number] === undefined) return;
-    const { lease, sampler } = admissionOf(state, number);
+    const admission = admissionOf(state, number);
+    const { lease, sampler } = admission;
+    // What runs at an upstream that was deleted still needs its permits.
+    admission.config = config ?? admission.config;
     const inUse = inUseAt(state, number);
     const dueAtMs = askDueAtMs(lease, wanted, inUse);
-    if (dueAtMs === null || dueAtMs > nowMs || config === null) return;
+    if (dueAtMs === null || dueAtMs > nowMs || admission.config === null) return;
     out.reports.push({
       client: state.goal!.id,
       life: state.life,
@@ -113,10 +125,9 @@ export function ask(rec: Recorder): void {
       epoch: lease.epoch,
       taken: lease.number,
       inUse,
-      unusedStarts: Number.isFinite(lease.starts) ? lease.starts : 0,
       wants,
       sample: drain(sampler, nowMs),
-      upstream: config,
+      upstream: admission.config,
       version: state.registryVersion,
     });
   });
@@ -125,8 +136,7 @@ export function ask(rec: Recorder): void {
 /** When the next report is due; null for never. */
 export function askAtMs(state: GoalState): number | null {
   let at: number | null = null;
-  state.admissions.forEach(({ lease }, upstream) => {
-    const { config } = state.upstreams[upstream]!;
+  state.admissions.forEach(({ lease, config }, upstream) => {
     const dueAtMs = config === null ? null : askDueAtMs(lease, totalOf(demandOf(state, upstream)), inUseAt(state, upstream));
     if (dueAtMs !== null) at = Math.min(at ?? dueAtMs, dueAtMs);
   });

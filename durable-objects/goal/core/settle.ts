@@ -34,8 +34,9 @@ function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): v
   const { tasks } = rec.state;
   const { task, startedAtMs, endedAtMs } = head;
   const verdict = verdictOfCall(head.outcome, head.status);
+  // Nobody has tried it: it waits in the queue as before.
+  if (head.outcome === "not_sent" && head.status === GIVEN_BACK_STATUS) return rec.lose(task, 0);
   observe(rec, head, verdict);
-  if (head.status === GIVEN_BACK_STATUS) return rec.defer(task, OUTCOMES.indexOf(head.outcome), startedAtMs, endedAtMs);
   if (head.outcome === "answered" && isSuccess(head.status)) return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
   noteRetryAfter(rec, head);
   const outcome = OUTCOMES.indexOf(head.outcome);

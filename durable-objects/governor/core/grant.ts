@@ -67,7 +67,7 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
     seq: client.seq,
     calls,
     starts: isCounted ? starts : null,
-    ttlMs: governor.ttlMs,
+    ttlMs: client.ttlMs,
     gateMs: Math.max(0, governor.gateUntilMs - nowMs),
     isOpen: health.isOpen,
     origins,
@@ -82,7 +82,8 @@ function isWithin({ upstream }: Governor, open: number): boolean {
 /** Whoever has told what it holds goes on with that, as far as all of it together is allowed. */
 function callsLearnt(governor: Governor, client: Client, held: number): number {
   const calls = client.given.at(-1)?.calls ?? held;
-  const beyond = boundOfAll(governor) + Math.max(0, calls - boundOf(client)) - (governor.upstream?.maxConcurrency ?? Number.POSITIVE_INFINITY);
+  const beyond =
+    boundOfAll(governor) + Math.max(0, calls - boundOf(client)) - (governor.upstream?.maxConcurrency ?? Number.POSITIVE_INFINITY);
   return calls - Math.max(0, Math.min(beyond, calls - client.target));
 }
 

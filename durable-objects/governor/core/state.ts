@@ -41,6 +41,8 @@ export interface Client {
   /** Starts of the latest grant, as long as they may be used. */
   starts: number;
   expiresAtMs: number;
+  /** How long its lease lasts from its latest report. */
+  ttlMs: number;
   heardAtMs: number;
   toldAtMs: number;
   /** Its share of the limit as it should be, and in whole calls. */

@@ -9,7 +9,7 @@ import type { Grant, Report, Sample } from "../../../shared/protocol/admission.t
 import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
 import { note, setOrigins, wakeOrigins } from "./health.ts";
 import { closeWindow, cut, fitLimit, observe } from "./limiter.ts";
-import { meterTokens, spendRate } from "./rate.ts";
+import { isRated, meterTokens, spendRate } from "./rate.ts";
 import { boundOf, boundOfAll, type Client, type Governor, type Kept, wantedBy } from "./state.ts";
 
 /** A weight for the newest window's throughput. */
@@ -82,6 +82,7 @@ function admit(governor: Governor, said: Report): Client {
     given: [],
     starts: 0,
     expiresAtMs: 0,
+    ttlMs: 0,
     heardAtMs: 0,
     toldAtMs: 0,
     share: 0,
@@ -104,7 +105,8 @@ function hear(governor: Governor, client: Client, said: Report, nowMs: number): 
   client.inUse = said.inUse;
   client.wants = said.wants;
   client.heardAtMs = nowMs;
-  client.expiresAtMs = nowMs + governor.ttlMs;
+  client.ttlMs = governor.ttlMs;
+  client.expiresAtMs = nowMs + client.ttlMs;
   if (said.epoch === governor.epoch) {
     // Of what it has taken it keeps no more than it says.
     const later = client.given.filter(({ number }) => number > said.taken);
@@ -159,6 +161,7 @@ function closeOne(governor: Governor, max: number | null, nowMs: number, chance:
 /** Tells clients of more that will not ask for it soon. */
 function push(governor: Governor, nowMs: number, asker: string | null, out: Out): void {
   let free = capacityOf(governor) - boundOfAll(governor);
+  if (free <= 0 && !isRated(governor) && !governor.health.isOpen) return;
   for (const client of waiting(governor)) {
     if (client.life === asker || nowMs < client.toldAtMs + PUSH_INTERVAL_MS) continue;
     if (!mayHaveMore(governor, client, free, nowMs)) continue;
