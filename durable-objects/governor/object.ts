@@ -66,12 +66,18 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
 
   /** A push that is lost does no harm: its client asks again. */
   async #tell({ client, life, grant }: Push): Promise<void> {
-    const stub = this.env.GOAL.get(this.env.GOAL.idFromName(client)) as unknown as PermitsRpc;
+    const stub = this.#clientOf(client);
     try {
       await stub.permits(this.#state.upstream!.name, life, grant);
     } catch (error) {
       console.warn(`${client} was not told of its permits: ${String(error)}`);
     }
+  }
+
+  /** A goal's name is its id; every other client is a gate. */
+  #clientOf(client: string): PermitsRpc {
+    const clients = client.startsWith("goal_") ? this.env.GOAL : this.env.GATE;
+    return clients.get(clients.idFromName(client)) as unknown as PermitsRpc;
   }
 
   #arm(nowMs: number): void {

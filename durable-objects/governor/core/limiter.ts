@@ -26,8 +26,6 @@ const CUT = 0.7;
 const SLOW_START_GAIN = 1.5;
 /** What a step of slow start must add to what is done in a second. */
 const WORTH = 1.2;
-/** Calls too short to show a queue: so many windows pass until more is tried again. */
-const TRY_AGAIN_AFTER = 16;
 /** Windows of growth in a row after which slow start begins again: the upstream has much more to give. */
 const SPEED_UP_AFTER = 4;
 
@@ -118,6 +116,11 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
 
 function adapt(limiter: Limiter, meanMs: number, perSecond: number): void {
   const { limit, perSecondBefore } = limiter;
+  if (meanMs <= LIMIT_SLACK_MS) {
+    // Calls so short show no queue, and where limits start is enough for thousands of them a second.
+    limiter.limit = Math.max(limit, Math.min(LIMIT_START, limit * SLOW_START_GAIN));
+    return;
+  }
   // Below the slack a queue is too short to be told from noise.
   const baselineMs = Math.min(meanMs, Math.max(limiter.baselineMs + LIMIT_NOISE_MS, LIMIT_SLACK_MS));
   const queue = limit * (1 - baselineMs / meanMs);
@@ -127,10 +130,6 @@ function adapt(limiter: Limiter, meanMs: number, perSecond: number): void {
     if (perSecondBefore > 0 && perSecond < perSecondBefore * WORTH) return settleAt(limiter, limit / SLOW_START_GAIN);
     if (queue >= Math.max(lg, 0.1 * limit)) return settleAt(limiter, limit - queue);
     limiter.limit = limit * SLOW_START_GAIN;
-    return;
-  }
-  if (meanMs <= LIMIT_SLACK_MS) {
-    if (++limiter.raises >= TRY_AGAIN_AFTER) startAgain(limiter);
     return;
   }
   if (queue < lg) {
