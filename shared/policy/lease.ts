@@ -23,6 +23,8 @@ export interface Lease {
   calls: number;
   /** Calls that may still be started; Infinity where there is no bound. */
   starts: number;
+  /** Calls were taken away since the last report: others wait to hear that they have ended. */
+  hasShrunk: boolean;
   /** The latest grant allowed a counted number of starts, and no report has gone since. */
   hasCounted: boolean;
   untilMs: number;
@@ -53,6 +55,7 @@ export function newLease(life: string): Lease {
     ttlMs: 0,
     calls: 0,
     starts: 0,
+    hasShrunk: false,
     hasCounted: false,
     untilMs: 0,
     gateUntilMs: 0,
@@ -99,6 +102,7 @@ export function asked(lease: Lease, wanted: number, nowMs: number): Asked {
   lease.sentAtMs = nowMs;
   lease.isAsking = true;
   lease.results = 0;
+  lease.hasShrunk = false;
   lease.hasCounted = false;
   lease.wanted = wanted;
   return { seq: lease.seq, held: permitted(lease, nowMs), unusedStarts };
@@ -117,6 +121,7 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   lease.epoch = grant.epoch;
   lease.number = grant.number;
   lease.ttlMs = grant.ttlMs;
+  lease.hasShrunk ||= grant.calls < lease.calls;
   lease.calls = grant.calls;
   lease.starts = grant.starts ?? Number.POSITIVE_INFINITY;
   lease.hasCounted = grant.starts !== null && grant.starts > 0;
@@ -162,6 +167,7 @@ function dueBy(lease: Lease, wanted: number, inUse: number): number | null {
   // All that was allowed to start has started: the governor has to hear of it before it allows more.
   const isSpent = lease.hasCounted && lease.starts < 1 && wanted > inUse;
   const isShort = wanted > lease.wanted && lease.calls >= lease.wanted;
-  if (isShort || isSpent || lease.results >= ASK_RESULTS) return Math.min(renewAtMs, lease.sentAtMs + ASK_INTERVAL_MS);
+  const isFree = lease.hasShrunk && inUse <= lease.calls;
+  if (isShort || isSpent || isFree || lease.results >= ASK_RESULTS) return Math.min(renewAtMs, lease.sentAtMs + ASK_INTERVAL_MS);
   return renewAtMs;
 }

@@ -190,7 +190,9 @@ function keep(governor: Governor, nowMs: number, out: Out): void {
   else if (isBusy && (!governor.isBusy || isLonger)) {
     governor.isBusy = true;
     // Written in steps, so that a slow drift costs few rows.
-    governor.keptTtlMs = isLonger ? LEASE_TTL_MS_MAX : governor.ttlMs;
+    const ttlMs = isLonger ? 2 * governor.ttlMs : governor.ttlMs;
+    // One that learns has to go on learning after another restart.
+    governor.keptTtlMs = Math.min(LEASE_TTL_MS_MAX, Math.max(ttlMs, governor.learnUntilMs - nowMs));
   } else return;
   const { epoch, boot, keptTtlMs: ttlMs, limiter } = governor;
   out.keep = { epoch, isBusy: governor.isBusy, boot, ttlMs, limit: limiter.limit, baselineMs: limiter.baselineMs };
