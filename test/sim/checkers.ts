@@ -15,15 +15,9 @@ import type { Plan } from "./faults.ts";
 import { RESOLVED_STATUS } from "./client.ts";
 import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
+import { PermitChecker } from "./permits.ts";
 import type { Disk } from "./storage.ts";
-
-export class Violation extends Error {
-  override name = "Violation";
-}
-
-function must(condition: boolean, rule: string, detail: () => string): asserts condition {
-  if (!condition) throw new Violation(`${rule}: ${detail()}`);
-}
+import { must } from "./violation.ts";
 
 /** Everything that must survive, as text. Timers are not in it: they follow from the columns, and stale ones do no harm. */
 function durableText(state: GoalState): string {
@@ -34,12 +28,12 @@ function durableText(state: GoalState): string {
 /** Whether a status is an end. */
 const isEnd = (status: TaskStatus): boolean => status !== "queued" && status !== "waiting" && status !== "running";
 
-const RATE_SLICE_MS = 150;
 const REASON = { children: 1, backoff: 3 } as const;
 const CHILDREN_FAILED = 5;
 
 export class Checkers {
   readonly model: Model;
+  readonly #permits: PermitChecker;
   readonly #disk: Disk;
   readonly #plan: Plan;
   readonly #ends = new Map<number, TaskStatus>();
@@ -47,7 +41,6 @@ export class Checkers {
   readonly #ran = new Set<string>();
   /** Attempts that were sent and whose results are not durable, by upstream. */
   readonly #out = new Map<string, Map<number, number>>();
-  readonly #starts = new Map<string, number[]>();
   /** When a `Retry-After` lets the next call start, by upstream. */
   readonly #gates = new Map<string, number>();
   readonly #promised = new Map<number, string>();
@@ -60,6 +53,7 @@ export class Checkers {
 
   constructor(plan: Plan, disk: Disk) {
     this.model = new Model(plan.upstreams);
+    this.#permits = new PermitChecker(this.model);
     this.#plan = plan;
     this.#disk = disk;
   }
@@ -80,10 +74,9 @@ export class Checkers {
         this.#ran.add(executed.id);
       }
       this.model.note(executed, nowMs);
-      // Another rate begins another count.
-      if (executed.command.kind === "upstreams") this.#starts.clear();
     }
     this.#absorption(state);
+    this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
     this.#late(turn);
     this.#gate(turn, before);
     this.#sends(turn, before);
@@ -166,7 +159,7 @@ export class Checkers {
     must(sends.length === 0 || !this.model.isPaused, "nothing starts while the goal is paused", () => `${sends.length} batches`);
     must(sends.length === 0 || goal!.phase === "active", "nothing starts after the end", () => `${sends.length} batches`);
     for (const { upstream, lanes, tasks: batch } of sends) {
-      const { name, maxConcurrency, ratePerSecond } = this.model.upstream(state.upstreams[upstream]!.name);
+      const { name, maxConcurrency } = this.model.upstream(state.upstreams[upstream]!.name);
       const open = this.#out.get(name) ?? new Map<number, number>();
       this.#out.set(name, open);
       for (const task of batch) {
@@ -179,8 +172,9 @@ export class Checkers {
         must(known.isIdempotent || batch.length <= lanes, "what must not be repeated starts at once", () => `task ${task}`);
       }
       must(nowMs >= (this.#gates.get(name) ?? 0), "a gate that Retry-After closed is kept", () => name);
-      must(maxConcurrency === null || open.size <= maxConcurrency, "maxConcurrency holds", () => `${open.size} open at ${name}`);
-      if (ratePerSecond !== null) this.#rate(name, ratePerSecond, batch.length, nowMs);
+      // Permits that rest on an older registry may be more.
+      const isBounded = maxConcurrency !== null && this.#permits.isUpToDate(name, this.model.version);
+      must(!isBounded || open.size <= maxConcurrency, "maxConcurrency holds", () => `${open.size} open at ${name}`);
     }
   }
 
@@ -200,34 +194,20 @@ export class Checkers {
     return status !== undefined && isEnd(status);
   }
 
-  #rate(name: string, ratePerSecond: number, count: number, nowMs: number): void {
-    const starts = this.#starts.get(name) ?? [];
-    for (let i = 0; i < count; i++) starts.push(nowMs);
-    const recent = starts.filter((atMs) => atMs > nowMs - 1_000);
-    this.#starts.set(name, recent);
-    for (const windowMs of [100, 1_000]) {
-      const started = recent.filter((atMs) => atMs > nowMs - windowMs).length;
-      const most = (ratePerSecond * windowMs) / 1_000 + Math.max(1, (ratePerSecond * RATE_SLICE_MS) / 1_000);
-      must(
-        started <= most,
-        "ratePerSecond holds in every window",
-        () => `${started} started at ${name}, ${most} allowed in ${windowMs} ms`,
-      );
-    }
-  }
-
   #counters(state: GoalState): void {
     const { tasks } = state;
     const counts = TASK_STATUSES.map((status) => this.#statuses.filter((each) => each === status).length);
     must(String(counts) === String(state.counts), "counters equal the tasks", () => `${String(state.counts)} for ${String(counts)}`);
     const families = new Map<number, number[]>();
     const load = state.upstreams.map(() => [0, 0]);
+    const wants = state.upstreams.map(() => [0, 0, 0]);
     const left = new Map<number, number>();
     for (let task = 0; task < tasks.n; task++) {
       const [status, parent] = [tasks.status[task]!, tasks.parent[task]!];
       const family = families.get(parent) ?? TASK_STATUSES.map(() => 0);
       families.set(parent, family);
       family[status]!++;
+      if (status === 0 || status === 2) wants[tasks.upstream[task]!]![tasks.priority[task]!]!++;
       if (status === 0) load[tasks.upstream[task]!]![0]!++;
       if (status !== 2) continue;
       load[tasks.upstream[task]!]![1]!++;
@@ -237,12 +217,17 @@ export class Checkers {
       const counted = families.get(parent) ?? TASK_STATUSES.map(() => 0);
       must(String(counted) === String(kept), "families equal the tasks", () => `of ${parent}: ${String(kept)} for ${String(counted)}`);
     }
-    state.upstreams.forEach(({ name, queued, running, lanes, ready }, i) => {
+    state.upstreams.forEach(({ name, queued, running, lanes, ready, wanted, origins }, i) => {
       const [q, r] = load[i]! as [number, number];
       must(q === queued && r === running, "windows equal the tasks", () => `${name}: ${queued} ${running} for ${q} ${r}`);
       const own = [...state.batches.values()].filter(({ upstream }) => upstream === i);
       const may = own.reduce((sum, batch) => sum + Math.min(batch.lanes, batch.left), 0);
       must(lanes === may, "lanes equal what the batches may have open", () => `${name}: ${lanes} for ${may}`);
+      must(String(wanted) === String(wants[i]), "demand equals the tasks", () => `${name}: ${String(wanted)} for ${String(wants[i])}`);
+      for (const [place, { open }] of origins.entries()) {
+        const there = own.reduce((sum, batch) => sum + (batch.origin === place ? Math.min(batch.lanes, batch.left) : 0), 0);
+        must(open === there, "origins equal the batches", () => `${name} ${place}: ${open} for ${there}`);
+      }
       const entries = ready.flatMap(({ items, head }) => items.slice(head)).filter((task) => tasks.status[task] === 0);
       must(
         entries.length === q && new Set(entries).size === q,

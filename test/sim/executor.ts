@@ -3,7 +3,9 @@
  * lanes; each call is written into a ledger that only the checkers read: what
  * reached the upstream, and what came of it. An executor may die, or lose its
  * stream and report by `settle`; it never runs an attempt twice by itself.
+ * Where permits end, so do the calls, unless they were renewed.
  */
+import { LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
@@ -26,6 +28,9 @@ export interface Item {
 
 export interface Job {
   readonly batch: number;
+  readonly upstream: number;
+  /** How long the permits last; null where they have no end. */
+  readonly permitMs: number | null;
   readonly lanes: number;
   readonly items: readonly Item[];
 }
@@ -44,6 +49,7 @@ interface Answer {
 }
 
 const FLUSH_MS_MAX = 50;
+const CUT_OFF = { outcome: "broken", status: LEASE_ENDED_STATUS, retryAfterMs: 0 } as const;
 
 /** What an upstream does to one call. */
 export function answerOf(random: Random, faults: Faults, timeoutMs: number): Answer {
@@ -73,11 +79,14 @@ export class Run {
   readonly #ledger: (call: Call) => void;
   readonly #link: Link;
   readonly #aborted = new Set<number>();
+  /** Calls that are open: item and start. */
+  readonly #open = new Map<Item, number>();
+  #permitUntilMs = Number.POSITIVE_INFINITY;
   #next = 0;
-  #open = 0;
   #lines: string[] = [];
   #isFlushing = false;
   #isDead = false;
+  #isClosed = false;
 
   constructor(job: Job, around: { clock: Clock; random: Random; faults: () => Faults; ledger: (call: Call) => void; link: Link }) {
     this.job = job;
@@ -89,6 +98,11 @@ export class Run {
   }
 
   start(): void {
+    const { permitMs } = this.job;
+    if (permitMs !== null) {
+      this.#permitUntilMs = this.#clock.nowMs + permitMs;
+      this.#watch();
+    }
     for (let lane = 0; lane < this.job.lanes; lane++) this.#call();
   }
 
@@ -101,23 +115,38 @@ export class Run {
     this.#aborted.add(task);
   }
 
+  renew(permitMs: number): void {
+    this.#permitUntilMs = Math.max(this.#permitUntilMs, this.#clock.nowMs + permitMs);
+  }
+
+  /** Ends what is open when the permits do; what has not started never does. */
+  #watch(): void {
+    this.#clock.at(this.#permitUntilMs, () => {
+      if (this.#isDead) return;
+      if (this.#clock.nowMs < this.#permitUntilMs) return this.#watch();
+      this.#next = this.job.items.length;
+      for (const [item, startedAtMs] of this.#open) if (!this.#aborted.has(item.task)) this.#report(item, CUT_OFF, startedAtMs);
+      this.#open.clear();
+      this.#finish();
+    });
+  }
+
   #call(): void {
     while (this.#next < this.job.items.length && this.#aborted.has(this.job.items[this.#next]!.task)) this.#next++;
     const item = this.job.items[this.#next++];
     if (item === undefined) return this.#finish();
-    this.#open++;
     const startedAtMs = this.#clock.nowMs;
+    this.#open.set(item, startedAtMs);
     const answer = answerOf(this.#random, this.#faults(), item.timeoutMs);
     this.#ledger({ task: item.task, attempt: item.attempt, startedAtMs, effect: effectOf(answer) });
     this.#clock.after(answer.ms, () => {
-      if (this.#isDead) return;
-      this.#open--;
+      if (this.#isDead || !this.#open.delete(item)) return;
       if (!this.#aborted.has(item.task)) this.#report(item, answer, startedAtMs);
       this.#call();
     });
   }
 
-  #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Answer, startedAtMs: number): void {
+  #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Omit<Answer, "ms">, startedAtMs: number): void {
     const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs, endedAtMs: this.#clock.nowMs };
     this.#lines.push(formatLine(head, `{"status":${status}}`).trimEnd());
     if (this.#isFlushing) return;
@@ -132,7 +161,8 @@ export class Run {
   }
 
   #finish(): void {
-    if (this.#open > 0) return;
+    if (this.#open.size > 0 || this.#isClosed) return;
+    this.#isClosed = true;
     this.#flush();
     if (!this.#isDead) this.#link.closed();
   }

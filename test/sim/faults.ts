@@ -42,6 +42,23 @@ export interface Faults {
   serverError: number;
   clientError: number;
   slow: number;
+  /** A report never reaches its governor. */
+  reportLost: number;
+  /** A governor's answer gets lost; it may come much later. */
+  grantLost: number;
+  grantLate: number;
+  grantTwice: number;
+  /** A governor tells of something else, unasked. */
+  pushed: number;
+  /** It grants fewer calls than there are. */
+  stingy: number;
+  shortLease: number;
+  gated: number;
+  /** It takes the upstream for dead. */
+  opens: number;
+  /** It loses its memory. */
+  governorForgets: number;
+  originsRest: number;
 }
 
 const CEILINGS: Readonly<Record<keyof Faults, number>> = {
@@ -67,6 +84,17 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
   serverError: 0.15,
   clientError: 0.1,
   slow: 0.1,
+  reportLost: 0.2,
+  grantLost: 0.2,
+  grantLate: 0.2,
+  grantTwice: 0.3,
+  pushed: 0.3,
+  stingy: 0.7,
+  shortLease: 0.5,
+  gated: 0.1,
+  opens: 0.2,
+  governorForgets: 0.1,
+  originsRest: 0.3,
 };
 
 export interface Plan {
@@ -129,6 +157,9 @@ function upstreamOf(random: Random, i: number, isBig: boolean): Upstream {
     origins: Array.from({ length: random.chance(0.7) ? 1 : random.between(2, 3) }, (_, at) => `http://localhost:${at + 1}`),
     maxConcurrency: random.chance(0.3) ? null : random.between(isBig ? 10 : 1, 12),
     ratePerSecond: random.chance(0.75) ? null : isBig ? random.between(200, 300) : random.between(4, 60),
+    tokensPerMinute: null,
+    reserve: { tokens: 0 },
+    usage: { tokens: null },
     timeoutMs: random.between(200, 3_000),
     idempotency: random.chance(0.2) ? "key" : "none",
     retry: { maxAttempts: random.between(1, 6) },

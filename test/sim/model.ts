@@ -31,7 +31,7 @@ export class Model {
   isCancelAsked = false;
   /** The last that was known of each, also of one that was deleted. */
   readonly #upstreams: Map<string, Upstream>;
-  #version = 1;
+  version = 1;
 
   constructor(upstreams: readonly Upstream[]) {
     this.#upstreams = new Map(upstreams.map((upstream) => [upstream.name, upstream]));
@@ -68,7 +68,7 @@ export class Model {
         this.isSealed = true;
         return;
       case "upstreams":
-        if (command.version > this.#version) this.#register(command);
+        if (command.version > this.version) this.#register(command);
         return;
       case "cancel":
         this.isCancelAsked = true;
@@ -79,7 +79,7 @@ export class Model {
   }
 
   #register({ version, upstreams }: { readonly version: number; readonly upstreams: readonly Upstream[] }): void {
-    this.#version = version;
+    this.version = version;
     for (const upstream of upstreams) this.#upstreams.set(upstream.name, upstream);
   }
 

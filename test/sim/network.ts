@@ -22,6 +22,8 @@ interface Surroundings {
 }
 
 const DELAY_MS_MAX = 8;
+/** How long an abort takes to arrive at the upstream. */
+const ABORT_MS = 20;
 
 export class Network {
   readonly #around: Surroundings;
@@ -49,7 +51,7 @@ export class Network {
     const link = this.#linkOf(shell, send.batch, isUnheard);
     if (isUnheard) this.#tellLost(shell, send.batch, "unreachable");
     const run = new Run(
-      { batch: send.batch, lanes: send.lanes, items },
+      { batch: send.batch, upstream: send.upstream, permitMs: shell.permitMs(send.upstream), lanes: send.lanes, items },
       { clock, random: random.fork(), faults: this.#around.faults, ledger: this.#around.ledger, link },
     );
     this.#runs.set(send.batch, run);
@@ -63,10 +65,25 @@ export class Network {
     }
   }
 
-  abort(attempts: readonly (readonly [number, number, number])[]): void {
+  abort(shell: Shell, attempts: readonly (readonly [number, number, number])[]): void {
+    const { clock, random } = this.#around;
     for (const [batch, task] of attempts) {
       const run = this.#runs.get(batch);
-      this.#around.clock.after(this.#around.random.between(0, DELAY_MS_MAX), () => run?.abort(task));
+      clock.after(random.between(0, DELAY_MS_MAX), () => {
+        run?.abort(task);
+        clock.after(ABORT_MS, () => (shell.isDead ? undefined : shell.aborted(shell.state.tasks.upstream[task]!)));
+      });
+    }
+  }
+
+  /** Tells the batches at an upstream that their permits were renewed. */
+  renew(shell: Shell, upstream: number): void {
+    const { clock, random } = this.#around;
+    const permitMs = shell.permitMs(upstream);
+    if (permitMs === null) return;
+    for (const run of this.#runs.values()) {
+      if (run.job.upstream !== upstream || run.job.permitMs === null) continue;
+      clock.after(random.between(0, DELAY_MS_MAX), () => run.renew(permitMs));
     }
   }
 

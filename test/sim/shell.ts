@@ -7,9 +7,11 @@
 import type { Out, Send } from "../../durable-objects/goal/core/recorder.ts";
 import type { Refusal } from "../../durable-objects/goal/core/settle.ts";
 import { type GoalState, newState } from "../../durable-objects/goal/core/state.ts";
+import { askAtMs } from "../../durable-objects/goal/core/admission.ts";
 import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
 import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { WATCHDOG_MS } from "../../shared/limits.ts";
+import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -35,6 +37,8 @@ export interface Turn {
   readonly state: GoalState;
   readonly executed: readonly Executed[];
   readonly sends: readonly Send[];
+  readonly aborts: Out["aborts"];
+  readonly reports: readonly Report[];
   readonly settled: readonly string[];
   readonly changes: number;
 }
@@ -45,8 +49,13 @@ export interface Surroundings {
   readonly random: Random;
   readonly faults: Faults;
   readonly snapshotRows: number;
+  /** Tells this incarnation's permits from those of the last one. */
+  readonly life: string;
   readonly send: (shell: Shell, send: Send) => void;
-  readonly abort: (attempts: Out["aborts"]) => void;
+  readonly exchange: (shell: Shell, report: Report) => void;
+  /** The permits at an upstream were renewed. */
+  readonly renew: (shell: Shell, upstream: number) => void;
+  readonly abort: (shell: Shell, attempts: Out["aborts"]) => void;
   readonly observe: (turn: Turn) => void;
   readonly crash: (shell: Shell, why: string) => void;
   readonly destroy: () => void;
@@ -65,7 +74,7 @@ export class Shell {
 
   constructor(around: Surroundings) {
     this.#around = around;
-    this.state = around.disk.load();
+    this.state = { ...around.disk.load(), life: around.life };
     if (isBusy(this.state)) this.#schedule(around.clock.nowMs);
   }
 
@@ -82,6 +91,26 @@ export class Shell {
   close(batch: number, refusal?: Refusal): void {
     this.#closed.push({ batch, refusal });
     this.#schedule(this.#around.clock.nowMs + this.#around.random.between(0, 20));
+  }
+
+  grant(upstream: string, life: string, grant: Grant): void {
+    const number = (): number => this.state.upstreamNumbers.get(upstream)!;
+    this.ask({ id: null, command: { kind: "grant", upstream, life, grant }, answer: () => this.#around.renew(this, number()) });
+  }
+
+  /** A call that was aborted is closed. */
+  aborted(upstream: number): void {
+    this.ask({ id: null, command: { kind: "closed", upstream, count: 1 }, answer: () => undefined });
+  }
+
+  unanswered(upstream: string): void {
+    this.ask({ id: null, command: { kind: "unanswered", upstream }, answer: () => undefined });
+  }
+
+  /** How long the permits at an upstream last; null where it sets no hard bound. */
+  permitMs(upstream: number): number | null {
+    if (this.state.upstreams[upstream]!.config?.maxConcurrency === null) return null;
+    return Math.max(0, (this.state.admissions[upstream]?.lease.untilMs ?? 0) - this.#around.clock.nowMs);
   }
 
   wake(): void {
@@ -103,7 +132,14 @@ export class Shell {
     this.#timerAtMs = NEVER;
     const row = disk.nextRow;
     const kept: string[] = [];
-    const out: Out = { changes: [], sends: [], aborts: [], reports: [], keep: (line) => ({ row, index: kept.push(line) - 1 }), destroy: false };
+    const out: Out = {
+      changes: [],
+      sends: [],
+      aborts: [],
+      reports: [],
+      keep: (line) => ({ row, index: kept.push(line) - 1 }),
+      destroy: false,
+    };
     const executed: Executed[] = [];
     const offers: [number, readonly unknown[]][] = [];
     const replies: [string, string][] = [];
@@ -122,13 +158,22 @@ export class Shell {
       return text;
     });
     step(this.state, nowMs, { kind: "dispatch", seed: random.between(0, 2 ** 32 - 1) }, out);
-    if (this.state.goal === null) Object.assign(this.state, newState());
+    if (this.state.goal === null) Object.assign(this.state, newState(), { life: this.#around.life });
     else if (out.changes.length > 0 || replies.length > 0) {
       if (random.chance(faults.commitFails)) return crash(this, "commit failed");
       disk.commit({ changes: out.changes, offers, row, lines: kept, replies });
     }
     this.#arm(nowMs);
-    observe({ nowMs, state: this.state, executed, sends: out.sends, settled, changes: out.changes.length });
+    observe({
+      nowMs,
+      state: this.state,
+      executed,
+      sends: out.sends,
+      aborts: out.aborts,
+      reports: out.reports,
+      settled,
+      changes: out.changes.length,
+    });
     if (random.chance(faults.crashAfterCommit)) return crash(this, "died after a commit");
     this.#release(out, asks, answers);
   }
@@ -148,9 +193,10 @@ export class Shell {
 
   /** Nothing of a turn leaves before its commit. */
   #release(out: Out, asks: readonly Ask[], answers: readonly string[]): void {
-    const { disk, send, abort, destroy, snapshotRows } = this.#around;
+    const { disk, send, exchange, abort, destroy, snapshotRows } = this.#around;
     for (const each of out.sends) send(this, each);
-    if (out.aborts.length > 0) abort(out.aborts);
+    for (const each of out.reports) exchange(this, each);
+    if (out.aborts.length > 0) abort(this, out.aborts);
     asks.forEach(({ answer }, i) => answer(answers[i]!));
     if (disk.journalRows >= snapshotRows) disk.compact(this.state);
     if (out.destroy) destroy();
@@ -158,6 +204,8 @@ export class Shell {
 
   #arm(nowMs: number): void {
     const { disk, clock } = this.#around;
+    const askMs = askAtMs(this.state);
+    if (askMs !== null) this.#schedule(Math.max(Math.ceil(askMs), nowMs + 1));
     const wakeMs = wakeAt(this.state);
     if (wakeMs === null) return;
     const alarmMs = Math.ceil(Math.max(nowMs, isBusy(this.state) ? Math.min(wakeMs, nowMs + WATCHDOG_MS) : wakeMs)) + 1;

@@ -6,14 +6,16 @@
 import { createHash } from "node:crypto";
 import { isBusy } from "../../durable-objects/goal/core/wake.ts";
 import { goalIdFrom } from "../../shared/ids.ts";
-import { Checkers, Violation } from "./checkers.ts";
+import { Checkers } from "./checkers.ts";
 import { Client, type Request } from "./client.ts";
 import { Clock } from "./clock.ts";
 import { changed, type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
+import { Governors } from "./governors.ts";
 import { Network } from "./network.ts";
 import { Random } from "./random.ts";
 import { Shell, type Turn } from "./shell.ts";
 import { Disk, NEVER } from "./storage.ts";
+import { Violation } from "./violation.ts";
 
 const START_MS = 1_800_000_000_000;
 /** After the calm: leases of 14 s and backoffs of 20 s may follow one another a few times. */
@@ -37,9 +39,11 @@ class World {
   readonly #random: Random;
   readonly #chaos: Random;
   readonly #network: Network;
+  readonly #governors: Governors;
   readonly #client: Client;
   readonly #say: (text: string) => void;
   #shell: Shell | null = null;
+  #lives = 0;
   #downUntilMs = 0;
   #alarmSetMs = NEVER;
   #isCalm = false;
@@ -63,6 +67,12 @@ class World {
         this.checkers.call(call);
       },
       current: () => this.#current(),
+      log: (text) => this.#log(text),
+    });
+    this.#governors = new Governors({
+      clock: this.clock,
+      random: this.#random.fork(),
+      faults: () => this.#faults,
       log: (text) => this.#log(text),
     });
   }
@@ -108,8 +118,11 @@ class World {
       random: this.#random.fork(),
       faults: this.#isCalm ? NO_FAULTS : this.plan.faults,
       snapshotRows: this.plan.snapshotRows,
+      life: (++this.#lives).toString(16).padStart(16, "0"),
+      exchange: (shell, report) => this.#governors.exchange(shell, report),
+      renew: (shell, upstream) => this.#network.renew(shell, upstream),
       send: (shell, send) => this.#network.send(shell, send),
-      abort: (attempts) => this.#network.abort(attempts),
+      abort: (shell, attempts) => this.#network.abort(shell, attempts),
       observe: (turn) => this.#observe(turn),
       crash: (shell, why) => this.#crash(shell, why),
       destroy: () => {

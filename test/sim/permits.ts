@@ -1,0 +1,233 @@
+/**
+ * Watches what a goal does with permits: each call within a grant that it has
+ * taken, each failure judged by the circuit and the retry budget, each report
+ * true. Grants, reports and result lines are what it knows; the rest it counts
+ * by itself.
+ */
+import type { GoalState } from "../../durable-objects/goal/core/state.ts";
+import { LEASE_USE, RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RETRY_CAP_MS, RETRY_SPREAD_MS } from "../../shared/limits.ts";
+import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { TaskStatus } from "../../shared/protocol/goal.ts";
+import { type LineHead, parseLineHead } from "../../shared/protocol/line.ts";
+import type { Model } from "./model.ts";
+import type { Turn } from "./shell.ts";
+import { must } from "./violation.ts";
+
+/** The latest grant that was taken, and what was done with it. */
+interface Held {
+  readonly grant: Grant;
+  readonly takenAtMs: number;
+  readonly untilMs: number;
+  /** The registry that it may rest on. */
+  readonly version: number;
+  starts: number;
+  spoiled: number;
+}
+
+/** One life of the goal at one upstream. */
+interface Client {
+  readonly sent: Map<number, { readonly atMs: number; readonly version: number }>;
+  seq: number;
+  held: Held | null;
+  budget: number;
+  nextRetryAtMs: number;
+  /** Calls that met something, and how many of them were reported. */
+  met: number;
+  reported: number;
+  /** Calls that were to be aborted, and may still be open. */
+  closing: number;
+}
+
+/** A line that settled its task in this turn. */
+interface Settled {
+  readonly head: LineHead;
+  readonly client: Client;
+  readonly isOpen: boolean;
+  readonly verdict: "answered" | "refused" | "unavailable" | "nothing";
+}
+
+const BACKOFF = 3;
+const CUT_OFF = 499;
+const UNSENDABLE = 400;
+
+/** What a call's end says of the upstream, written a second time. */
+function verdictOf({ outcome, status }: LineHead): Settled["verdict"] {
+  if (outcome === "timeout") return "refused";
+  if (outcome === "broken") return status === CUT_OFF ? "nothing" : "unavailable";
+  if (outcome === "not_sent") return status === UNSENDABLE ? "nothing" : "unavailable";
+  if (outcome === "too_large") return "answered";
+  if (status === 429 || status === 503) return "refused";
+  return status === 502 || status === 504 ? "unavailable" : "answered";
+}
+
+function mayRepeat({ outcome, status }: LineHead, isIdempotent: boolean): boolean {
+  if (outcome === "not_sent") return true;
+  if (outcome === "timeout" || outcome === "broken") return isIdempotent;
+  if (outcome === "too_large" || status < 400) return false;
+  return [408, 425, 429].includes(status) || (isIdempotent && status >= 500);
+}
+
+export class PermitChecker {
+  readonly #model: Model;
+  #clients = new Map<string, Client>();
+  #life = "";
+  /** Failures that count, by task. */
+  readonly #failures = new Map<number, number>();
+  /** Whether every line of this life so far was judged as the goal judged it. */
+  #isSure = true;
+
+  constructor(model: Model) {
+    this.#model = model;
+  }
+
+  /** `sent` has each task's last attempt before this turn; `late` says how many lines the goal has dropped in it. */
+  turn(turn: Turn, before: readonly TaskStatus[], statuses: readonly TaskStatus[], sent: ReadonlyMap<number, number>, late: number): void {
+    const { state, nowMs } = turn;
+    const isFirst = state.life !== this.#life;
+    if (isFirst) {
+      this.#life = state.life;
+      this.#clients = new Map();
+      this.#isSure = true;
+    }
+    const settled = this.#settled(turn, before, sent, isFirst);
+    if (turn.settled.length - settled.length !== late) this.#isSure = false;
+    this.#grants(turn, statuses);
+    this.#closing(turn);
+    for (const each of settled) this.#failure(each, state, statuses, nowMs);
+    this.#sends(turn);
+    for (const report of turn.reports) this.#report(report, state, nowMs);
+  }
+
+  #client(name: string): Client {
+    let client = this.#clients.get(name);
+    if (client === undefined) {
+      client = { sent: new Map(), seq: 0, held: null, budget: RETRY_BUDGET_START, nextRetryAtMs: 0, met: 0, reported: 0, closing: 0 };
+      this.#clients.set(name, client);
+    }
+    return client;
+  }
+
+  /** The lines that counted: of the current attempt of a task that ran. A new incarnation takes back what may be repeated first. */
+  #settled({ settled }: Turn, before: readonly TaskStatus[], sent: ReadonlyMap<number, number>, isFirst: boolean): Settled[] {
+    const seen = new Set<number>();
+    const counted: Settled[] = [];
+    for (const head of settled.map(parseLineHead)) {
+      const known = this.#model.tasks.get(head.task);
+      const isCurrent = before[head.task] === "running" && head.attempt === sent.get(head.task) && !seen.has(head.task);
+      if (known === undefined || !isCurrent || (isFirst && known.isIdempotent)) continue;
+      seen.add(head.task);
+      const client = this.#client(known.upstream!);
+      const verdict = verdictOf(head);
+      if (verdict !== "nothing") client.met++;
+      if (client.held !== null && (verdict === "refused" || verdict === "unavailable")) client.held.spoiled++;
+      counted.push({ head, client, verdict, isOpen: client.held?.grant.isOpen ?? false });
+    }
+    return counted;
+  }
+
+  #grants({ executed, state, nowMs }: Turn, statuses: readonly TaskStatus[]): void {
+    for (const { command } of executed) {
+      if (command.kind !== "grant" || command.life !== this.#life) continue;
+      const { grant, upstream } = command;
+      const client = this.#client(upstream);
+      const { held } = client;
+      const isLater =
+        held === null || grant.epoch > held.grant.epoch || (grant.epoch === held.grant.epoch && grant.number > held.grant.number);
+      if (!isLater) continue;
+      const { atMs, version } = client.sent.get(grant.seq)!;
+      client.held = { grant, takenAtMs: nowMs, untilMs: atMs + grant.ttlMs * LEASE_USE, version, starts: 0, spoiled: 0 };
+      if (held === null || !held.grant.isOpen || grant.isOpen) continue;
+      const number = state.upstreamNumbers.get(upstream)!;
+      const stuck = statuses.findIndex(
+        (status, task) => status === "waiting" && state.tasks.reason[task] === BACKOFF && state.tasks.upstream[task] === number,
+      );
+      must(stuck < 0, "when an upstream is back nothing waits for the end of its backoff", () => `task ${stuck}`);
+    }
+  }
+
+  /** Calls that are aborted count as open until they are closed. */
+  #closing({ state, aborts, executed }: Turn): void {
+    const nameOf = (upstream: number): string => state.upstreams[upstream]!.name;
+    for (const [, task] of aborts) this.#client(nameOf(state.tasks.upstream[task]!)).closing++;
+    for (const { command } of executed) if (command.kind === "closed") this.#client(nameOf(command.upstream)).closing -= command.count;
+    for (const [name, { closing }] of this.#clients) {
+      const kept = state.admissions[state.upstreamNumbers.get(name)!]?.closing ?? 0;
+      must(kept === closing, "aborted calls count as open until they are closed", () => `${kept} for ${closing} at ${name}`);
+    }
+  }
+
+  /** What becomes of a failure: not held against the task while the upstream is down, otherwise counted, and retried within the budget. */
+  #failure({ head, client, verdict, isOpen }: Settled, state: GoalState, statuses: readonly TaskStatus[], nowMs: number): void {
+    const { tasks } = state;
+    const { task } = head;
+    if (verdict === "answered") client.budget = Math.min(RETRY_BUDGET_MAX, client.budget + RETRY_BUDGET_SHARE);
+    const before = this.#failures.get(task) ?? 0;
+    if (mayRepeat(head, this.#model.tasks.get(task)!.isIdempotent) && (!isOpen || verdict === "answered")) {
+      if (before + 1 < tasks.maxAttempts[task]!) {
+        this.#failures.set(task, before + 1);
+        this.#retry(client, tasks.dueAtMs[task]!, statuses[task] === "waiting" && tasks.reason[task] === BACKOFF, nowMs);
+      } else must(!this.#isSure || statuses[task] === "failed", "the last failure ends the task", () => `task ${task}`);
+    }
+    const counted = this.#failures.get(task) ?? 0;
+    const kept = tasks.failures[task]!;
+    must(!this.#isSure || kept === counted, "a failure counts unless the upstream is down", () => `task ${task}: ${kept} for ${counted}`);
+    // What was not judged alike is not held against later turns.
+    this.#failures.set(task, kept);
+  }
+
+  #retry(client: Client, dueAtMs: number, isWaiting: boolean, nowMs: number): void {
+    if (client.budget >= 1) {
+      client.budget--;
+      return;
+    }
+    client.nextRetryAtMs = Math.max(client.nextRetryAtMs, nowMs) + RETRY_SPREAD_MS;
+    const leastMs = Math.min(client.nextRetryAtMs, nowMs + RETRY_CAP_MS);
+    const isSpread = !isWaiting || !this.#isSure || dueAtMs >= leastMs;
+    must(isSpread, "retries beyond the budget are spread", () => `due ${leastMs - dueAtMs} ms too early`);
+  }
+
+  #sends({ state, sends, nowMs }: Turn): void {
+    for (const { upstream, origin, tasks } of sends) {
+      const { name, config, lanes, running } = state.upstreams[upstream]!;
+      const { held, closing } = this.#client(name);
+      must(held !== null, "nothing starts without a permit", () => name);
+      const { grant } = held;
+      held.starts += tasks.length;
+      const calls = grant.calls - held.spoiled;
+      must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
+      must(lanes + closing <= calls, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
+      must(config!.maxConcurrency === null || running <= calls, "the window is the permits", () => `${running} for ${calls} at ${name}`);
+      must(held.starts <= (grant.starts ?? Infinity), "no more starts than were granted", () => `${held.starts} for ${grant.starts!}`);
+      must(nowMs >= held.takenAtMs + grant.gateMs, "a gate that the governor closed is kept", () => name);
+      must(origin < config!.origins.length, "only an origin that there is is called", () => `${origin} of ${name}`);
+      const may = grant.origins?.filter((place) => place < config!.origins.length) ?? [];
+      must(may.length === 0 || may.includes(origin), "an origin that rests is not called", () => `${origin} of ${name}`);
+    }
+  }
+
+  /** Whether the permits at an upstream rest on the latest registry. */
+  isUpToDate(name: string, version: number): boolean {
+    return this.#clients.get(name)?.held?.version === version;
+  }
+
+  #report(report: Report, state: GoalState, nowMs: number): void {
+    const { name } = report.upstream;
+    const client = this.#client(name);
+    const { grant } = client.held ?? { grant: null };
+    must(report.life === this.#life && report.seq === client.seq + 1, "reports are numbered", () => `${report.seq} to ${name}`);
+    client.seq = report.seq;
+    client.sent.set(report.seq, { atMs: nowMs, version: report.version });
+    const isLatest = report.epoch === (grant?.epoch ?? 0) && report.taken === (grant?.number ?? 0);
+    must(isLatest, "a report names the latest grant", () => `${report.epoch}.${report.taken} to ${name}`);
+    must(report.held <= (grant?.calls ?? 0), "nobody holds more than was granted", () => `${report.held} of ${name}`);
+    const { lanes, wanted, config } = state.upstreams[state.upstreamNumbers.get(name)!]!;
+    const isOpen = report.inUse === lanes + client.closing;
+    must(isOpen, "a report says what is open", () => `${report.inUse} for ${lanes} and ${client.closing} at ${name}`);
+    const isWorking = state.goal!.phase === "active" && !state.goal!.paused && config !== null;
+    const wants = String(isWorking ? wanted : [0, 0, 0]);
+    must(String(report.wants) === wants, "a report says what is wanted", () => `${String(report.wants)} for ${wants} at ${name}`);
+    for (const { reached, refused, unavailable } of report.sample.origins) client.reported += reached + refused + unavailable;
+    const isWhole = !this.#isSure || client.reported === client.met;
+    must(isWhole, "reports carry what every call met, once", () => `${client.reported} for ${client.met} at ${name}`);
+  }
+}
