@@ -16,7 +16,7 @@ const STAY_CALLS = 2;
 const STAY_MS_MIN = 50;
 const STAY_MS_MAX = 1_000;
 /** Deficits are forgotten beyond this many call-milliseconds: a debt of minutes would starve the others. */
-const CREDIT_MAX = 5_000;
+const CREDIT_MAX = 2_000;
 
 /** What each band may have of `capacity`. */
 function bandShares(demand: readonly number[], capacity: number): number[] {
