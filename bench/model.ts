@@ -29,6 +29,7 @@ const serviceMs = (): number =>
   SERVICE_MS * Math.exp(SERVICE_SIGMA * Math.sqrt(-2 * Math.log(random() || 1e-9)) * Math.cos(2 * Math.PI * random()));
 
 let isDown = false;
+let ownDelayMs = 0;
 let servers = 64;
 let busy = 0;
 const queue: (() => void)[] = [];
@@ -81,7 +82,7 @@ function take(request: IncomingMessage, response: ServerResponse): void {
     else refuse();
     return;
   }
-  const delayMs = Number(/^\/d(\d+)\//.exec(path)?.[1] ?? 0);
+  const delayMs = Number(/^\/d(\d+)\//.exec(path)?.[1] ?? ownDelayMs);
   if (delayMs === 0) answer();
   else setTimeout(answer, delayMs);
 }
@@ -110,6 +111,7 @@ function told(): Window {
 process.on("message", (order: Order) => {
   isDown = order.isDown ?? isDown;
   servers = order.servers ?? servers;
+  ownDelayMs = order.delayMs ?? ownDelayMs;
   seed = order.seed ?? seed;
   fill();
   process.send!(told(), () => order.die && process.kill(process.pid, "SIGKILL"));

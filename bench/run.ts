@@ -8,8 +8,12 @@ import { parseArgs } from "node:util";
 import { type Finding, lineOf, machine, save } from "./report.ts";
 import { absorb } from "./scenarios/absorb.ts";
 import { capacityOf } from "./scenarios/capacity.ts";
+import { estimate } from "./scenarios/estimate.ts";
+import { fairnessOf } from "./scenarios/fairness.ts";
 import { goal } from "./scenarios/goal.ts";
 import { herdOf } from "./scenarios/herd.ts";
+import { origins } from "./scenarios/origins.ts";
+import { outageOf } from "./scenarios/outage.ts";
 import { proxyOf } from "./scenarios/proxy.ts";
 import { stragglers } from "./scenarios/stragglers.ts";
 import { trickleOf } from "./scenarios/trickle.ts";
@@ -31,6 +35,10 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   stragglers,
   wake,
   herd: herdOf(values.fast),
+  fairness: fairnessOf(values.fast),
+  outage: outageOf(values.fast ? 5_000 : 10_000),
+  origins,
+  estimate,
   proxy: proxyOf(values.fast),
   capacity: capacityOf(values.fast ? 8_000 : 16_000),
   trickle: trickleOf(values.fast ? 20 : 100),

@@ -11,6 +11,8 @@ export interface Order {
   /** Calls that `/limited/…` serves at once. */
   readonly servers?: number;
   readonly seed?: number;
+  /** How long a call takes whose path does not say it. */
+  readonly delayMs?: number;
   /** Dies as SIGKILL kills it, once it has told. */
   readonly die?: boolean;
 }
