@@ -77,7 +77,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
   /** A goal's name is its id; every other client is a gate. */
   #clientOf(client: string): PermitsRpc {
     const clients = client.startsWith("goal_") ? this.env.GOAL : this.env.GATE;
-    return clients.get(clients.idFromName(client)) as unknown as PermitsRpc;
+    return clients.get(clients.idFromName(client));
   }
 
   #arm(nowMs: number): void {

@@ -13,6 +13,7 @@ import { problem } from "./reply.ts";
 import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { health, ready } from "./routes/health.ts";
+import { proxied } from "./routes/proxy.ts";
 import { getResults } from "./routes/results.ts";
 import { cancelTask, getTask, listTasks, resolveTask, retryTask, submitTasks } from "./routes/tasks.ts";
 import { deleteUpstream, getUpstream, listUpstreams, putUpstream } from "./routes/upstreams.ts";
@@ -70,5 +71,6 @@ export function createApp(): App {
   for (const [method, path, handler] of PUBLIC_ROUTES) app.on(method, path, handler);
   app.use("*", auth);
   for (const [method, path, handler] of ROUTES) app.on(method, path, handler);
+  app.all("/v1/proxy/*", proxied);
   return app;
 }

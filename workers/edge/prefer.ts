@@ -8,3 +8,12 @@ export function waitSeconds(prefer: string | undefined): number | null {
   const match = WAIT.exec(prefer ?? "");
   return match === null ? null : Math.min(Number(match[1]), WAIT_SECONDS_MAX);
 }
+
+/** Preferences that are for Drover, and not for an upstream behind it. */
+const OWN = /^\s*(?:wait|respond-async)\b/i;
+
+/** What is left of `Prefer` for an upstream; empty where nothing is. */
+export function otherPreferences(prefer: string | null): string {
+  const parts = (prefer ?? "").split(",").filter((part) => part.trim() !== "" && !OWN.test(part));
+  return parts.map((part) => part.trim()).join(", ");
+}

@@ -51,7 +51,8 @@ async function discard(reader: ReadableStreamDefaultReader<Uint8Array>): Promise
 export async function passUnread(c: EdgeContext, next: Next): Promise<void> {
   await next();
   const { body, bodyUsed } = c.req.raw;
-  if (body !== null && !bodyUsed) await discard(body.getReader());
+  // A locked one is on its way to an upstream.
+  if (body !== null && !bodyUsed && !body.locked) await discard(body.getReader());
 }
 
 /** The chunks as one; null past the bound. */
@@ -77,12 +78,18 @@ export async function readBody(request: Request): Promise<Answer<Body>> {
   const encoding = request.headers.get("content-encoding") ?? "identity";
   if (encoding !== "identity") return invalid(`the body must be sent without Content-Encoding, not as "${encoding.slice(0, 64)}"`);
   const mediaType = (request.headers.get("content-type") ?? "").split(";", 1)[0]!.trim().toLowerCase();
-  if (request.body === null) return ok({ bytes: new Uint8Array(), mediaType });
+  const bytes = await readBytes(request);
+  return bytes.ok ? ok({ bytes: bytes.value, mediaType }) : bytes;
+}
+
+/** The body's bytes, whatever they are. */
+export async function readBytes(request: Request): Promise<Answer<Uint8Array>> {
+  if (request.body === null) return ok(new Uint8Array());
   const declared = request.headers.get("content-length");
   if (Number(declared) > BODY_BYTES_MAX) return tooLarge();
   try {
     const bytes = declared === null ? await counted(request.body) : new Uint8Array(await request.arrayBuffer());
-    return bytes === null || bytes.byteLength > BODY_BYTES_MAX ? tooLarge() : ok({ bytes, mediaType });
+    return bytes === null || bytes.byteLength > BODY_BYTES_MAX ? tooLarge() : ok(bytes);
   } catch {
     return invalid("the body broke off before its end; nothing of it was kept");
   }

@@ -1,0 +1,116 @@
+/**
+ * One upstream as a gate sees it: who waits, in the order of arrival, what is
+ * open, and what the governor granted. The gate is a client of the governor
+ * as a goal is. None of it is durable: a call that waits has its caller on the
+ * line, and a new incarnation begins without permits.
+ */
+import { askDueAtMs, asked, type Lease, newLease, startable } from "../../../shared/policy/lease.ts";
+import { chooseOrigin } from "../../../shared/policy/origins.ts";
+import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { count, drain, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
+import type { Report } from "../../../shared/protocol/admission.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+
+/** How much the newest call counts in an origin's latency. */
+const LATENCY_GAIN = 0.2;
+/** The least that a caller is told to wait before it comes again. */
+const RETRY_AFTER_MS_MIN = 1_000;
+
+/** A call that waits. */
+export interface Waiter {
+  readonly untilMs: number;
+  /** Places of origins that failed it. */
+  readonly avoid: readonly number[];
+}
+
+export interface Queue<W extends Waiter> {
+  upstream: Upstream;
+  /** The registry's version that it is from. */
+  version: number;
+  readonly lease: Lease;
+  readonly sampler: Sampler;
+  readonly origins: { open: number; latencyMs: number }[];
+  open: number;
+  /** In the order of arrival. */
+  readonly waiting: Set<W>;
+}
+
+export function newQueue<W extends Waiter>(upstream: Upstream, version: number, life: string): Queue<W> {
+  const queue: Queue<W> = { upstream, version, lease: newLease(life), sampler: newSampler(), origins: [], open: 0, waiting: new Set() };
+  configure(queue, upstream, version);
+  return queue;
+}
+
+/** Takes the upstream as the registry has it now. */
+export function configure<W extends Waiter>(queue: Queue<W>, upstream: Upstream, version: number): void {
+  // Another address at the same place is another origin.
+  upstream.origins.forEach((origin, place) => {
+    const isNew = queue.origins[place] === undefined || queue.upstream.origins[place] !== origin;
+    if (isNew) queue.origins[place] = { open: 0, latencyMs: 0 };
+  });
+  queue.upstream = upstream;
+  queue.version = version;
+}
+
+/** Starts a call if a permit is free. The place of its origin; null where it must wait. */
+export function start<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
+  const { lease, origins, upstream } = queue;
+  if (startable(lease, queue.open, nowMs) < 1) return null;
+  const places = lease.origins ?? upstream.origins.map((_, place) => place);
+  const better = places.filter((place) => !avoid.includes(place));
+  const place = chooseOrigin(origins, upstream.origins.length, better.length > 0 ? better : lease.origins, seed);
+  lease.starts--;
+  queue.open++;
+  origins[place]!.open++;
+  return place;
+}
+
+/** A call has ended. Without an end nobody knows how: its caller went away. */
+export function finish<W extends Waiter>(queue: Queue<W>, place: number, end: CallEnd | null, nowMs: number): void {
+  const { lease, origins, sampler } = queue;
+  const origin = origins[place]!;
+  queue.open--;
+  origin.open = Math.max(0, origin.open - 1);
+  lease.results++;
+  if (end === null) return;
+  const verdict = verdictOfCall(end.outcome, end.status);
+  count(sampler, { origin: place, verdict, ms: end.ms, retryAfterMs: end.retryAfterMs, tokens: 0 }, nowMs);
+  if (verdict === "refused" || verdict === "unavailable") lease.spoiled++;
+  if (verdict !== "answered") return;
+  origin.latencyMs = origin.latencyMs === 0 ? Math.max(end.ms, 0.5) : origin.latencyMs + LATENCY_GAIN * (end.ms - origin.latencyMs);
+}
+
+const wantedBy = <W extends Waiter>({ open, waiting }: Queue<W>): number => open + waiting.size;
+
+/** When the next report is due; null for never. */
+export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): number | null {
+  const { lease } = queue;
+  if (nowMs >= lease.untilMs) lease.calls = 0;
+  return askDueAtMs(lease, wantedBy(queue), queue.open);
+}
+
+/** The report that is about to be sent. */
+export function reportOf<W extends Waiter>(queue: Queue<W>, client: string, nowMs: number): Report {
+  const { lease, sampler, upstream, version, open } = queue;
+  const wanted = wantedBy(queue);
+  return {
+    client,
+    life: lease.life,
+    weight: 1,
+    ...asked(lease, wanted, nowMs),
+    epoch: lease.epoch,
+    taken: lease.number,
+    inUse: open,
+    unusedStarts: Number.isFinite(lease.starts) ? lease.starts : 0,
+    wants: [0, wanted, 0],
+    sample: drain(sampler, nowMs),
+    upstream,
+    version,
+  };
+}
+
+/** When a caller that got no permit in time should come again. */
+export function retryAfterMs<W extends Waiter>({ lease, waiting }: Queue<W>, nowMs: number): number {
+  const queueMs = lease.callsPerSecond === 0 ? 0 : ((waiting.size + 1) * 1_000) / lease.callsPerSecond;
+  return Math.max(RETRY_AFTER_MS_MIN, queueMs, lease.gateUntilMs - nowMs);
+}

@@ -1,0 +1,100 @@
+/** The way of one call through a gate: the goal, the upstream, its key, its permit, and back. */
+import { type Failure, failure } from "../../shared/errors.ts";
+import type { CallEnd } from "../../shared/policy/outcome.ts";
+import type { Upstream } from "../../shared/protocol/upstream.ts";
+import { err, ok } from "../../shared/result.ts";
+import type { Answer, KeyedCall, Opening, PassRequest, WholeAnswer } from "../../shared/rpc.ts";
+import type { Keys } from "./keys.ts";
+import type { Doorkeeper, Visit } from "./pass.ts";
+import type { Queues, Visitor } from "./queues.ts";
+import { type GoalCopy, goalCopy, type RegistryCopy } from "./registry.ts";
+
+export interface Caller extends Visit, Visitor {
+  /** The key that is its own now: nobody else calls with it meanwhile. */
+  key: KeyedCall | null;
+}
+
+export function newCaller(request: PassRequest, nowMs: number): Caller {
+  const { waitMs, avoid } = request;
+  return { request, untilMs: nowMs + waitMs, avoid, isOver: false, queue: null, place: null, resolve: null, key: null };
+}
+
+const unknownUpstream = (name: string): Failure =>
+  failure("not_found", `there is no upstream "${name}"; PUT /v1/upstreams/${name} makes one`);
+const gone = (): Failure => failure("temporary_reduced_capacity", "the caller has gone");
+
+/** An upstream that honours the key itself lets every call be repeated. */
+function keyOf({ keyed }: PassRequest, { idempotency }: Upstream): KeyedCall | null {
+  if (keyed === undefined) return null;
+  return { ...keyed, isRepeatable: keyed.isRepeatable || idempotency === "key" };
+}
+
+export class Door implements Doorkeeper<Caller> {
+  readonly #env: Env;
+  readonly #registry: RegistryCopy;
+  readonly #keys: Keys;
+  readonly #queues: Queues;
+  #goal: GoalCopy | null = null;
+
+  constructor(env: Env, registry: RegistryCopy, keys: Keys, queues: Queues) {
+    this.#env = env;
+    this.#registry = registry;
+    this.#keys = keys;
+    this.#queues = queues;
+  }
+
+  async admit(caller: Caller): Promise<Answer<{ readonly opening: Opening } | { readonly replay: WholeAnswer }>> {
+    const { gate, upstream: name, goalId } = caller.request;
+    const refusal = goalId === undefined ? null : await this.#refusalOf(goalId);
+    if (refusal !== null) return err(refusal);
+    const found = await this.#find(name);
+    if (found === null) return err(unknownUpstream(name));
+    const keyed = keyOf(caller.request, found.upstream);
+    if (keyed !== null) {
+      const claimed = await this.#keys.claim(keyed, caller.untilMs);
+      if (!claimed.ok) return claimed;
+      if (claimed.value !== null) return ok({ replay: claimed.value });
+      caller.key = keyed;
+    }
+    // Its caller may have gone meanwhile, and nobody would give back what it gets.
+    if (caller.isOver) return this.#refuse(caller, gone());
+    const opened = await this.#queues.join(gate, caller, found.upstream, found.version);
+    if (!opened.ok) return this.#refuse(caller, opened.error);
+    if (caller.key !== null) this.#keys.begin(caller.key);
+    return ok({ opening: opened.value });
+  }
+
+  renew(caller: Caller): number {
+    return this.#queues.remainingMs(caller);
+  }
+
+  leave(caller: Caller, end: CallEnd | null, answer: WholeAnswer | null | undefined): void {
+    this.#queues.leave(caller, end);
+    this.#release(caller, end, answer);
+  }
+
+  #refuse(caller: Caller, fault: Failure): Answer<never> {
+    this.#release(caller, null, undefined);
+    return err(fault);
+  }
+
+  #release(caller: Caller, end: CallEnd | null, answer: WholeAnswer | null | undefined): void {
+    if (caller.key !== null) this.#keys.release(caller.key, end, answer);
+    caller.key = null;
+  }
+
+  async #refusalOf(goalId: string): Promise<Failure | null> {
+    this.#goal ??= goalCopy(this.#env, goalId);
+    return (await this.#goal.get()).failure;
+  }
+
+  /** An upstream that is not in the copy may be new. */
+  async #find(name: string): Promise<{ readonly upstream: Upstream; readonly version: number } | null> {
+    for (const isSecond of [false, true]) {
+      const { upstreams, version } = await (isSecond ? this.#registry.refresh() : this.#registry.get());
+      const upstream = upstreams.find((one) => one.name === name);
+      if (upstream !== undefined) return { upstream, version };
+    }
+    return null;
+  }
+}

@@ -1,0 +1,69 @@
+/**
+ * The Durable Object that calls are passed through with: it gives each leave
+ * to go, in the order of arrival, and remembers the answers to calls with an
+ * `Idempotency-Key`. The calls themselves, and their bodies, never come here.
+ */
+import { DurableObject } from "cloudflare:workers";
+import type { Grant } from "../../shared/protocol/admission.ts";
+import type { GateRpc, GovernorRpc, PassRequest, PassRpc } from "../../shared/rpc.ts";
+import { Door, newCaller } from "./door.ts";
+import { Keys } from "./keys.ts";
+import { Pass } from "./pass.ts";
+import { type Exchange, Queues } from "./queues.ts";
+import { registryCopy } from "./registry.ts";
+import { GateStore } from "./store.ts";
+
+export class Gate extends DurableObject<Env> implements GateRpc {
+  readonly #store: GateStore;
+  readonly #queues: Queues;
+  readonly #door: Door;
+  #alarmIsSet = false;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#store = new GateStore(ctx.storage);
+    this.#queues = new Queues(exchangeOf(env));
+    const keys = new Keys(this.#store, () => this.#wakeLater());
+    this.#door = new Door(env, registryCopy(env), keys, this.#queues);
+  }
+
+  async enter(request: PassRequest): Promise<PassRpc> {
+    return new Pass(this.#door, newCaller(request, Date.now()));
+  }
+
+  async permits(upstream: string, life: string, grant: Grant): Promise<void> {
+    this.#queues.grant(upstream, life, grant);
+  }
+
+  override async alarm(): Promise<void> {
+    const nextMs = this.#store.expire(Date.now());
+    this.#alarmIsSet = nextMs !== null;
+    if (nextMs !== null) await this.ctx.storage.setAlarm(Math.max(nextMs, Date.now()) + 1);
+  }
+
+  /** One alarm for the oldest answer. A life that did not set it asks whether an earlier one has. */
+  #wakeLater(): void {
+    if (this.#alarmIsSet) return;
+    this.#alarmIsSet = true;
+    this.ctx.waitUntil(this.#arm());
+  }
+
+  async #arm(): Promise<void> {
+    const { storage } = this.ctx;
+    const nextMs = this.#store.nextExpiry();
+    if (nextMs !== null && (await storage.getAlarm()) === null) await storage.setAlarm(nextMs + 1);
+  }
+}
+
+function exchangeOf(env: Env): Exchange {
+  return async (upstream, report) => {
+    const governor = env.GOVERNOR.get(env.GOVERNOR.idFromName(upstream)) as unknown as GovernorRpc;
+    try {
+      return await governor.exchange(report);
+    } catch (error) {
+      // The next report says all of it again; nothing is repeated here.
+      console.warn(`the governor of ${upstream} did not answer: ${String(error)}`);
+      return null;
+    }
+  };
+}

@@ -1,0 +1,156 @@
+/**
+ * The queues of a gate, one an upstream, and its talk with their governors:
+ * one timer, and one report at a time and upstream. What to do is decided in
+ * `core/`.
+ */
+import { type Failure, failure } from "../../shared/errors.ts";
+import { GATE_SWEEP_MS, GATE_WAITING_MAX } from "../../shared/limits.ts";
+import { permitted, startable, take, unanswered } from "../../shared/policy/lease.ts";
+import type { CallEnd } from "../../shared/policy/outcome.ts";
+import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { Upstream } from "../../shared/protocol/upstream.ts";
+import { err, ok } from "../../shared/result.ts";
+import type { Answer, Opening } from "../../shared/rpc.ts";
+import { configure, finish, newQueue, type Queue, reportAtMs, reportOf, retryAfterMs, start, type Waiter } from "./core/queue.ts";
+
+/** A call at the gate, and where it stands. */
+export interface Visitor extends Waiter {
+  queue: Queue<Visitor> | null;
+  /** The place of the origin that it calls; null while it waits. */
+  place: number | null;
+  resolve: ((answer: Answer<Opening>) => void) | null;
+}
+
+/** Makes a report; null where it got no answer. */
+export type Exchange = (upstream: string, report: Report) => Promise<Grant | null>;
+
+const randomSeed = (): number => crypto.getRandomValues(new Uint32Array(1))[0]!;
+const newLife = (): string => randomSeed().toString(16).padStart(8, "0") + randomSeed().toString(16).padStart(8, "0");
+
+export class Queues {
+  readonly #exchange: Exchange;
+  readonly #life = newLife();
+  readonly #queues = new Map<string, Queue<Visitor>>();
+  #client = "";
+  #timer: number | null = null;
+  #timerAtMs = Number.POSITIVE_INFINITY;
+
+  constructor(exchange: Exchange) {
+    this.#exchange = exchange;
+  }
+
+  /** Answers with a permit, or after the visitor's patience. `client` is what governors know the gate by. */
+  async join(client: string, visitor: Visitor, upstream: Upstream, version: number): Promise<Answer<Opening>> {
+    this.#client = client;
+    const nowMs = Date.now();
+    const queue = this.#queueOf(upstream, version);
+    if (queue.waiting.size >= GATE_WAITING_MAX) return err(full(queue, nowMs));
+    visitor.queue = queue;
+    // Nobody overtakes those who wait.
+    const place = queue.waiting.size === 0 ? start(queue, visitor.avoid, randomSeed(), nowMs) : null;
+    this.#schedule(nowMs);
+    if (place !== null) return ok(open(queue, visitor, place, nowMs));
+    return new Promise((resolve) => {
+      visitor.resolve = resolve;
+      queue.waiting.add(visitor);
+    });
+  }
+
+  /** The visitor's call has ended, or its caller has gone (null), whether or not it had a permit. */
+  leave(visitor: Visitor, end: CallEnd | null): void {
+    const { queue, place } = visitor;
+    if (queue === null) return;
+    visitor.queue = null;
+    const nowMs = Date.now();
+    if (place !== null) finish(queue, place, end, nowMs);
+    else if (queue.waiting.delete(visitor)) visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
+    this.#schedule(nowMs);
+  }
+
+  /** How much longer the visitor's permit lasts. */
+  remainingMs({ queue }: Visitor): number {
+    return queue === null ? 0 : Math.max(0, queue.lease.untilMs - Date.now());
+  }
+
+  grant(upstream: string, life: string, grant: Grant): void {
+    const queue = this.#queues.get(upstream);
+    if (queue === undefined || life !== this.#life) return;
+    const nowMs = Date.now();
+    take(queue.lease, grant, nowMs);
+    this.#serve(queue, nowMs);
+    this.#schedule(nowMs);
+  }
+
+  #queueOf(upstream: Upstream, version: number): Queue<Visitor> {
+    let queue = this.#queues.get(upstream.name);
+    if (queue === undefined) this.#queues.set(upstream.name, (queue = newQueue(upstream, version, this.#life)));
+    else if (version > queue.version) configure(queue, upstream, version);
+    return queue;
+  }
+
+  #schedule(atMs: number): void {
+    if (atMs >= this.#timerAtMs) return;
+    clearTimeout(this.#timer);
+    this.#timerAtMs = atMs;
+    this.#timer = setTimeout(() => this.#tick(), Math.max(0, atMs - Date.now()));
+  }
+
+  /** Starts what may start, reports what is due, and sends away whose patience has ended. */
+  #tick(): void {
+    this.#timerAtMs = Number.POSITIVE_INFINITY;
+    const nowMs = Date.now();
+    for (const queue of this.#queues.values()) {
+      this.#serve(queue, nowMs);
+      for (const visitor of queue.waiting) if (visitor.untilMs <= nowMs) giveUp(queue, visitor, nowMs);
+      const dueAtMs = reportAtMs(queue, nowMs);
+      if (dueAtMs !== null && dueAtMs <= nowMs) void this.#report(queue, nowMs);
+      else if (dueAtMs !== null) this.#schedule(dueAtMs);
+      if (queue.waiting.size === 0) continue;
+      this.#schedule(nowMs + GATE_SWEEP_MS);
+      if (queue.lease.gateUntilMs > nowMs) this.#schedule(queue.lease.gateUntilMs);
+    }
+  }
+
+  #serve(queue: Queue<Visitor>, nowMs: number): void {
+    for (const visitor of queue.waiting) {
+      const place = start(queue, visitor.avoid, randomSeed(), nowMs);
+      if (place === null) return;
+      queue.waiting.delete(visitor);
+      visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
+    }
+  }
+
+  async #report(queue: Queue<Visitor>, nowMs: number): Promise<void> {
+    const grant = await this.#exchange(queue.upstream.name, reportOf(queue, this.#client, nowMs));
+    if (grant !== null) return this.grant(queue.upstream.name, this.#life, grant);
+    unanswered(queue.lease, Date.now());
+    this.#schedule(queue.lease.restUntilMs);
+  }
+}
+
+function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: number): Opening {
+  const { upstream, lease } = queue;
+  visitor.place = place;
+  return {
+    origin: upstream.origins[place]!,
+    place,
+    headers: upstream.headers,
+    timeoutMs: upstream.timeoutMs,
+    permitMs: upstream.maxConcurrency === null ? null : Math.max(0, lease.untilMs - nowMs),
+    granted: permitted(lease, nowMs),
+    free: startable(lease, queue.open, nowMs),
+  };
+}
+
+function giveUp(queue: Queue<Visitor>, visitor: Visitor, nowMs: number): void {
+  queue.waiting.delete(visitor);
+  visitor.queue = null;
+  const why = queue.lease.isOpen ? "is taken to be down" : "has no permit free";
+  const detail = `the upstream "${queue.upstream.name}" ${why}, and the call waited as long as it was let; Prefer: wait=n says how long`;
+  visitor.resolve!(err(failure("temporary_reduced_capacity", detail, { retryAfterMs: retryAfterMs(queue, nowMs) })));
+}
+
+function full(queue: Queue<Visitor>, nowMs: number): Failure {
+  const detail = `${GATE_WAITING_MAX} calls wait for the upstream "${queue.upstream.name}" already`;
+  return failure("temporary_reduced_capacity", detail, { retryAfterMs: retryAfterMs(queue, nowMs) });
+}

@@ -1,0 +1,155 @@
+/**
+ * One try of a proxied call: a permit, the call, its answer's head, and the
+ * permit's return when the body has passed.
+ */
+import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
+import { IDEMPOTENT_ANSWER_BYTES_MAX } from "../../../shared/limits.ts";
+import { concatBytes } from "../../../shared/bytes.ts";
+import type { Opening, PassRpc, WholeAnswer } from "../../../shared/rpc.ts";
+import type { Network } from "../../kit/network.ts";
+import { retryAfterMsOf } from "../../kit/retry-after.ts";
+import { addRateLimit, requestHeaders, responseHeaders } from "./headers.ts";
+import { Leash } from "./leash.ts";
+import { pipe, type Tail } from "./pipe.ts";
+
+const TIMED_OUT = "timed out";
+const LEASE_ENDED = "the permit ended";
+const NO_BODY_STATUSES: ReadonlySet<number> = new Set([204, 205, 304]);
+
+/** The call as the caller made it. */
+export interface ProxyCall {
+  readonly upstream: string;
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  readonly headers: Headers;
+  readonly body: ReadableStream<Uint8Array> | Uint8Array | null;
+  /** Its answer is kept for those who call with the same key. */
+  readonly isKeyed: boolean;
+}
+
+export interface Surroundings {
+  readonly network: Network;
+  readonly waitUntil: (work: Promise<unknown>) => void;
+}
+
+/** A call that has a permit. */
+export class Attempt {
+  readonly #around: Surroundings;
+  readonly #call: ProxyCall;
+  readonly #pass: PassRpc;
+  readonly opening: Opening;
+  readonly #abort = new AbortController();
+  readonly #leash: Leash | null;
+  readonly #startedAtMs = Date.now();
+  #headMs = 0;
+
+  constructor(around: Surroundings, call: ProxyCall, pass: PassRpc, opening: Opening) {
+    this.#around = around;
+    this.#call = call;
+    this.#pass = pass;
+    this.opening = opening;
+    const { permitMs } = opening;
+    this.#leash = permitMs === null ? null : new Leash(pass, permitMs, () => this.#abort.abort(LEASE_ENDED));
+  }
+
+  /** The answer's head, with its body still to come; or how the call failed before it. */
+  async send(): Promise<Response | CallEnd> {
+    const { method, path, headers, body } = this.#call;
+    const { origin, headers: own, timeoutMs } = this.opening;
+    const init: RequestInit = {
+      method,
+      headers: requestHeaders(headers, own),
+      redirect: "manual",
+      signal: this.#abort.signal,
+      encodeResponseBody: "manual",
+      ...(body === null ? {} : { body }),
+    };
+    const timer = setTimeout(() => this.#abort.abort(TIMED_OUT), timeoutMs);
+    try {
+      const response = await this.#around.network.fetch(origin + path, init);
+      this.#headMs = Date.now() - this.#startedAtMs;
+      return response;
+    } catch {
+      return this.#failed();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** The answer is not passed on: another try is made. */
+  async drop(response: Response): Promise<void> {
+    await response.body?.cancel().catch(() => undefined);
+    await this.end(this.#endOf(response));
+  }
+
+  /** The call has ended, and its permit is free. */
+  async end(end: CallEnd, answer?: WholeAnswer | null): Promise<void> {
+    this.#leash?.release();
+    // A gate that has gone holds nothing any more.
+    await this.#pass.done(end, answer).catch(() => undefined);
+  }
+
+  /** The answer on its way to the caller. The permit goes back when the body has passed. */
+  pass(response: Response): Response {
+    const { status, statusText } = response;
+    const headers = responseHeaders(response.headers);
+    const shown = new Headers(headers);
+    addRateLimit(shown, this.#call.upstream, this.opening);
+    const body = this.#call.method === "HEAD" || NO_BODY_STATUSES.has(status) ? null : response.body;
+    const keeper = this.#call.isKeyed && isKept(status) ? new Keeper(status, headers) : null;
+    if (body === null) {
+      this.#around.waitUntil(this.end(this.#endOf(response), keeper?.answer));
+      return new Response(null, { status, statusText, headers: shown });
+    }
+    const length = response.headers.get("content-length");
+    const { readable, ended } = pipe(body, length === null ? null : Number(length), keeper?.tail ?? null);
+    const finished = ended.then(
+      () => this.end(this.#endOf(response), keeper?.answer),
+      // The head came, so the upstream is well; what broke off says nothing more of it.
+      () => this.end({ ...this.#endOf(response), ...(keeper === null ? {} : { outcome: "broken", status: LEASE_ENDED_STATUS }) }),
+    );
+    this.#around.waitUntil(finished);
+    return new Response(readable, { status, statusText, headers: shown, encodeBody: "manual" });
+  }
+
+  #endOf({ status, headers }: Response): CallEnd {
+    return { outcome: "answered", status, ms: this.#headMs, retryAfterMs: retryAfterMsOf(headers.get("retry-after"), Date.now()) };
+  }
+
+  #failed(): CallEnd {
+    const { aborted, reason } = this.#abort.signal;
+    const ms = Date.now() - this.#startedAtMs;
+    if (aborted && reason === TIMED_OUT) return { outcome: "timeout", status: 0, ms, retryAfterMs: 0 };
+    return { outcome: "broken", status: aborted ? LEASE_ENDED_STATUS : 0, ms, retryAfterMs: 0 };
+  }
+}
+
+/** What may come out otherwise the next time is not the answer for good. */
+const isKept = (status: number): boolean => status < 500 && status !== 429;
+
+/** Keeps an answer while it passes, up to the limit. */
+class Keeper {
+  readonly #status: number;
+  readonly #headers: readonly [string, string][];
+  readonly #chunks: Uint8Array[] = [];
+  #size = 0;
+
+  constructor(status: number, headers: Headers) {
+    this.#status = status;
+    this.#headers = [...headers];
+  }
+
+  readonly tail: Tail = (chunk) => {
+    this.#size += chunk.byteLength;
+    if (this.#size > IDEMPOTENT_ANSWER_BYTES_MAX) return false;
+    this.#chunks.push(chunk);
+    return true;
+  };
+
+  /** Null where there was too much of it. */
+  get answer(): WholeAnswer | null {
+    if (this.#size > IDEMPOTENT_ANSWER_BYTES_MAX) return null;
+    return { status: this.#status, headers: this.#headers, body: concatBytes(this.#chunks) };
+  }
+}

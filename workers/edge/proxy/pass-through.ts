@@ -1,0 +1,82 @@
+/**
+ * A proxied call from its place in the queue to its answer. What fails before
+ * the caller has a byte is tried again where that does no harm; everything
+ * else reaches the caller as the upstream said it.
+ */
+import { failure } from "../../../shared/errors.ts";
+import { PROXY_RETRIES_MAX } from "../../../shared/limits.ts";
+import { backoffMs } from "../../../shared/policy/backoff.ts";
+import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
+import type { GateRpc, PassRequest, PassRpc, WholeAnswer } from "../../../shared/rpc.ts";
+import { retryAfterMsOf } from "../../kit/retry-after.ts";
+import { problem } from "../reply.ts";
+import { Attempt, type ProxyCall, type Surroundings } from "./attempt.ts";
+
+/** A gateway's answers: the next try may reach a better place. */
+const RETRIED_STATUSES: ReadonlySet<number> = new Set([502, 503, 504]);
+
+interface Around extends Surroundings {
+  readonly gate: GateRpc;
+}
+
+interface Call extends ProxyCall {
+  /** RFC 9110 §9.2.2: making it twice does no harm. */
+  readonly isIdempotent: boolean;
+}
+
+type Ask = Omit<PassRequest, "upstream" | "avoid">;
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** One message asks for the place and waits for the permit. */
+function enter(gate: GateRpc, request: PassRequest) {
+  const entering = gate.enter(request);
+  return Promise.all([entering, (entering as unknown as PassRpc).opened()]);
+}
+
+function replayed({ status, headers, body }: WholeAnswer): Response {
+  const all = new Headers(headers as [string, string][]);
+  all.set("idempotent-replayed", "true");
+  return new Response(body.byteLength === 0 ? null : body, { status, headers: all, encodeBody: "manual" });
+}
+
+/** Why there is no answer, for the caller. */
+function failed({ method, upstream, isIdempotent }: Call, { outcome, status }: CallEnd, timeoutMs: number): Response {
+  const name = `${method} to the upstream "${upstream}"`;
+  if (outcome === "timeout") return problem(failure("upstream_timeout", `${name} was not answered within ${timeoutMs} ms`));
+  const why = status === LEASE_ENDED_STATUS ? "was cut off, because its permit was not renewed in time" : "broke off before an answer came";
+  if (isIdempotent) return problem(failure("upstream_error", `${name} ${why}`));
+  return problem(failure("outcome_unknown", `${name} ${why}; it may have had its effect`));
+}
+
+export async function passThrough(around: Around, call: Call, ask: Ask): Promise<Response> {
+  const untilMs = Date.now() + ask.waitMs;
+  const retries = call.isIdempotent && call.body === null ? PROXY_RETRIES_MAX : 0;
+  const avoid: number[] = [];
+  for (let tries = 0; ; tries++) {
+    const waitMs = Math.max(0, untilMs - Date.now());
+    const [pass, opened] = await enter(around.gate, { ...ask, upstream: call.upstream, waitMs, avoid });
+    if (!opened.ok) return problem(opened.error);
+    if ("replay" in opened.value) return replayed(opened.value.replay);
+    const attempt = new Attempt(around, call, pass, opened.value.opening);
+    const sending = attempt.send();
+    // Its caller may go; those who come with the same key want the answer.
+    if (call.isKeyed) around.waitUntil(sending);
+    const answer = await sending;
+    if (answer instanceof Response) {
+      if (tries >= retries || !isRetried(answer, untilMs)) return attempt.pass(answer);
+      await attempt.drop(answer);
+    } else {
+      await attempt.end(answer);
+      if (tries >= retries || answer.outcome === "timeout") return failed(call, answer, attempt.opening.timeoutMs);
+    }
+    avoid.push(attempt.opening.place);
+    await pause(backoffMs(tries + 1, Math.random()));
+  }
+}
+
+/** An upstream that asks for more time than the caller has is passed on as it is. */
+function isRetried({ status, headers }: Response, untilMs: number): boolean {
+  const nowMs = Date.now();
+  return RETRIED_STATUSES.has(status) && nowMs + retryAfterMsOf(headers.get("retry-after"), nowMs) < untilMs;
+}
