@@ -14,9 +14,6 @@ export interface Lease {
   seq: number;
   sentAtMs: number;
   isAsking: boolean;
-  /** The latest report that a grant answered, and when it was sent. */
-  answeredSeq: number;
-  answeredSentAtMs: number;
   epoch: number;
   number: number;
   ttlMs: number;
@@ -34,6 +31,8 @@ export interface Lease {
   callsPerSecond: number;
   /** Calls whose end said that the upstream has too much: their permits rest until the governor has heard of it. */
   spoiled: number;
+  /** Those of them that the last report told of. */
+  spoiledSaid: number;
   /** Results since the last report. */
   results: number;
   /** What was wanted when it was last asked. */
@@ -48,8 +47,6 @@ export function newLease(life: string): Lease {
     seq: 0,
     sentAtMs: 0,
     isAsking: false,
-    answeredSeq: 0,
-    answeredSentAtMs: 0,
     epoch: 0,
     number: 0,
     ttlMs: 0,
@@ -63,6 +60,7 @@ export function newLease(life: string): Lease {
     origins: null,
     callsPerSecond: 0,
     spoiled: 0,
+    spoiledSaid: 0,
     results: 0,
     wanted: 0,
     restUntilMs: 0,
@@ -102,22 +100,23 @@ export function asked(lease: Lease, wanted: number, nowMs: number): Asked {
   lease.sentAtMs = nowMs;
   lease.isAsking = true;
   lease.results = 0;
+  lease.spoiledSaid = lease.spoiled;
   lease.hasShrunk = false;
   lease.hasCounted = false;
   lease.wanted = wanted;
   return { seq: lease.seq, held: permitted(lease, nowMs), unusedStarts };
 }
 
-/** Takes a grant. False where a later one has been taken already. */
+/**
+ * Takes a grant. False where a later one has been taken already, and where it
+ * answers an earlier report: the governor counts none of those once it has the
+ * latest.
+ */
 export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
-  if (grant.seq === lease.seq) lease.isAsking = false;
+  if (grant.seq !== lease.seq) return false;
+  lease.isAsking = false;
   const isLater = grant.epoch > lease.epoch || (grant.epoch === lease.epoch && grant.number > lease.number);
   if (!isLater) return false;
-  // Of a report before the latest one nobody knows any more when it was sent: its answer lengthens nothing.
-  if (grant.seq > lease.answeredSeq && grant.seq === lease.seq) {
-    lease.answeredSeq = grant.seq;
-    lease.answeredSentAtMs = lease.sentAtMs;
-  }
   lease.epoch = grant.epoch;
   lease.number = grant.number;
   lease.ttlMs = grant.ttlMs;
@@ -125,12 +124,13 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   lease.calls = grant.calls;
   lease.starts = grant.starts ?? Number.POSITIVE_INFINITY;
   lease.hasCounted = grant.starts !== null && grant.starts > 0;
-  lease.untilMs = lease.answeredSentAtMs + grant.ttlMs * LEASE_USE;
+  lease.untilMs = lease.sentAtMs + grant.ttlMs * LEASE_USE;
   lease.gateUntilMs = grant.gateMs > 0 ? nowMs + grant.gateMs : 0;
   lease.isOpen = grant.isOpen;
   lease.origins = grant.origins;
   lease.callsPerSecond = grant.callsPerSecond;
-  lease.spoiled = 0;
+  lease.spoiled -= lease.spoiledSaid;
+  lease.spoiledSaid = 0;
   return true;
 }
 

@@ -36,7 +36,7 @@ export interface Client {
   seq: number;
   inUse: number;
   wants: Demand;
-  /** Grants from the one that it last took on: it may act on any of them. */
+  /** What it keeps of the grant that it last took, and the grants since its latest report: it may act on any of them. */
   given: Given[];
   /** Starts of the latest grant, as long as they may be used. */
   starts: number;

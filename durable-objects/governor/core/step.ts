@@ -106,12 +106,14 @@ function hear(governor: Governor, client: Client, said: Report, nowMs: number): 
   client.wants = said.wants;
   client.heardAtMs = nowMs;
   client.ttlMs = governor.ttlMs;
-  client.expiresAtMs = nowMs + client.ttlMs;
+  // Its calls may still run on an earlier, longer lease.
+  client.expiresAtMs = Math.max(client.expiresAtMs, nowMs + client.ttlMs);
   if (said.epoch === governor.epoch) {
+    const isLatestTaken = client.given.at(-1)?.number === said.taken;
+    // What it has not taken by now it never will.
+    spendRate(governor, -(isLatestTaken ? Math.min(client.starts, said.unusedStarts) : client.starts), nowMs);
     // Of what it has taken it keeps no more than it says.
-    const later = client.given.filter(({ number }) => number > said.taken);
-    client.given = said.held > 0 ? [{ number: said.taken, calls: said.held }, ...later] : later;
-    spendRate(governor, -Math.min(client.starts, said.unusedStarts), nowMs);
+    client.given = said.held > 0 ? [{ number: said.taken, calls: said.held }] : [];
   }
   client.starts = 0;
 }
