@@ -13,6 +13,7 @@ interface Bug {
 }
 
 const core = (name: string): string => `durable-objects/goal/core/${name}.ts`;
+const LEASE = "shared/policy/lease.ts";
 
 export const BUGS: Readonly<Record<string, Bug>> = {
   "skip-attempt-check": {
@@ -99,23 +100,119 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     from: "if (leaseUntilMs <= nowMs) expireLease",
     to: "if (leaseUntilMs < 0) expireLease",
   },
+  "beyond-permits": {
+    says: "one call more than the permits is started",
+    file: core("dispatch"),
+    from: "startable(lease, upstream.lanes + closing, rec.nowMs)",
+    to: "startable(lease, upstream.lanes + closing - 1, rec.nowMs)",
+  },
   "beyond-window": {
     says: "one task more than the window is sent",
     file: core("dispatch"),
-    from: "Math.min(windowMax(upstream) - upstream.running, rateRoom",
-    to: "Math.min(windowMax(upstream) - upstream.running + 1, rateRoom",
+    from: "windowOf(upstream, lease) - upstream.running, lease.starts",
+    to: "windowOf(upstream, lease) - upstream.running + 1, lease.starts",
+  },
+  "outlive-lease": {
+    says: "permits are used until the governor takes them back, and longer",
+    file: LEASE,
+    from: "grant.ttlMs * LEASE_USE",
+    to: "grant.ttlMs * 1.2",
+  },
+  "lengthen-lease": {
+    says: "a late answer counts from the report after the one that it answers",
+    file: LEASE,
+    from: "grant.seq > lease.answeredSeq && grant.seq === lease.seq",
+    to: "grant.seq > lease.answeredSeq",
+  },
+  "take-older-grant": {
+    says: "a grant that was overtaken is taken after the newer one",
+    file: LEASE,
+    from: "  if (!isLater) return false;\n",
+    to: "",
+  },
+  "ignore-starts": {
+    says: "more calls are started than were allowed to",
+    file: core("dispatch"),
+    from: "  lease.starts -= tasks.length;\n",
+    to: "",
+  },
+  "ignore-governors-gate": {
+    says: "calls start before the governor's gate opens",
+    file: LEASE,
+    from: "  if (nowMs < lease.gateUntilMs) return 0;\n",
+    to: "",
+  },
+  "reuse-spoiled": {
+    says: "the permit of a call that was refused is used again at once",
+    file: core("admission"),
+    from: 'if (verdict === "refused" || verdict === "unavailable") admission.lease.spoiled++;',
+    to: "",
+  },
+  "forget-closing": {
+    says: "a call that is being aborted counts as closed",
+    file: core("recorder"),
+    from: "    admissionOf(this.state, tasks.upstream[task]!).closing++;\n",
+    to: "",
+  },
+  "blame-when-down": {
+    says: "a failure counts against its task though the upstream is down",
+    file: core("settle"),
+    from: 'if (admission.lease.isOpen && verdict !== "answered") return',
+    to: 'if (admission.lease.isOpen && verdict === "nothing") return',
+  },
+  "wait-when-back": {
+    says: "backoffs go on though the upstream is back",
+    file: core("admission"),
+    from: "if (isBackingOff && tasks.upstream[task] === upstream) rec.release(task);",
+    to: "if (isBackingOff && tasks.upstream[task] === upstream + 1) rec.release(task);",
+  },
+  "forget-retry-budget": {
+    says: "every retry is made as soon as its backoff ends",
+    file: core("admission"),
+    from: "if (admission.retries >= 1) {",
+    to: "if (admission.retries >= -1_000) {",
+  },
+  "call-resting-origin": {
+    says: "origins that rest are called",
+    file: core("dispatch"),
+    from: "lease.origins, seed ^",
+    to: "null, seed ^",
+  },
+  "miscount-demand": {
+    says: "what was wanted stays wanted when it is done",
+    file: core("mutate"),
+    from: "  upstream.running--;\n  upstream.wanted[tasks.priority[task]!]!--;\n",
+    to: "  upstream.running--;\n",
+  },
+  "leak-origin": {
+    says: "a call to an origin counts as open for ever",
+    file: core("mutate"),
+    from: "    upstream.origins[batch.origin]!.open--;\n",
+    to: "",
+  },
+  "report-twice": {
+    says: "what calls met is reported again and again",
+    file: "shared/policy/sample.ts",
+    from: "  Object.assign(sampler, newSampler());\n",
+    to: "",
+  },
+  "forget-to-ask": {
+    says: "a lease is not renewed",
+    file: LEASE,
+    from: "if (lease.isAsking) return null;",
+    to: "if (lease.isAsking || lease.seq > 0) return null;",
+  },
+  "forget-to-write-deferral": {
+    says: "that a task goes back into the queue is not in the journal",
+    file: core("recorder"),
+    from: 'this.#rows("tasks.deferred").push(task',
+    to: "[].push.call([], task",
   },
   "ignore-gate": {
     says: "calls start before Retry-After allows them",
     file: core("dispatch"),
     from: "|| rec.nowMs < upstream.gateUntilMs) return false;",
     to: ") return false;",
-  },
-  "ignore-rate": {
-    says: "the rate is not kept",
-    file: core("dispatch"),
-    from: "if (rate === null) return Number.MAX_SAFE_INTEGER;",
-    to: "if (rate === null || rate > 0) return Number.MAX_SAFE_INTEGER;",
   },
   "drop-timer": {
     says: "the end of a backoff sets no timer",
@@ -138,7 +235,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "leak-lane": {
     says: "a lane is never given back",
     file: core("mutate"),
-    from: "  if (batch.left <= batch.lanes) upstream.lanes--;\n",
+    from: "    upstream.lanes--;\n",
     to: "",
   },
   "leave-children": {
