@@ -60,7 +60,7 @@ test("a lease runs from when its report was sent, and nothing starts once it is 
   expect(sentBy(d)).toBe(1);
 });
 
-test("an answer that comes late, to a report before the latest, lengthens no lease", () => {
+test("only an answer to the latest report is taken: its governor counts no other", () => {
   const d = bare(9);
   d.dispatch();
   const first = d.reports[0]!.seq;
@@ -68,8 +68,27 @@ test("an answer that comes late, to a report before the latest, lengthens no lea
   d.passMs(2_000);
   d.dispatch();
   expect(d.reports).toHaveLength(2);
-  d.grant({ calls: 1, seq: first, ttlMs: limits.LEASE_TTL_MS_MIN });
-  expect(d.lease().untilMs).toBeLessThanOrEqual(START_MS + USED_MS);
+  d.grant({ calls: 1, seq: first });
+  expect(sentBy(d)).toBe(0);
+  d.grant({ calls: 1 });
+  expect(sentBy(d)).toBe(1);
+});
+
+test("a permit rests until a report that told of its call is answered, not an earlier one", () => {
+  const d = bare(20);
+  d.dispatch();
+  d.grant({ calls: 4 });
+  expect(sentBy(d)).toBe(4);
+  d.settle([0], { status: 503 });
+  // On its way before the governor can have heard of the failure.
+  d.grant({ calls: 4 });
+  expect(sentBy(d)).toBe(0);
+  d.passMs(limits.REFUSED_ASK_INTERVAL_MS);
+  d.dispatch();
+  d.settle([1], { status: 503 });
+  d.grant({ calls: 4 });
+  // One of the two is known, the other is not yet.
+  expect(sentBy(d)).toBe(1);
 });
 
 test("a grant replaces the earlier ones: a smaller one lets what runs end and starts nothing, an older one is dropped", () => {
@@ -186,6 +205,9 @@ test("while the circuit is open, what failed goes back into the queue and is not
     expect(sentBy(d)).toBe(0);
     d.settle([0], { outcome: probe % 2 === 0 ? "broken" : "timeout", status: 0 });
     expect([d.status(0), d.state.tasks.failures[0], d.state.tasks.attempt[0]]).toEqual(["queued", 0, probe]);
+    // The governor hears of it.
+    d.passMs(limits.ASK_INTERVAL_MS);
+    d.dispatch();
   }
   expect(d.state.attempts.get(0)).toHaveLength(limits.ATTEMPTS_MAX);
   expect(durable(d.replayed())).toEqual(durable(d.state));
@@ -340,6 +362,8 @@ test("reports carry totals: the latest grant, what is open and held, and all tha
   expect(d.reports[1]!.sample).toEqual({
     answered: 4,
     sumMs: 50,
+    tokens: 0,
+    metered: 0,
     retryAfterMs: 700 - limits.REFUSED_ASK_INTERVAL_MS,
     origins: [
       { reached: 3, unavailable: 0, refused: 1 },

@@ -118,11 +118,11 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     from: "grant.ttlMs * LEASE_USE",
     to: "grant.ttlMs * 1.2",
   },
-  "lengthen-lease": {
-    says: "a late answer counts from the report after the one that it answers",
+  "take-void-grant": {
+    says: "a grant is taken that answers an earlier report than the latest",
     file: LEASE,
-    from: "grant.seq > lease.answeredSeq && grant.seq === lease.seq",
-    to: "grant.seq > lease.answeredSeq",
+    from: "if (grant.seq !== lease.seq) return false;",
+    to: "if (grant.seq > lease.seq) return false;",
   },
   "take-older-grant": {
     says: "a grant that was overtaken is taken after the newer one",

@@ -21,7 +21,6 @@ interface Held {
   /** The registry that it may rest on. */
   readonly version: number;
   starts: number;
-  spoiled: number;
 }
 
 /** One life of the goal at one upstream. */
@@ -29,6 +28,9 @@ interface Client {
   readonly sent: Map<number, { readonly atMs: number; readonly version: number }>;
   seq: number;
   held: Held | null;
+  /** Permits of calls that failed, and those of them that the latest report told of. */
+  spoiled: number;
+  spoiledSaid: number;
   budget: number;
   nextRetryAtMs: number;
   /** Calls that met something, and how many of them were reported. */
@@ -101,7 +103,18 @@ export class PermitChecker {
   #client(name: string): Client {
     let client = this.#clients.get(name);
     if (client === undefined) {
-      client = { sent: new Map(), seq: 0, held: null, budget: RETRY_BUDGET_START, nextRetryAtMs: 0, met: 0, reported: 0, closing: 0 };
+      client = {
+        sent: new Map(),
+        seq: 0,
+        held: null,
+        spoiled: 0,
+        spoiledSaid: 0,
+        budget: RETRY_BUDGET_START,
+        nextRetryAtMs: 0,
+        met: 0,
+        reported: 0,
+        closing: 0,
+      };
       this.#clients.set(name, client);
     }
     return client;
@@ -119,7 +132,7 @@ export class PermitChecker {
       const client = this.#client(known.upstream!);
       const verdict = verdictOf(head);
       if (verdict !== "nothing") client.met++;
-      if (client.held !== null && (verdict === "refused" || verdict === "unavailable")) client.held.spoiled++;
+      if (verdict === "refused" || verdict === "unavailable") client.spoiled++;
       counted.push({ head, client, verdict, isOpen: client.held?.grant.isOpen ?? false });
     }
     return counted;
@@ -133,9 +146,12 @@ export class PermitChecker {
       const { held } = client;
       const isLater =
         held === null || grant.epoch > held.grant.epoch || (grant.epoch === held.grant.epoch && grant.number > held.grant.number);
-      if (!isLater) continue;
+      // What answers an earlier report is void: its governor counts it no more.
+      if (!isLater || grant.seq !== client.seq) continue;
       const { atMs, version } = client.sent.get(grant.seq)!;
-      client.held = { grant, takenAtMs: nowMs, untilMs: atMs + grant.ttlMs * LEASE_USE, version, starts: 0, spoiled: 0 };
+      client.held = { grant, takenAtMs: nowMs, untilMs: atMs + grant.ttlMs * LEASE_USE, version, starts: 0 };
+      client.spoiled -= client.spoiledSaid;
+      client.spoiledSaid = 0;
       if (held === null || !held.grant.isOpen || grant.isOpen) continue;
       const number = state.upstreamNumbers.get(upstream)!;
       const stuck = statuses.findIndex(
@@ -189,11 +205,11 @@ export class PermitChecker {
   #sends({ state, sends, nowMs }: Turn): void {
     for (const { upstream, origin, tasks } of sends) {
       const { name, config, lanes, running } = state.upstreams[upstream]!;
-      const { held, closing } = this.#client(name);
+      const { held, closing, spoiled } = this.#client(name);
       must(held !== null, "nothing starts without a permit", () => name);
       const { grant } = held;
       held.starts += tasks.length;
-      const calls = grant.calls - held.spoiled;
+      const calls = grant.calls - spoiled;
       must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
       must(lanes + closing <= calls, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
       must(config!.maxConcurrency === null || running <= calls, "the window is the permits", () => `${running} for ${calls} at ${name}`);
@@ -216,6 +232,7 @@ export class PermitChecker {
     const { grant } = client.held ?? { grant: null };
     must(report.life === this.#life && report.seq === client.seq + 1, "reports are numbered", () => `${report.seq} to ${name}`);
     client.seq = report.seq;
+    client.spoiledSaid = client.spoiled;
     client.sent.set(report.seq, { atMs: nowMs, version: report.version });
     const isLatest = report.epoch === (grant?.epoch ?? 0) && report.taken === (grant?.number ?? 0);
     must(isLatest, "a report names the latest grant", () => `${report.epoch}.${report.taken} to ${name}`);
