@@ -53,13 +53,23 @@ export function rateRoom(governor: Governor, nowMs: number): number {
   return Math.min(Number.POSITIVE_INFINITY, ...rooms);
 }
 
-/** `count` starts are given; a negative one gives back what was not used. */
+/** `count` starts are given. */
 export function spendRate(governor: Governor, count: number, nowMs: number): void {
-  const moved = ({ arrivalMs, intervalMs }: Meter): number => (count > 0 ? Math.max(arrivalMs, nowMs) : arrivalMs) + count * intervalMs;
+  if (count === 0) return;
+  if (metersOf(governor).some(({ arrivalMs }) => arrivalMs <= nowMs)) governor.spentSinceMs = nowMs;
+  move(governor, ({ arrivalMs, intervalMs }) => Math.max(arrivalMs, nowMs) + count * intervalMs);
+}
+
+/** `count` starts that were given at `atMs` are not used. Those from before the rate recovered weigh on it no more. */
+export function giveBackRate(governor: Governor, count: number, atMs: number): void {
+  if (atMs > governor.spentSinceMs) move(governor, ({ arrivalMs, intervalMs }) => arrivalMs - count * intervalMs);
+}
+
+function move(governor: Governor, to: (meter: Meter) => number): void {
   const calls = callMeter(governor);
-  if (calls !== null) governor.arrivalMs = moved(calls);
+  if (calls !== null) governor.arrivalMs = to(calls);
   const tokens = tokenMeter(governor);
-  if (tokens !== null) governor.tokensArrivalMs = moved(tokens);
+  if (tokens !== null) governor.tokensArrivalMs = to(tokens);
 }
 
 /** Puts what calls used in the place of what they were taken to use. */

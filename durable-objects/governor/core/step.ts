@@ -9,7 +9,7 @@ import type { Grant, Report, Sample } from "../../../shared/protocol/admission.t
 import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
 import { note, setOrigins, wakeOrigins } from "./health.ts";
 import { closeWindow, cut, fitLimit, observe } from "./limiter.ts";
-import { isRated, meterTokens, spendRate } from "./rate.ts";
+import { giveBackRate, isRated, meterTokens } from "./rate.ts";
 import { boundOf, boundOfAll, type Client, type Governor, type Kept, wantedBy } from "./state.ts";
 
 /** A weight for the newest window's throughput. */
@@ -111,7 +111,7 @@ function hear(governor: Governor, client: Client, said: Report, nowMs: number): 
   if (said.epoch === governor.epoch) {
     const isLatestTaken = client.given.at(-1)?.number === said.taken;
     // What it has not taken by now it never will.
-    spendRate(governor, -(isLatestTaken ? Math.min(client.starts, said.unusedStarts) : client.starts), nowMs);
+    giveBackRate(governor, isLatestTaken ? Math.min(client.starts, said.unusedStarts) : client.starts, client.toldAtMs);
     // Of what it has taken it keeps no more than it says.
     client.given = said.held > 0 ? [{ number: said.taken, calls: said.held }] : [];
   }
