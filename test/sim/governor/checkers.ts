@@ -1,0 +1,211 @@
+/**
+ * Watches a governor's world from outside: what is really open, what really
+ * starts, what clients are really told. It calls nothing of the core but the
+ * two counts that say whether a permit is free.
+ */
+import { capacityOf } from "../../../durable-objects/governor/core/grant.ts";
+import { boundOfAll } from "../../../durable-objects/governor/core/state.ts";
+import type { Command, Out } from "../../../durable-objects/governor/core/step.ts";
+import type { Lease } from "../../../shared/policy/lease.ts";
+import type { Verdict } from "../../../shared/policy/outcome.ts";
+import type { Grant } from "../../../shared/protocol/admission.ts";
+import type { Client } from "./client.ts";
+import type { Plan } from "./faults.ts";
+import { factsOf, type Governor } from "./governor.ts";
+import type { Call } from "./upstream.ts";
+
+export class Violation extends Error {
+  override name = "Violation";
+}
+
+export function must(condition: boolean, rule: string, detail: () => string): asserts condition {
+  if (!condition) throw new Violation(`${rule}: ${detail()}`);
+}
+
+const SLICE_MS = 150;
+const PROBE_MS = 100;
+/** A free permit is given, and an idle one is taken back, within this. */
+const FREE_MS_MAX = 500;
+const IDLE_MS_MAX = 3_000;
+/** A permit stays with a client until it reports again, which takes a second at most; and so long on top. */
+const TURN_MS = 1_200;
+const STARVED_MS_MAX = 5_000;
+
+interface Circuit {
+  openedAtMs: number;
+  /** Calls that clients could make without hearing of it. */
+  allowed: number;
+  starts: number;
+}
+
+export class Checkers {
+  aborted = 0;
+  /** The most that messages may shift what they bring. */
+  spreadMs: number;
+  readonly #plan: Plan;
+  /** `maxConcurrency` as governors were told it, and until when each was in force. */
+  readonly #inForce: { max: number | null; untilMs: number }[] = [];
+  #ttlMs = 3_000;
+  readonly #unbounded = new Set<Call>();
+  readonly #starts: number[] = [];
+  readonly #bornAtMs: number[] = [];
+  /** The gate as it was when a grant was made. */
+  readonly #gateAt = new Map<string, number>();
+  #gateUntilMs = 0;
+  readonly #gateOf = new Map<string, number>();
+  /** Starts that a life has left of a probe. */
+  readonly #probesOf = new Map<string, number>();
+  #probedAtMs = 0;
+  #circuit: Circuit | null = null;
+  #epochOut = 0;
+  #freeSinceMs: number | null = null;
+  #idleSinceMs: number | null = null;
+  readonly #shortSince = new Map<Client, number>();
+
+  constructor(plan: Plan, spreadMs: number) {
+    this.#plan = plan;
+    this.spreadMs = spreadMs;
+  }
+
+  /** A governor was loaded. */
+  born({ state }: Governor, nowMs: number): void {
+    must(state.epoch > this.#epochOut, "no epoch is used twice", () => `epoch ${state.epoch}, and grants of ${this.#epochOut} are out`);
+    this.#gateUntilMs = 0;
+    this.#circuit = null;
+    this.#probedAtMs = 0;
+    this.#bornAtMs.push(nowMs);
+  }
+
+  stepped({ state }: Governor, command: Command, before: string | null, { pushes }: Out, grant: Grant | null, nowMs: number): void {
+    if (command.kind === "report") {
+      const { report } = command;
+      if (before === null)
+        this.#gateUntilMs = Math.max(this.#gateUntilMs, report.sample.retryAfterMs > 0 ? nowMs + report.sample.retryAfterMs : 0);
+      else
+        must(factsOf(state, report) === before, "a report that was overtaken changes nothing", () => `${before} ${factsOf(state, report)}`);
+    }
+    const max = state.upstream?.maxConcurrency ?? null;
+    const last = this.#inForce.at(-1);
+    if (state.upstream !== null && (last === undefined || last.max !== max)) {
+      if (last !== undefined) last.untilMs = nowMs;
+      this.#inForce.push({ max, untilMs: Number.POSITIVE_INFINITY });
+    }
+    for (const made of [...(grant === null ? [] : [grant]), ...pushes.map((push) => push.grant)]) this.#made(made, nowMs);
+    if (!state.health.isOpen) this.#circuit = null;
+    else this.#circuit ??= { openedAtMs: nowMs, allowed: boundOfAll(state), starts: 0 };
+  }
+
+  #made(grant: Grant, nowMs: number): void {
+    this.#ttlMs = Math.max(this.#ttlMs, grant.ttlMs);
+    this.#gateAt.set(`${grant.epoch}.${grant.number}`, this.#gateUntilMs);
+    if (!grant.isOpen || grant.starts === 0) return;
+    must(
+      nowMs >= this.#probedAtMs + PROBE_MS,
+      "an open circuit is probed ten times a second",
+      () => `${nowMs - this.#probedAtMs} ms apart`,
+    );
+    must(grant.starts === 1, "a probe is one call", () => String(grant.starts));
+    this.#probedAtMs = nowMs;
+  }
+
+  /** A grant is on its way. */
+  left({ epoch, calls }: Grant): void {
+    if (calls > 0) this.#epochOut = Math.max(this.#epochOut, epoch);
+  }
+
+  took(client: Client, grant: Grant, isTaken: boolean, before: Lease): void {
+    const { lease } = client;
+    const isLater = grant.epoch > before.epoch || (grant.epoch === before.epoch && grant.number > before.number);
+    must(
+      isTaken === (isLater && grant.seq === before.seq),
+      "a grant counts if it is later than the last and answers the latest report",
+      () => `${grant.epoch}.${grant.number} after ${before.epoch}.${before.number}`,
+    );
+    if (!isTaken) {
+      const same = { ...lease, isAsking: before.isAsking };
+      must(JSON.stringify(same) === JSON.stringify(before), "an old grant changes nothing", () => JSON.stringify(grant));
+      return;
+    }
+    this.#gateOf.set(lease.life, this.#gateAt.get(`${grant.epoch}.${grant.number}`) ?? 0);
+    if (grant.isOpen) this.#probesOf.set(lease.life, grant.starts ?? Number.POSITIVE_INFINITY);
+    else this.#probesOf.delete(lease.life);
+  }
+
+  /** A client sends a call. */
+  started({ lease, name }: Client, nowMs: number): void {
+    const gateMs = this.#gateOf.get(lease.life) ?? 0;
+    must(nowMs >= gateMs, "a closed gate is kept by whoever was told", () => `${name} starts ${gateMs - nowMs} ms too early`);
+    this.#rate(nowMs);
+    const probes = this.#probesOf.get(lease.life);
+    if (probes !== undefined) {
+      must(probes > 0, "an open circuit lets nothing through but probes", () => `${name} starts a call`);
+      this.#probesOf.set(lease.life, probes - 1);
+    } else if (this.#circuit !== null) {
+      const { openedAtMs, allowed } = this.#circuit;
+      const starts = ++this.#circuit.starts;
+      must(starts <= allowed, "an open circuit stops the calls", () => `${starts} calls of ${allowed} in ${nowMs - openedAtMs} ms`);
+    }
+  }
+
+  #rate(nowMs: number): void {
+    const { ratePerSecond } = this.#plan;
+    if (ratePerSecond === null) return;
+    this.#starts.push(nowMs);
+    while (this.#starts[0]! <= nowMs - 1_000) this.#starts.shift();
+    // A governor that died took with it what it had given out.
+    const restarts = this.#bornAtMs.filter((atMs) => atMs > nowMs - 1_000 - this.spreadMs).length;
+    const sliceMs = Math.max(SLICE_MS, 1_000 / ratePerSecond);
+    const most = (ratePerSecond * (1_000 + this.spreadMs + sliceMs * (1 + restarts))) / 1_000 + 1;
+    must(this.#starts.length <= most, "ratePerSecond holds in every second", () => `${this.#starts.length} starts, ${most} allowed`);
+  }
+
+  /** A call is open at the upstream; `open` are all of them. */
+  opened(open: number, call: Call, isBounded: boolean, nowMs: number): void {
+    for (const other of this.#unbounded) if (!other.isOpen) this.#unbounded.delete(other);
+    if (!isBounded) this.#unbounded.add(call);
+    if (this.#unbounded.size > 0) return;
+    let most: number | null = 0;
+    for (const { max, untilMs } of this.#inForce) {
+      if (untilMs >= nowMs - this.#ttlMs) most = most === null || max === null ? null : Math.max(most, max);
+    }
+    must(most === null || open <= most, "maxConcurrency holds over all that is open", () => `${open} calls are open, ${most} may be`);
+  }
+
+  settled(_client: Client, verdict: Verdict, _nowMs: number): void {
+    // What comes back well may be followed by another call before anybody hears of the circuit.
+    if (verdict === "answered" && this.#circuit !== null) this.#circuit.allowed++;
+  }
+
+  /** In calm times, every now and then. */
+  calm(governor: Governor | null, clients: readonly Client[], open: number, nowMs: number): void {
+    const weights = clients.reduce((sum, { weight }) => sum + weight, 0);
+    const isLearning = governor !== null && nowMs < governor.state.learnUntilMs;
+    for (const client of clients) {
+      if (isLearning || !client.isShort || client.inUse > 0) this.#shortSince.delete(client);
+      else if (!this.#shortSince.has(client)) this.#shortSince.set(client, nowMs);
+      const shortMs = nowMs - (this.#shortSince.get(client) ?? nowMs);
+      must(
+        shortMs <= STARVED_MS_MAX + 2 * TURN_MS * (weights / client.weight),
+        "no client starves",
+        () => `${client.name} has waited for ${shortMs} ms`,
+      );
+    }
+    const state = governor?.state ?? null;
+    const isHeld =
+      state === null || state.health.isOpen || nowMs < state.learnUntilMs || nowMs < state.gateUntilMs || this.#plan.ratePerSecond !== null;
+    if (isHeld || !clients.some(({ isShort }) => isShort)) {
+      this.#freeSinceMs = null;
+      this.#idleSinceMs = null;
+      return;
+    }
+    const capacity = capacityOf(state);
+    if (capacity - boundOfAll(state) <= 0) this.#freeSinceMs = null;
+    else this.#freeSinceMs ??= nowMs;
+    if (open >= 0.75 * capacity - 1) this.#idleSinceMs = null;
+    else this.#idleSinceMs ??= nowMs;
+    const freeMs = nowMs - (this.#freeSinceMs ?? nowMs);
+    must(freeMs <= FREE_MS_MAX, "no permit stays free while a client wants it", () => `${capacity - boundOfAll(state)} for ${freeMs} ms`);
+    const idleMs = nowMs - (this.#idleSinceMs ?? nowMs);
+    must(idleMs <= IDLE_MS_MAX, "no permit stays idle while a client wants it", () => `${open} calls of ${capacity} open for ${idleMs} ms`);
+  }
+}
