@@ -164,8 +164,8 @@ function dueBy(lease: Lease, wanted: number, inUse: number): number | null {
   if (lease.spoiled > 0) return lease.sentAtMs + REFUSED_ASK_INTERVAL_MS;
   // There was nothing to wait for when it was last asked.
   if (lease.wanted === 0 && wanted > 0) return lease.sentAtMs;
-  // All that was allowed to start has started: the governor has to hear of it before it allows more.
-  const isSpent = lease.hasCounted && lease.starts < 1 && wanted > inUse;
+  // All that was allowed to start has started, or permits are free again: the governor has to hear of it before it allows more.
+  const isSpent = (lease.hasCounted || (lease.results > 0 && lease.calls > inUse)) && lease.starts < 1 && wanted > inUse;
   const isShort = wanted > lease.wanted && lease.calls >= lease.wanted;
   const isFree = lease.hasShrunk && inUse <= lease.calls;
   if (isShort || isSpent || isFree || lease.results >= ASK_RESULTS) return Math.min(renewAtMs, lease.sentAtMs + ASK_INTERVAL_MS);
