@@ -1,0 +1,162 @@
+/** Calls passed through a started server: streams, herds, callers that leave, keys that meet, and a client that knows nothing of Drover. */
+import { once } from "node:events";
+import { type ClientRequest, request, type IncomingMessage, type ServerResponse } from "node:http";
+import { connect, type Socket } from "node:net";
+import OpenAI from "openai";
+import { expect, test } from "vitest";
+import { call, problemIn, send, until } from "./api.ts";
+import { useStage } from "./stage.ts";
+import { answerAfter } from "./upstream.ts";
+
+const HERD = 5_000;
+const HERD_CONCURRENCY = 64;
+const SECONDS_MAX = 55;
+
+/** Answers by path: `/echo` as the body comes, `/sse` one event a request for one, `/delay/{ms}`, `/v1/chat/completions`. */
+function answer(incoming: IncomingMessage, response: ServerResponse): void {
+  const path = incoming.url ?? "/";
+  if (path.startsWith("/echo")) {
+    response.writeHead(200, { "content-type": "application/octet-stream" });
+    incoming.pipe(response);
+  } else if (path.startsWith("/endless")) {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    const timer = setInterval(() => response.write("data: on\n\n"), 50);
+    response.once("close", () => clearInterval(timer));
+  } else if (path.startsWith("/v1/chat/completions")) {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    for (const content of ["Hello", ", ", "drover"]) {
+      response.write(`data: ${JSON.stringify({ id: "1", object: "chat.completion.chunk", choices: [{ index: 0, delta: { content } }] })}\n\n`);
+    }
+    response.end("data: [DONE]\n\n");
+  } else answerAfter(Number(/^\/delay\/(\d+)/.exec(path)?.[1] ?? 0))(incoming, response, 0);
+}
+
+const stage = useStage(answer);
+
+async function put(name: string, settings: object): Promise<void> {
+  await call(stage.drover, "PUT", `/v1/upstreams/${name}`, { origin: stage.upstream.origin, ...settings });
+}
+
+interface Live {
+  readonly inFlight: number;
+  readonly queued: number;
+}
+
+const liveOf = async (name: string): Promise<Live> => (await call<{ live: Live }>(stage.drover, "GET", `/v1/upstreams/${name}`)).live;
+const seenAt = (path: string): number => stage.upstream.seen.filter((one) => one.path === path).length;
+
+function open(method: string, path: string): ClientRequest {
+  const headers = { authorization: `Bearer ${stage.drover.token}` };
+  return request(stage.drover.url + path, { method, headers, agent: false });
+}
+
+/** A GET on a connection of its own, which can be torn down. */
+function bare(path: string): { readonly socket: Socket; readonly status: Promise<number>; readonly begun: Promise<unknown> } {
+  const { port, hostname } = new URL(stage.drover.url);
+  const head = `GET ${path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\nAuthorization: Bearer ${stage.drover.token}\r\n\r\n`;
+  const socket = connect(Number(port), hostname, () => socket.write(head));
+  const begun = once(socket, "data");
+  begun.catch(() => undefined);
+  let heard = "";
+  const status = new Promise<number>((resolve) => {
+    socket.on("data", (bytes) => (heard += heard.length < 16 ? bytes.toString() : ""));
+    socket.on("error", () => undefined);
+    socket.once("close", () => resolve(Number(heard.slice(9, 12))));
+  });
+  return { socket, status, begun };
+}
+
+test("both bodies stream: what is sent comes back before anything more is sent", async () => {
+  const outgoing = open("POST", "/v1/proxy/real/echo");
+  outgoing.setHeader("transfer-encoding", "chunked");
+  outgoing.write("first");
+  const [incoming] = (await once(outgoing, "response")) as [IncomingMessage];
+  const heard: string[] = [];
+  incoming.setEncoding("utf8").on("data", (text: string) => heard.push(text));
+  await until("the first part is back", () => heard.join("") === "first");
+  outgoing.write(" second");
+  await until("the second part is back", () => heard.join("") === "first second");
+  outgoing.end(" last");
+  await once(incoming, "end");
+  expect(heard.join("")).toBe("first second last");
+  await until("the permit is back", async () => (await liveOf("real")).inFlight === 0);
+});
+
+test("five thousand calls at once are all answered, and the upstream has never more open than it said", async () => {
+  await put("herd", { maxConcurrency: HERD_CONCURRENCY });
+  const startedAtMs = Date.now();
+  const statuses = await Promise.all(Array.from({ length: HERD }, (_, i) => bare(`/v1/proxy/herd/delay/20?${i}`).status));
+  console.info(`${HERD} proxied calls in ${Date.now() - startedAtMs} ms`);
+  expect(statuses.filter((status) => status !== 200)).toEqual([]);
+  expect(stage.upstream.seen.filter(({ path }) => path.startsWith("/delay/20?"))).toHaveLength(HERD);
+  expect(stage.upstream.inFlightMax).toBeLessThanOrEqual(HERD_CONCURRENCY);
+  await until("every permit is back", async () => (await liveOf("herd")).inFlight === 0);
+}, SECONDS_MAX * 1_000);
+
+test("a caller that leaves gives back its permit, and one that waits its place", async () => {
+  await put("single", { maxConcurrency: 1 });
+  const reading = bare("/v1/proxy/single/endless");
+  await reading.begun;
+  const waiting = bare("/v1/proxy/single/delay/0?left");
+  await until("one waits", async () => (await liveOf("single")).queued === 1);
+  // A reset: whoever only closes its half may still be reading.
+  waiting.socket.resetAndDestroy();
+  await until("nobody waits", async () => (await liveOf("single")).queued === 0);
+  const next = bare("/v1/proxy/single/delay/0?next");
+  await until("the next one waits", async () => (await liveOf("single")).queued === 1);
+  reading.socket.destroy();
+  expect(await next.status).toBe(200);
+  expect(seenAt("/delay/0?left")).toBe(0);
+  await until("the permit is back", async () => (await liveOf("single")).inFlight === 0);
+});
+
+test("a call that is open for longer than a lease goes on, because its permit is renewed", async () => {
+  await put("long", { maxConcurrency: 1 });
+  const outgoing = open("GET", "/v1/proxy/long/delay/6000").end();
+  const [incoming] = (await once(outgoing, "response")) as [IncomingMessage];
+  expect(incoming.statusCode).toBe(200);
+  incoming.resume();
+});
+
+test("whoever is not served in time is told when to come again", async () => {
+  await put("busy", { maxConcurrency: 1 });
+  const reading = bare("/v1/proxy/busy/endless");
+  await reading.begun;
+  const refused = await send(stage.drover, "GET", "/v1/proxy/busy/x", undefined, { prefer: "wait=1" });
+  expect(problemIn(refused)).toMatchObject({ status: 503, code: "temporary_reduced_capacity" });
+  expect(Number(refused.headers.get("retry-after"))).toBeGreaterThanOrEqual(1);
+  reading.socket.destroy();
+});
+
+test("fifty calls with one key are one call, and all get its answer", async () => {
+  const charge = (body: string) => send(stage.drover, "POST", "/v1/proxy/real/delay/100?charge", body, { "idempotency-key": "charge-1" });
+  const answers = await Promise.all(Array.from({ length: 50 }, () => charge("amount=1")));
+  expect(new Set(answers.map(({ status, text }) => `${status} ${text}`))).toEqual(new Set(['200 {"path":"/delay/100?charge"}']));
+  expect(answers.filter(({ headers }) => headers.get("idempotent-replayed") === "true")).toHaveLength(49);
+  expect(seenAt("/delay/100?charge")).toBe(1);
+  expect(stage.upstream.seen.find(({ path }) => path === "/delay/100?charge")?.key).toBe("charge-1");
+  expect(problemIn(await charge("amount=2"))).toMatchObject({ status: 422, code: "idempotency_key_reused" });
+});
+
+test("a crash in the middle of a call leaves its key in doubt, or free where repeating does no harm", async () => {
+  const keyed = (method: string) => send(stage.drover, method, "/v1/proxy/real/delay/3000?doubt", undefined, { "idempotency-key": "doubt" });
+  const lost = [keyed("POST"), keyed("PUT")].map((one) => one.catch(() => null));
+  await until("both are open", () => seenAt("/delay/3000?doubt") === 2);
+  await stage.crash();
+  await Promise.all(lost);
+  expect(problemIn(await keyed("POST"))).toMatchObject({ status: 502, code: "outcome_unknown" });
+  expect((await keyed("PUT")).status).toBe(200);
+  expect(seenAt("/delay/3000?doubt")).toBe(3);
+  // What was answered before the crash is answered as it was.
+  const first = await send(stage.drover, "POST", "/v1/proxy/real/delay/100?charge", "amount=1", { "idempotency-key": "charge-1" });
+  expect([first.status, first.headers.get("idempotent-replayed")]).toEqual([200, "true"]);
+});
+
+test("the client of a language model works with nothing changed but its address and its key", async () => {
+  await put("llm", { headers: { authorization: "Bearer the-upstream's-key" } });
+  const client = new OpenAI({ baseURL: `${stage.drover.url}/v1/proxy/llm/v1`, apiKey: stage.drover.token });
+  const stream = await client.chat.completions.create({ model: "any", stream: true, messages: [{ role: "user", content: "hi" }] });
+  let text = "";
+  for await (const chunk of stream) text += chunk.choices[0]?.delta.content ?? "";
+  expect(text).toBe("Hello, drover");
+});
