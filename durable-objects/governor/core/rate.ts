@@ -8,6 +8,8 @@ import type { Sample } from "../../../shared/protocol/admission.ts";
 import type { Governor } from "./state.ts";
 
 const MINUTE_MS = 60_000;
+/** Times are large numbers with few digits to spare after the point. */
+const TINY = 1e-3;
 /** A weight for the newest report's average. */
 const GAIN = 0.2;
 
@@ -48,7 +50,7 @@ export function isRated({ upstream }: Governor): boolean {
 /** Calls that may start now; Infinity where nothing bounds them. */
 export function rateRoom(governor: Governor, nowMs: number): number {
   const rooms = metersOf(governor).map(({ arrivalMs, intervalMs, burstMs }) => {
-    return Math.max(0, Math.floor((nowMs + burstMs - Math.max(arrivalMs, nowMs)) / intervalMs));
+    return Math.max(0, Math.floor((burstMs - Math.max(0, arrivalMs - nowMs)) / intervalMs + TINY));
   });
   return Math.min(Number.POSITIVE_INFINITY, ...rooms);
 }
