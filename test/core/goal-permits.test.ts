@@ -199,6 +199,7 @@ test("an answer that says nothing of the upstream's load spoils no permit", () =
 
 test("while the circuit is open, what failed goes back into the queue and is not held against the task", () => {
   const d = bare([get({ retry: { maxAttempts: 2 } })]);
+  d.dispatch();
   for (let probe = 1; probe <= 30; probe++) {
     d.openCircuit(1);
     expect(sentBy(d)).toBe(1);
