@@ -175,10 +175,13 @@ function push(governor: Governor, nowMs: number, asker: string | null, out: Out)
   }
 }
 
-/** Clients that want more than they have open, the largest deficit first. */
+/** Clients that want more than they have open or were told of, the largest deficit first. */
 function waiting({ clients }: Governor): Client[] {
   const list: Client[] = [];
-  for (const client of clients.values()) if (wantedBy(client) > client.inUse) list.push(client);
+  for (const client of clients.values()) {
+    const told = client.given.at(-1)?.calls ?? 0;
+    if (wantedBy(client) > Math.min(client.inUse, told)) list.push(client);
+  }
   return list.length < 2 ? list : list.sort((a, b) => b.credit - a.credit);
 }
 
