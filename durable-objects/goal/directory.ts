@@ -3,16 +3,20 @@
  * is told how the goal stands. One exchange serves both, at most every two
  * seconds while there is work, and at the end until it is acknowledged.
  */
-import { REGISTRY_AGE_MS_MAX } from "../../shared/limits.ts";
+import { REGISTRY_AGE_MS_MAX, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { Registry, TenantRpc } from "../../shared/rpc.ts";
 import { type GoalState, liveCount, upstreamNamed } from "./core/state.ts";
 import type { Command } from "./core/step.ts";
 import { goalReport } from "./views.ts";
 
+const isOutdated = ({ counts }: GoalState, ageMs: number): boolean => liveCount(counts) > 0 && ageMs >= REGISTRY_AGE_MS_MAX;
+
 export class Directory {
   readonly #tenant: TenantRpc;
   readonly #run: (command: Command) => Promise<unknown>;
   #askedAtMs = 0;
+  /** When the tenant was last told of the end. */
+  #endToldAtMs = 0;
   #isAsking = false;
 
   constructor(tenant: TenantRpc, run: (command: Command) => Promise<unknown>) {
@@ -37,9 +41,12 @@ export class Directory {
   follow(state: GoalState): void {
     const { goal } = state;
     if (goal === null || goal.endReported || this.#isAsking) return;
+    const nowMs = Date.now();
     const isOver = goal.phase !== "active";
-    const isDue = liveCount(state.counts) > 0 && Date.now() - this.#askedAtMs >= REGISTRY_AGE_MS_MAX;
-    if (!isOver && !isDue) return;
+    // Other turns follow the end, and each of them would tell an overloaded tenant once more.
+    const isDue = isOver ? nowMs - this.#endToldAtMs >= WATCHDOG_MS / 2 : isOutdated(state, nowMs - this.#askedAtMs);
+    if (!isDue) return;
+    if (isOver) this.#endToldAtMs = nowMs;
     this.#isAsking = true;
     this.report(state)
       .catch((error: unknown) => console.warn(`the tenant took no report of ${goal.id}: ${String(error)}`))

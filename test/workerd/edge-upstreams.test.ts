@@ -8,6 +8,9 @@ import { call, problemIn, put } from "./edge-kit.ts";
 const DEFAULTS = {
   maxConcurrency: null,
   ratePerSecond: null,
+  tokensPerMinute: null,
+  reserve: { tokens: 0 },
+  usage: { tokens: null },
   timeoutMs: 30_000,
   idempotency: "none",
   retry: { maxAttempts: 5 },
@@ -24,7 +27,15 @@ test("an upstream is made with 201 and changed with 200, and a GET shows every d
   const changed = await put("/v1/upstreams/search", { origin: "http://search.test:8080", maxConcurrency: 40 });
   expect(changed.status).toBe(200);
   const got = await call("GET", "/v1/upstreams/search");
-  expect(await got.json()).toEqual({ ...shown, maxConcurrency: 40 });
+  // Nobody has called it yet.
+  const times = { p50Ms: null, p95Ms: null, p99Ms: null };
+  const live = { limit: null, inFlight: 0, queued: 0, ...times, circuit: "closed", messages: 0, calls: 0 };
+  expect(await got.json()).toEqual({ ...shown, maxConcurrency: 40, live });
+});
+
+test("several origins are shown as such", async () => {
+  const made = await put("/v1/upstreams/several", { origins: ["http://one.test", "http://Two.test/"] });
+  expect(await made.json()).toEqual({ name: "several", origins: ["http://one.test", "http://two.test"], ...DEFAULTS });
 });
 
 test("the registry survives an eviction of the tenant", async () => {

@@ -1,5 +1,6 @@
 /** What the executor sends, as a real server sees it. */
 import { expect, test } from "vitest";
+import { UNSENDABLE_STATUS } from "../../shared/policy/outcome.ts";
 import type { BatchItem } from "../../shared/rpc.ts";
 import { spanOf } from "../../workers/executor/request.ts";
 import { GOAL_ID, run, runOne, itemOf, TRACE_ID } from "./executor-kit.ts";
@@ -73,5 +74,5 @@ test("a call without a body sends none", async () => {
 test("a header that cannot be sent is refused before anything is sent", async () => {
   const bad = { headers: { "x-bad": "two\nlines" } };
   const [fault] = await run([itemOf(0, "/echo?name=unsendable", bad)]);
-  expect(fault).toMatchObject({ outcome: "not_sent", status: 0, payload: { code: "upstream_error" } });
+  expect(fault).toMatchObject({ outcome: "not_sent", status: UNSENDABLE_STATUS, payload: { code: "upstream_error" } });
 });

@@ -4,6 +4,7 @@
  * tenant that fail as the runtime makes them fail.
  */
 import { expect, test, vi } from "vitest";
+import { WATCHDOG_MS } from "../../shared/limits.ts";
 import type { Batch, BatchReply, TenantRpc } from "../../shared/rpc.ts";
 import { allAnswered, answered, create, delay, inLaboratory, marked, REGISTRY, type Run, until, viewOf } from "./goal-kit.ts";
 
@@ -154,6 +155,7 @@ test("a tenant that is overloaded is told again later, at the watchdog's pace, a
     await until("the goal is done", async () => (await viewOf(goal)).status === "succeeded");
     await delay(200);
     expect(told).toBe(1);
+    await delay(WATCHDOG_MS / 2);
     await goal.alarm();
     await until("the tenant was told", () => told === 2);
     await goal.alarm();
