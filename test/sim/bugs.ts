@@ -5,7 +5,7 @@
  */
 import { registerHooks } from "node:module";
 
-interface Bug {
+export interface Bug {
   readonly says: string;
   readonly file: string;
   readonly from: string;
@@ -135,6 +135,18 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     file: core("dispatch"),
     from: "  lease.starts -= tasks.length;\n",
     to: "",
+  },
+  "keep-unused-starts": {
+    says: "starts are used that a report has given back",
+    file: LEASE,
+    from: "  if (isCounted) lease.starts = 0;\n",
+    to: "",
+  },
+  "blame-given-back": {
+    says: "a task that an executor did not try has failed",
+    file: core("settle"),
+    from: 'if (head.outcome === "not_sent" && head.status === GIVEN_BACK_STATUS) return',
+    to: 'if (head.outcome === "not_sent" && head.status === 1) return',
   },
   "ignore-governors-gate": {
     says: "calls start before the governor's gate opens",

@@ -3,9 +3,11 @@
  * lanes; each call is written into a ledger that only the checkers read: what
  * reached the upstream, and what came of it. An executor may die, or lose its
  * stream and report by `settle`; it never runs an attempt twice by itself.
- * Where permits end, so do the calls, unless they were renewed.
+ * Where permits end, so do the calls, unless they were renewed; where calls do
+ * not get through, the rest is given back.
  */
-import { LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
+import { EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
+import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
@@ -49,6 +51,7 @@ interface Answer {
 }
 
 const FLUSH_MS_MAX = 50;
+const GIVEN_BACK = { outcome: "not_sent", status: GIVEN_BACK_STATUS, retryAfterMs: 0 } as const;
 const CUT_OFF = { outcome: "broken", status: LEASE_ENDED_STATUS, retryAfterMs: 0 } as const;
 
 /** What an upstream does to one call. */
@@ -81,6 +84,8 @@ export class Run {
   readonly #aborted = new Set<number>();
   /** Calls that are open: item and start. */
   readonly #open = new Map<Item, number>();
+  /** Calls in a row that did not get through. */
+  #failures = 0;
   #permitUntilMs = Number.POSITIVE_INFINITY;
   #next = 0;
   #lines: string[] = [];
@@ -142,8 +147,18 @@ export class Run {
     this.#clock.after(answer.ms, () => {
       if (this.#isDead || !this.#open.delete(item)) return;
       if (!this.#aborted.has(item.task)) this.#report(item, answer, startedAtMs);
+      this.#note(answer);
       this.#call();
     });
+  }
+
+  #note({ outcome, status }: Answer): void {
+    const isThrough = outcome === "too_large" || (outcome === "answered" && ![429, 502, 503].includes(status));
+    this.#failures = isThrough ? 0 : this.#failures + 1;
+    const isEnough = this.#failures >= EXECUTOR_FAILURES_MAX || (this.#failures > 0 && this.#random.chance(this.#faults().givesBack));
+    if (!isEnough) return;
+    for (const item of this.job.items.slice(this.#next)) this.#report(item, GIVEN_BACK, this.#clock.nowMs);
+    this.#next = this.job.items.length;
   }
 
   #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Omit<Answer, "ms">, startedAtMs: number): void {

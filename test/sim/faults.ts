@@ -42,6 +42,8 @@ export interface Faults {
   serverError: number;
   clientError: number;
   slow: number;
+  /** An executor gives the rest of a batch back after one failure. */
+  givesBack: number;
   /** A report never reaches its governor. */
   reportLost: number;
   /** A governor's answer gets lost; it may come much later. */
@@ -84,6 +86,7 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
   serverError: 0.15,
   clientError: 0.1,
   slow: 0.1,
+  givesBack: 0.5,
   reportLost: 0.2,
   grantLost: 0.2,
   grantLate: 0.2,

@@ -20,6 +20,7 @@ interface Held {
   readonly untilMs: number;
   /** The registry that it may rest on. */
   readonly version: number;
+  /** Calls that may still be started. */
   starts: number;
 }
 
@@ -51,19 +52,21 @@ interface Settled {
 const BACKOFF = 3;
 const CUT_OFF = 499;
 const UNSENDABLE = 400;
+const GIVEN_BACK = 498;
 
 /** What a call's end says of the upstream, written a second time. */
 function verdictOf({ outcome, status }: LineHead): Settled["verdict"] {
   if (outcome === "timeout") return "refused";
   if (outcome === "broken") return status === CUT_OFF ? "nothing" : "unavailable";
-  if (outcome === "not_sent") return status === UNSENDABLE ? "nothing" : "unavailable";
+  if (outcome === "not_sent") return status === UNSENDABLE || status === GIVEN_BACK ? "nothing" : "unavailable";
   if (outcome === "too_large") return "answered";
   if (status === 429 || status === 503) return "refused";
   return status === 502 || status === 504 ? "unavailable" : "answered";
 }
 
+/** Whether it is a failure that another attempt may follow. What was given back was no attempt. */
 function mayRepeat({ outcome, status }: LineHead, isIdempotent: boolean): boolean {
-  if (outcome === "not_sent") return true;
+  if (outcome === "not_sent") return status !== GIVEN_BACK;
   if (outcome === "timeout" || outcome === "broken") return isIdempotent;
   if (outcome === "too_large" || status < 400) return false;
   return [408, 425, 429].includes(status) || (isIdempotent && status >= 500);
@@ -149,7 +152,7 @@ export class PermitChecker {
       // What answers an earlier report is void: its governor counts it no more.
       if (!isLater || grant.seq !== client.seq) continue;
       const { atMs, version } = client.sent.get(grant.seq)!;
-      client.held = { grant, takenAtMs: nowMs, untilMs: atMs + grant.ttlMs * LEASE_USE, version, starts: 0 };
+      client.held = { grant, takenAtMs: nowMs, untilMs: atMs + grant.ttlMs * LEASE_USE, version, starts: grant.starts ?? Infinity };
       client.spoiled -= client.spoiledSaid;
       client.spoiledSaid = 0;
       if (held === null || !held.grant.isOpen || grant.isOpen) continue;
@@ -208,12 +211,12 @@ export class PermitChecker {
       const { held, closing, spoiled } = this.#client(name);
       must(held !== null, "nothing starts without a permit", () => name);
       const { grant } = held;
-      held.starts += tasks.length;
+      held.starts -= tasks.length;
       const calls = grant.calls - spoiled;
       must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
       must(lanes + closing <= calls, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
       must(config!.maxConcurrency === null || running <= calls, "the window is the permits", () => `${running} for ${calls} at ${name}`);
-      must(held.starts <= (grant.starts ?? Infinity), "no more starts than were granted", () => `${held.starts} for ${grant.starts!}`);
+      must(held.starts >= 0, "no more starts than were granted", () => `${-held.starts} too many at ${name}`);
       must(nowMs >= held.takenAtMs + grant.gateMs, "a gate that the governor closed is kept", () => name);
       must(origin < config!.origins.length, "only an origin that there is is called", () => `${origin} of ${name}`);
       const may = grant.origins?.filter((place) => place < config!.origins.length) ?? [];
@@ -237,6 +240,9 @@ export class PermitChecker {
     const isLatest = report.epoch === (grant?.epoch ?? 0) && report.taken === (grant?.number ?? 0);
     must(isLatest, "a report names the latest grant", () => `${report.epoch}.${report.taken} to ${name}`);
     must(report.held <= (grant?.calls ?? 0), "nobody holds more than was granted", () => `${report.held} of ${name}`);
+    const unused = client.held?.starts ?? 0;
+    must(report.unusedStarts === (unused === Infinity ? 0 : unused), "unused starts are given back", () => `${unused} at ${name}`);
+    if (client.held !== null && unused !== Infinity) client.held.starts = 0;
     const { lanes, wanted, config } = state.upstreams[state.upstreamNumbers.get(name)!]!;
     const isOpen = report.inUse === lanes + client.closing;
     must(isOpen, "a report says what is open", () => `${report.inUse} for ${lanes} and ${client.closing} at ${name}`);

@@ -1,14 +1,35 @@
 /**
  * Runs simulated worlds: `node test/sim/run.ts --seeds N --from S`. Says at the
  * first failing seed what was violated and how to see it again, and exits 1.
+ * `--world` chooses between the world of a goal and that of a governor,
  * `--verbose` prints a world's log, `--twice` runs each seed twice and compares
- * the logs, `--bug NAME` plants one of the bugs in bugs.ts.
+ * the logs, `--bug NAME` plants one of the world's bugs.
  */
 import { parseArgs } from "node:util";
 import { assertPlanted, BUGS, plant } from "./bugs.ts";
+import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
+
+interface Outcome {
+  readonly hash: string;
+  readonly violation: string | null;
+}
+
+interface World {
+  /** What a good run counts. */
+  readonly counts: readonly [string, string];
+  readonly bugs: typeof BUGS;
+  /** Loads the world only when it is called, so that a planted bug is in what is loaded. */
+  readonly load: () => Promise<(seed: number, print?: (line: string) => void) => Outcome>;
+}
+
+const WORLDS: Readonly<Record<string, World>> = {
+  goal: { counts: ["tasks", "turns"], bugs: BUGS, load: async () => (await import("./world.ts")).runSeed },
+  governor: { counts: ["calls", "messages"], bugs: GOVERNOR_BUGS, load: async () => (await import("./governor/world.ts")).runSeed },
+};
 
 const { values } = parseArgs({
   options: {
+    world: { type: "string", default: "goal" },
     seeds: { type: "string", default: "100" },
     from: { type: "string", default: "1" },
     verbose: { type: "boolean", default: false },
@@ -17,32 +38,31 @@ const { values } = parseArgs({
   },
 });
 
+function refuse(why: string): never {
+  console.error(why);
+  process.exit(2);
+}
+
 const seeds = Number(values.seeds);
 const from = Number(values.from);
 if (!Number.isInteger(seeds) || seeds < 1 || !Number.isInteger(from) || from < 0) {
-  console.error("--seeds takes a count from 1, --from a seed from 0");
-  process.exit(2);
+  refuse("--seeds takes a count from 1, --from a seed from 0");
 }
+const world = WORLDS[values.world] ?? refuse(`there is no world "${values.world}"; there are: ${Object.keys(WORLDS).join(", ")}`);
 if (values.bug !== undefined) {
-  const bug = BUGS[values.bug];
-  if (bug === undefined) {
-    console.error(`there is no bug "${values.bug}"; there are: ${Object.keys(BUGS).join(", ")}`);
-    process.exit(2);
-  }
-  plant(bug);
+  plant(world.bugs[values.bug] ?? refuse(`there is no bug "${values.bug}"; there are: ${Object.keys(world.bugs).join(", ")}`));
 }
 
-// Loaded only now, so that a planted bug is in what is loaded.
-const { runSeed } = await import("./world.ts");
+const runSeed = await world.load();
 if (values.bug !== undefined) assertPlanted();
 const startedMs = performance.now();
-let turns = 0;
-let tasks = 0;
+const sums = [0, 0];
 
 function fail(seed: number, why: string): never {
+  const which = values.world === "goal" ? "" : ` --world ${values.world}`;
   const bug = values.bug === undefined ? "" : ` --bug ${values.bug}`;
   console.log(`seed ${seed} failed: ${why}`);
-  console.log(`see it again: node test/sim/run.ts --seeds 1 --from ${seed} --verbose${bug}`);
+  console.log(`see it again: node test/sim/run.ts --seeds 1 --from ${seed} --verbose${which}${bug}`);
   process.exit(1);
 }
 
@@ -50,8 +70,7 @@ for (let seed = from; seed < from + seeds; seed++) {
   const outcome = runSeed(seed, values.verbose ? (line) => console.log(line) : undefined);
   if (outcome.violation !== null) fail(seed, outcome.violation);
   if (values.twice && runSeed(seed).hash !== outcome.hash) fail(seed, "two runs of one seed have different logs");
-  turns += outcome.turns;
-  tasks += outcome.tasks;
+  world.counts.forEach((name, i) => (sums[i]! += Number((outcome as unknown as Record<string, unknown>)[name])));
 }
 const seconds = Math.round((performance.now() - startedMs) / 100) / 10;
-console.log(`${seeds} seeds from ${from}: none failed; ${tasks} tasks, ${turns} turns, ${seconds} s`);
+console.log(`${seeds} seeds from ${from}: none failed; ${sums[0]} ${world.counts[0]}, ${sums[1]} ${world.counts[1]}, ${seconds} s`);

@@ -4,7 +4,7 @@
  * two counts that say whether a permit is free.
  */
 import { capacityOf } from "../../../durable-objects/governor/core/grant.ts";
-import { boundOfAll } from "../../../durable-objects/governor/core/state.ts";
+import { boundOfAll, type Governor as State } from "../../../durable-objects/governor/core/state.ts";
 import type { Command, Out } from "../../../durable-objects/governor/core/step.ts";
 import type { Lease } from "../../../shared/policy/lease.ts";
 import type { Verdict } from "../../../shared/policy/outcome.ts";
@@ -26,6 +26,9 @@ const SLICE_MS = 150;
 const PROBE_MS = 100;
 /** A free permit is given, and an idle one is taken back, within this. */
 const FREE_MS_MAX = 500;
+/** A part of the rate that is used at least, after a while. */
+const RATE_USED = 0.6;
+const SLOW_MS = 1_000;
 const IDLE_MS_MAX = 3_000;
 /** A permit stays with a client until it reports again, which takes a second at most; and so long on top. */
 const TURN_MS = 1_200;
@@ -40,6 +43,7 @@ interface Circuit {
 
 export class Checkers {
   aborted = 0;
+  calls = 0;
   /** The most that messages may shift what they bring. */
   spreadMs: number;
   readonly #plan: Plan;
@@ -58,6 +62,9 @@ export class Checkers {
   #probedAtMs = 0;
   #circuit: Circuit | null = null;
   #epochOut = 0;
+  #epoch = 0;
+  #startsEver = 0;
+  #lacking: { readonly sinceMs: number; readonly starts: number } | null = null;
   #freeSinceMs: number | null = null;
   #idleSinceMs: number | null = null;
   readonly #shortSince = new Map<Client, number>();
@@ -70,6 +77,7 @@ export class Checkers {
   /** A governor was loaded. */
   born({ state }: Governor, nowMs: number): void {
     must(state.epoch > this.#epochOut, "no epoch is used twice", () => `epoch ${state.epoch}, and grants of ${this.#epochOut} are out`);
+    this.#epoch = state.epoch;
     this.#gateUntilMs = 0;
     this.#circuit = null;
     this.#probedAtMs = 0;
@@ -133,6 +141,7 @@ export class Checkers {
 
   /** A client sends a call. */
   started({ lease, name }: Client, nowMs: number): void {
+    this.calls++;
     const gateMs = this.#gateOf.get(lease.life) ?? 0;
     must(nowMs >= gateMs, "a closed gate is kept by whoever was told", () => `${name} starts ${gateMs - nowMs} ms too early`);
     this.#rate(nowMs);
@@ -140,7 +149,7 @@ export class Checkers {
     if (probes !== undefined) {
       must(probes > 0, "an open circuit lets nothing through but probes", () => `${name} starts a call`);
       this.#probesOf.set(lease.life, probes - 1);
-    } else if (this.#circuit !== null) {
+    } else if (this.#circuit !== null && lease.epoch === this.#epoch) {
       const { openedAtMs, allowed } = this.#circuit;
       const starts = ++this.#circuit.starts;
       must(starts <= allowed, "an open circuit stops the calls", () => `${starts} calls of ${allowed} in ${nowMs - openedAtMs} ms`);
@@ -150,6 +159,7 @@ export class Checkers {
   #rate(nowMs: number): void {
     const { ratePerSecond } = this.#plan;
     if (ratePerSecond === null) return;
+    this.#startsEver++;
     this.#starts.push(nowMs);
     while (this.#starts[0]! <= nowMs - 1_000) this.#starts.shift();
     // A governor that died took with it what it had given out.
@@ -176,12 +186,29 @@ export class Checkers {
     if (verdict === "answered" && this.#circuit !== null) this.#circuit.allowed++;
   }
 
+  /** Permits that only lack a start must not lack it for longer than the rate says. */
+  #rateIsUsed(state: State | null, clients: readonly Client[], nowMs: number): void {
+    const { ratePerSecond } = this.#plan;
+    if (ratePerSecond === null) return;
+    const isHeld = state === null || state.health.isOpen || nowMs < state.learnUntilMs || nowMs < state.gateUntilMs;
+    const lacks = ({ lease, inUse, isShort }: Client): boolean => isShort && nowMs < lease.untilMs && lease.calls - lease.spoiled > inUse;
+    if (isHeld || !clients.some(lacks)) this.#lacking = null;
+    else this.#lacking ??= { sinceMs: nowMs, starts: this.#startsEver };
+    if (this.#lacking === null) return;
+    const ms = nowMs - this.#lacking.sinceMs;
+    const starts = this.#startsEver - this.#lacking.starts;
+    const due = (RATE_USED * ratePerSecond * (ms - SLOW_MS)) / 1_000 - 1;
+    must(starts >= due, "the rate is used while a client waits for it", () => `${starts} starts in ${ms} ms, at ${ratePerSecond} a second`);
+  }
+
   /** In calm times, every now and then. */
   calm(governor: Governor | null, clients: readonly Client[], open: number, nowMs: number): void {
     const weights = clients.reduce((sum, { weight }) => sum + weight, 0);
     const isLearning = governor !== null && nowMs < governor.state.learnUntilMs;
+    // Whoever has only less urgent work waits for longer; what it gets then is measured elsewhere.
+    const first = [0, 1, 2].find((band) => clients.some(({ wants }) => wants[band]! > 0)) ?? 0;
     for (const client of clients) {
-      if (isLearning || !client.isShort || client.inUse > 0) this.#shortSince.delete(client);
+      if (isLearning || !client.isShort || client.wants[first] === 0 || client.inUse > 0) this.#shortSince.delete(client);
       else if (!this.#shortSince.has(client)) this.#shortSince.set(client, nowMs);
       const shortMs = nowMs - (this.#shortSince.get(client) ?? nowMs);
       must(
@@ -191,6 +218,7 @@ export class Checkers {
       );
     }
     const state = governor?.state ?? null;
+    this.#rateIsUsed(state, clients, nowMs);
     const isHeld =
       state === null || state.health.isOpen || nowMs < state.learnUntilMs || nowMs < state.gateUntilMs || this.#plan.ratePerSecond !== null;
     if (isHeld || !clients.some(({ isShort }) => isShort)) {

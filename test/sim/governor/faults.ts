@@ -18,6 +18,10 @@ export interface Faults {
   slow: number;
   /** A permit's renewal does not reach the executor. */
   renewLost: number;
+  /** For each 100 ms: one client and the governor do not hear of each other for a while. */
+  cutOff: number;
+  /** The governor dies before what it has written is durable. */
+  commitFails: number;
   /** For each 100 ms: the governor dies. */
   governorDies: number;
   /** For each 100 ms: everything of one process dies, the governor, its clients and their calls. */
@@ -33,6 +37,8 @@ export interface Faults {
   gate: number;
   /** For each 100 ms: maxConcurrency changes. */
   config: number;
+  /** A call takes seconds. */
+  hangs: number;
   /** A call breaks off. */
   broken: number;
 }
@@ -44,6 +50,8 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
   twice: 0.3,
   slow: 0.3,
   renewLost: 0.3,
+  cutOff: 0.06,
+  commitFails: 0.2,
   governorDies: 0.06,
   processDies: 0.02,
   clientDies: 0.1,
@@ -52,6 +60,7 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
   slowdown: 0.05,
   gate: 0.04,
   config: 0.05,
+  hangs: 0.1,
   broken: 0.03,
 };
 
@@ -95,18 +104,21 @@ export function planOf(random: Random): Plan {
   for (const name of Object.keys(CEILINGS) as (keyof Faults)[]) {
     if (random.chance(0.4)) faults[name] = round(random.next() * CEILINGS[name]);
   }
-  const isMeasured = random.chance(0.12);
+  const isMeasured = random.chance(0.08);
+  // Long calls, few permits, and more work than they can do: whoever loses a permit has another at once behind it.
+  const isTight = !isMeasured && random.chance(0.3);
   const capacity = random.between(2, 32);
   const count = random.chance(0.1) ? random.between(10, 40) : random.between(3, 8);
-  const serviceMs = isMeasured ? random.between(60, 200) : random.between(5, random.chance(0.1) ? 1_500 : 250);
-  const maxConcurrency = random.chance(0.35) ? null : random.between(1, Math.ceil(capacity * 1.3));
-  const ratePerSecond = isMeasured || random.chance(0.75) ? null : random.between(2, 120);
+  const serviceMs = isMeasured ? random.between(60, 200) : random.between(5, random.chance(isTight ? 0.6 : 0.1) ? 1_500 : 250);
+  const most = isTight ? Math.min(6, capacity) : Math.ceil(capacity * 1.3);
+  const maxConcurrency = !isTight && random.chance(0.35) ? null : random.between(1, most);
+  const ratePerSecond = isMeasured || random.chance(isTight ? 0.9 : 0.65) ? null : random.between(2, 120);
   const calmAfterMs = random.between(1_000, 8_000);
   const perSecond = Math.min(
     (Math.min(capacity, maxConcurrency ?? capacity) * 1_000) / serviceMs,
     ratePerSecond ?? Number.POSITIVE_INFINITY,
   );
-  const jobs = Math.min(JOBS_MAX, (perSecond * calmAfterMs) / 1_000) / count;
+  const jobs = Math.min(JOBS_MAX, ((isTight ? 1.5 : 1) * perSecond * calmAfterMs) / 1_000) / count;
   return {
     faults,
     slowMs: random.between(20, 300),
@@ -119,7 +131,7 @@ export function planOf(random: Random): Plan {
     ratePerSecond,
     isNamed: random.chance(0.5),
     calmAfterMs,
-    measureMs: isMeasured ? 10_000 : 0,
+    measureMs: isMeasured ? 9_000 : 0,
     bands: random.chance(0.6) ? 1 : 2,
   };
 }

@@ -22,6 +22,9 @@ export interface Surroundings {
   readonly tell: (push: Push) => void;
   /** After each step, before anything of it leaves. */
   readonly observe: (governor: Governor, command: Command, before: string | null, out: Out, grant: Grant | null) => void;
+  /** Whether the object dies before its commit is durable. */
+  readonly commitFails: () => boolean;
+  readonly die: (governor: Governor) => void;
   /** A grant leaves. */
   readonly leaves: (grant: Grant) => void;
 }
@@ -50,14 +53,15 @@ export class Governor {
   }
 
   #step(command: Command): Grant | null {
-    const { clock, disk, random, observe, tell, leaves } = this.#around;
+    const { clock, disk, random, observe, tell, leaves, commitFails, die } = this.#around;
     const { nowMs } = clock;
     const out: Out = { keep: null, pushes: [] };
     const before = command.kind === "report" ? factsOf(this.state, command.report) : null;
     const grant = step(this.state, nowMs, command, out);
     if (out.keep !== null) {
       const text = JSON.stringify(out.keep);
-      this.#durableAtMs = Math.max(this.#durableAtMs, nowMs + random.between(0, COMMIT_MS_MAX));
+      this.#durableAtMs = Math.max(this.#durableAtMs, nowMs + random.between(1, COMMIT_MS_MAX));
+      if (commitFails()) clock.at(this.#durableAtMs, () => die(this));
       this.#release(() => {
         disk.kept = text;
       });

@@ -27,6 +27,7 @@ const DONE: Reply = { outcome: "answered", status: 200, retryAfterMs: 0 };
 const GONE: Reply = { outcome: "not_sent", status: 0, retryAfterMs: 0 };
 const BROKEN: Reply = { outcome: "broken", status: 0, retryAfterMs: 0 };
 const SIGMA = 0.3;
+const HANG_MS_MAX = 8_000;
 
 export class Upstream {
   /** Calls that are open, whoever knows of them. */
@@ -96,7 +97,8 @@ export class Upstream {
     call.isServed = true;
     this.#served++;
     const gauss = Math.sqrt(-2 * Math.log(this.#random.next() || 1e-9)) * Math.cos(2 * Math.PI * this.#random.next());
-    const ms = this.#plan.serviceMs * this.factor * Math.exp(SIGMA * gauss);
+    const hangsMs = this.#random.chance(this.#faults().hangs) ? this.#random.between(500, HANG_MS_MAX) : 0;
+    const ms = hangsMs + this.#plan.serviceMs * this.factor * Math.exp(SIGMA * gauss);
     const isBroken = this.#random.chance(this.#faults().broken);
     this.#clock.after(isBroken ? ms / 2 : ms, () => this.#end(call, isBroken ? BROKEN : DONE));
   }

@@ -22,6 +22,7 @@ const PATIENCE_MS = 120_000;
 const CHAOS_MS = 100;
 const WATCH_MS = 25;
 const DELAY_MS_MAX = 4;
+const CUT_OFF_MS_MAX = 6_000;
 /** Clients look at the registry every two seconds. */
 const REGISTRY_MS_MAX = 2_000;
 
@@ -36,19 +37,21 @@ export interface Outcome {
 class World {
   readonly clock = new Clock(START_MS);
   readonly plan: Plan;
+  readonly checkers: Checkers;
   calls = 0;
   messages = 0;
   readonly #random: Random;
   readonly #chaos: Random;
   readonly #disk: Disk = { kept: null };
   readonly #upstream: Upstream;
-  readonly #checkers: Checkers;
   readonly #clients: Client[];
   readonly #say: (text: string) => void;
   #registry: Registry;
   #governor: Governor | null = null;
   #downUntilMs = 0;
   #process = 1;
+  #cutOff = "";
+  #cutOffUntilMs = 0;
   #isCalm = false;
   #isMeasured = false;
   #isOver = false;
@@ -62,14 +65,14 @@ class World {
     const { plan, clock } = this;
     const faults = (): Faults => (this.#isCalm ? NO_FAULTS : plan.faults);
     this.#upstream = new Upstream(clock, this.#random.fork(), plan, faults);
-    this.#checkers = new Checkers(plan, 2 * (plan.faults.slow > 0 ? plan.slowMs : 10));
+    this.checkers = new Checkers(plan, 2 * (plan.faults.slow > 0 ? plan.slowMs : 10));
     this.#registry = { version: 1, config: configOf(plan, plan.maxConcurrency) };
     this.#clients = plan.clients.map(({ weight }, i) => {
       return new Client(`c${i}`, weight, this.#registry, {
         clock,
         random: this.#random.fork(),
         upstream: this.#upstream,
-        checkers: this.#checkers,
+        checkers: this.checkers,
         faults,
         send: (report, answered) => this.#send(report, answered),
         log: (text) => this.#log(text),
@@ -112,7 +115,8 @@ class World {
   }
 
   /** Carries a message, perhaps late, twice or not at all. */
-  #carry(lost: number, run: () => void): void {
+  #carry(client: string, lost: number, run: () => void): void {
+    if (client === this.#cutOff && this.clock.nowMs < this.#cutOffUntilMs) return;
     const { faults, slowMs } = this.plan;
     const times = this.#loss(faults.twice) ? 2 : 1;
     for (let i = 0; i < times; i++) {
@@ -125,13 +129,16 @@ class World {
   #send(report: Report, answered: (grant: Grant) => void): void {
     const { reportLost, answerLost } = this.plan.faults;
     this.messages++;
-    this.#carry(reportLost, () => this.#current()?.exchange(report, (grant) => this.#carry(answerLost, () => answered(grant))));
+    const { client } = report;
+    this.#carry(client, reportLost, () => {
+      this.#current()?.exchange(report, (grant) => this.#carry(client, answerLost, () => answered(grant)));
+    });
   }
 
   #tell({ client, life, grant }: Push): void {
     this.messages++;
     this.#log(`push ${life} ${grant.epoch}.${grant.number} calls=${grant.calls}`);
-    this.#carry(this.plan.faults.pushLost, () => this.#clients.find(({ name }) => name === client)?.take(life, grant));
+    this.#carry(client, this.plan.faults.pushLost, () => this.#clients.find(({ name }) => name === client)?.take(life, grant));
   }
 
   /** The governor that answers, loaded if there is none; null while it is down. */
@@ -144,11 +151,15 @@ class World {
       disk: this.#disk,
       boot: this.plan.isNamed ? `p${this.#process}` : "",
       tell: (push) => this.#tell(push),
-      observe: (governor, command, before, out, grant) => this.#checkers.stepped(governor, command, before, out, grant, clock.nowMs),
-      leaves: (grant) => this.#checkers.left(grant),
+      observe: (governor, command, before, out, grant) => this.checkers.stepped(governor, command, before, out, grant, clock.nowMs),
+      commitFails: () => this.#loss(this.plan.faults.commitFails),
+      die: (governor) => {
+        if (governor === this.#governor) this.#kill("the governor dies in a commit");
+      },
+      leaves: (grant) => this.checkers.left(grant),
     });
     this.#log(`loads epoch=${this.#governor.state.epoch} learns=${this.#governor.state.learnUntilMs > clock.nowMs}`);
-    this.#checkers.born(this.#governor, clock.nowMs);
+    this.checkers.born(this.#governor, clock.nowMs);
     return this.#governor;
   }
 
@@ -165,6 +176,11 @@ class World {
     }
     if (this.#loss(faults.clientDies)) this.#chaos.pick(this.#clients).die(false);
     const untilMs = clock.nowMs + this.#chaos.between(50, 2_500);
+    if (this.#loss(faults.cutOff) && clock.nowMs >= this.#cutOffUntilMs) {
+      this.#cutOff = this.#chaos.pick(this.#clients).name;
+      this.#cutOffUntilMs = clock.nowMs + this.#chaos.between(1_000, CUT_OFF_MS_MAX);
+      this.#log(`${this.#cutOff} is cut off`);
+    }
     if (this.#loss(faults.outage)) {
       this.#log(`all origins are away until ${untilMs - START_MS}`);
       for (let origin = 0; origin < origins; origin++) this.#upstream.takeDown(origin, untilMs);
@@ -189,7 +205,9 @@ class World {
 
   /** Somebody changes the upstream; clients learn of it one by one. */
   #configure(): void {
-    const max = this.#chaos.chance(0.1) ? null : this.#chaos.between(1, Math.ceil(this.plan.capacity * 1.3));
+    const max = this.#chaos.chance(0.1)
+      ? null
+      : this.#chaos.between(Math.ceil(this.plan.capacity / 4), Math.ceil(this.plan.capacity * 1.3));
     this.#registry = { version: this.#registry.version + 1, config: configOf(this.plan, max) };
     const registry = this.#registry;
     this.#log(`maxConcurrency ${max}`);
@@ -204,13 +222,14 @@ class World {
     this.#log("calm");
     this.#isCalm = true;
     this.#upstream.restore();
+    this.#cutOffUntilMs = 0;
     // What was said and done before it takes its time to be felt.
     this.clock.after(REGISTRY_MS_MAX, () => this.#watch());
   }
 
   #watch(): void {
     const { clock, plan } = this;
-    this.#checkers.calm(this.#governor, this.#clients, this.#upstream.open.size, clock.nowMs);
+    this.checkers.calm(this.#governor, this.#clients, this.#upstream.open.size, clock.nowMs);
     const isDone = this.#clients.every(({ left, inUse }) => left === 0 && inUse === 0);
     if (isDone && plan.measureMs > 0 && !this.#isMeasured) this.#measure();
     // Nobody wakes a governor that died when nobody needs it any more.
@@ -267,5 +286,5 @@ export function runSeed(seed: number, print: (line: string) => void = () => unde
     print(world.text());
     say(`violation ${violation.split("\n")[0]!}`);
   }
-  return { seed, hash: hash.digest("hex"), violation, calls: world.calls, messages: world.messages };
+  return { seed, hash: hash.digest("hex"), violation, calls: world.checkers.calls, messages: world.messages };
 }
