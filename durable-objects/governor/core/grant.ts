@@ -28,9 +28,9 @@ export function reshare(governor: Governor, nowMs: number): void {
 export function mayHaveMore(governor: Governor, client: Client, free: number, nowMs: number): boolean {
   const { learnUntilMs, gateUntilMs, health } = governor;
   if (nowMs < learnUntilMs || nowMs < gateUntilMs) return false;
+  if (rateRoom(governor, nowMs) < 1) return false;
   if (health.isOpen) return isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse;
   const now = client.given.at(-1)?.calls ?? 0;
-  if (rateRoom(governor, nowMs) < 1) return false;
   if (client.target > now && (free > 0 || boundOf(client) > now)) return true;
   return isRated(governor) && client.starts === 0 && now > client.inUse && wantedBy(client) > client.inUse;
 }
@@ -49,10 +49,11 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
   const others = boundOfAll(governor) - boundOf(client);
   if (health.isOpen) {
     calls = Math.min(client.inUse, LIMIT_MIN);
-    const isProbe = !isLearning && isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse && others + client.inUse < LIMIT_MIN;
-    if (isProbe && isWithin(governor, others + client.inUse + 1)) {
+    const isWanted = mayHaveMore(governor, client, 0, nowMs) && others + client.inUse < LIMIT_MIN;
+    if (isWanted && isWithin(governor, others + client.inUse + 1)) {
       calls = client.inUse + 1;
       starts = 1;
+      spendRate(governor, 1, nowMs);
       origins = [nextProbe(health, nowMs)];
     }
   }
