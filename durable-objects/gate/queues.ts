@@ -13,6 +13,9 @@ import { err, ok } from "../../shared/result.ts";
 import type { Answer, Opening } from "../../shared/rpc.ts";
 import { configure, finish, newQueue, type Queue, reportAtMs, reportOf, retryAfterMs, start, type Waiter } from "./core/queue.ts";
 
+/** A timer that is so late is not waited for. */
+const TIMER_LATE_MS = 20;
+
 /** A call at the gate, and where it stands. */
 export interface Visitor extends Waiter {
   queue: Queue<Visitor> | null;
@@ -48,11 +51,14 @@ export class Queues {
     visitor.queue = queue;
     // Nobody overtakes those who wait.
     const place = queue.waiting.size === 0 ? start(queue, visitor.avoid, randomSeed(), nowMs) : null;
-    this.#schedule(nowMs);
-    if (place !== null) return ok(open(queue, visitor, place, nowMs));
+    if (place !== null) {
+      this.#stir(nowMs);
+      return ok(open(queue, visitor, place, nowMs));
+    }
     return new Promise((resolve) => {
       visitor.resolve = resolve;
       queue.waiting.add(visitor);
+      this.#stir(nowMs);
     });
   }
 
@@ -64,7 +70,7 @@ export class Queues {
     const nowMs = Date.now();
     if (place !== null) finish(queue, place, end, nowMs);
     else if (queue.waiting.delete(visitor)) visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
-    this.#schedule(nowMs);
+    this.#stir(nowMs);
   }
 
   /** How much longer the visitor's permit lasts. */
@@ -78,7 +84,7 @@ export class Queues {
     const nowMs = Date.now();
     take(queue.lease, grant, nowMs);
     this.#serve(queue, nowMs);
-    this.#schedule(nowMs);
+    this.#stir(nowMs);
   }
 
   #queueOf(upstream: Upstream, version: number): Queue<Visitor> {
@@ -86,6 +92,13 @@ export class Queues {
     if (queue === undefined) this.#queues.set(upstream.name, (queue = newQueue(upstream, version, this.#life)));
     else if (version > queue.version) configure(queue, upstream, version);
     return queue;
+  }
+
+  /** Something has changed. A timer waits behind everything that came before it; where a herd makes it late, its work is done here. */
+  #stir(nowMs: number): void {
+    if (nowMs < this.#timerAtMs + TIMER_LATE_MS) return this.#schedule(nowMs);
+    clearTimeout(this.#timer);
+    this.#tick();
   }
 
   #schedule(atMs: number): void {

@@ -25,7 +25,9 @@ function answer(incoming: IncomingMessage, response: ServerResponse): void {
   } else if (path.startsWith("/v1/chat/completions")) {
     response.writeHead(200, { "content-type": "text/event-stream" });
     for (const content of ["Hello", ", ", "drover"]) {
-      response.write(`data: ${JSON.stringify({ id: "1", object: "chat.completion.chunk", choices: [{ index: 0, delta: { content } }] })}\n\n`);
+      response.write(
+        `data: ${JSON.stringify({ id: "1", object: "chat.completion.chunk", choices: [{ index: 0, delta: { content } }] })}\n\n`,
+      );
     }
     response.end("data: [DONE]\n\n");
   } else answerAfter(Number(/^\/delay\/(\d+)/.exec(path)?.[1] ?? 0))(incoming, response, 0);
@@ -82,16 +84,20 @@ test("both bodies stream: what is sent comes back before anything more is sent",
   await until("the permit is back", async () => (await liveOf("real")).inFlight === 0);
 });
 
-test("five thousand calls at once are all answered, and the upstream has never more open than it said", async () => {
-  await put("herd", { maxConcurrency: HERD_CONCURRENCY });
-  const startedAtMs = Date.now();
-  const statuses = await Promise.all(Array.from({ length: HERD }, (_, i) => bare(`/v1/proxy/herd/delay/20?${i}`).status));
-  console.info(`${HERD} proxied calls in ${Date.now() - startedAtMs} ms`);
-  expect(statuses.filter((status) => status !== 200)).toEqual([]);
-  expect(stage.upstream.seen.filter(({ path }) => path.startsWith("/delay/20?"))).toHaveLength(HERD);
-  expect(stage.upstream.inFlightMax).toBeLessThanOrEqual(HERD_CONCURRENCY);
-  await until("every permit is back", async () => (await liveOf("herd")).inFlight === 0);
-}, SECONDS_MAX * 1_000);
+test(
+  "five thousand calls at once are all answered, and the upstream has never more open than it said",
+  async () => {
+    await put("herd", { maxConcurrency: HERD_CONCURRENCY });
+    const startedAtMs = Date.now();
+    const statuses = await Promise.all(Array.from({ length: HERD }, (_, i) => bare(`/v1/proxy/herd/delay/20?${i}`).status));
+    console.info(`${HERD} proxied calls in ${Date.now() - startedAtMs} ms`);
+    expect(statuses.filter((status) => status !== 200)).toEqual([]);
+    expect(stage.upstream.seen.filter(({ path }) => path.startsWith("/delay/20?"))).toHaveLength(HERD);
+    expect(stage.upstream.inFlightMax).toBeLessThanOrEqual(HERD_CONCURRENCY);
+    await until("every permit is back", async () => (await liveOf("herd")).inFlight === 0);
+  },
+  SECONDS_MAX * 1_000,
+);
 
 test("a caller that leaves gives back its permit, and one that waits its place", async () => {
   await put("single", { maxConcurrency: 1 });
@@ -139,7 +145,8 @@ test("fifty calls with one key are one call, and all get its answer", async () =
 });
 
 test("a crash in the middle of a call leaves its key in doubt, or free where repeating does no harm", async () => {
-  const keyed = (method: string) => send(stage.drover, method, "/v1/proxy/real/delay/3000?doubt", undefined, { "idempotency-key": "doubt" });
+  const keyed = (method: string) =>
+    send(stage.drover, method, "/v1/proxy/real/delay/3000?doubt", undefined, { "idempotency-key": "doubt" });
   const lost = [keyed("POST"), keyed("PUT")].map((one) => one.catch(() => null));
   await until("both are open", () => seenAt("/delay/3000?doubt") === 2);
   await stage.crash();

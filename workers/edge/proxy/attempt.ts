@@ -2,7 +2,7 @@
  * One try of a proxied call: a permit, the call, its answer's head, and the
  * permit's return when the body has passed.
  */
-import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
 import { IDEMPOTENT_ANSWER_BYTES_MAX } from "../../../shared/limits.ts";
 import { concatBytes } from "../../../shared/bytes.ts";
 import type { Opening, PassRpc, WholeAnswer } from "../../../shared/rpc.ts";
@@ -41,16 +41,24 @@ export class Attempt {
   readonly opening: Opening;
   readonly #abort = new AbortController();
   readonly #leash: Leash | null;
-  readonly #startedAtMs = Date.now();
+  #startedAtMs = 0;
   #headMs = 0;
 
-  constructor(around: Surroundings, call: ProxyCall, pass: PassRpc, opening: Opening) {
+  /** `askedAtMs`: when the permit was asked for. */
+  constructor(around: Surroundings, call: ProxyCall, pass: PassRpc, opening: Opening, askedAtMs: number) {
     this.#around = around;
     this.#call = call;
     this.#pass = pass;
     this.opening = opening;
     const { permitMs } = opening;
-    this.#leash = permitMs === null ? null : new Leash(pass, permitMs, () => this.#abort.abort(LEASE_ENDED));
+    this.#leash = permitMs === null ? null : new Leash(pass, askedAtMs, permitMs, () => this.#abort.abort(LEASE_ENDED));
+  }
+
+  /** Whether the permit is good. One that came too late is given back unused. */
+  async hasPermit(): Promise<boolean> {
+    if (this.#leash === null || (await this.#leash.take())) return true;
+    await this.end({ outcome: "not_sent", status: UNSENDABLE_STATUS, ms: 0, retryAfterMs: 0 });
+    return false;
   }
 
   /** The answer's head, with its body still to come; or how the call failed before it. */
@@ -66,6 +74,7 @@ export class Attempt {
       ...(body === null ? {} : { body }),
     };
     const timer = setTimeout(() => this.#abort.abort(TIMED_OUT), timeoutMs);
+    this.#startedAtMs = Date.now();
     try {
       const response = await this.#around.network.fetch(origin + path, init);
       this.#headMs = Date.now() - this.#startedAtMs;
@@ -88,6 +97,7 @@ export class Attempt {
     this.#leash?.release();
     // A gate that has gone holds nothing any more.
     await this.#pass.done(end, answer).catch(() => undefined);
+    letGo(this.#pass);
   }
 
   /** The answer on its way to the caller. The permit goes back when the body has passed. */
@@ -123,6 +133,11 @@ export class Attempt {
     if (aborted && reason === TIMED_OUT) return { outcome: "timeout", status: 0, ms, retryAfterMs: 0 };
     return { outcome: "broken", status: aborted ? LEASE_ENDED_STATUS : 0, ms, retryAfterMs: 0 };
   }
+}
+
+/** Tells the gate that nothing more will be said. */
+export function letGo(pass: PassRpc): void {
+  (pass as Partial<Disposable>)[Symbol.dispose]?.();
 }
 
 /** What may come out otherwise the next time is not the answer for good. */

@@ -7,21 +7,36 @@ import type { PassRpc } from "../../../shared/rpc.ts";
 
 /** A permit that is about to end is asked for at most this often. */
 const RENEW_INTERVAL_MS_MIN = 50;
+/** A timer that is so late shows that this process is behind. */
+const TIMER_LATE_MS = 50;
 
 export class Leash {
   readonly #pass: PassRpc;
+  readonly #permitMs: number;
   readonly #cut: () => void;
   #untilMs: number;
   #renewTimer: number | null = null;
   #endTimer: number | null = null;
   #isOff = false;
 
-  /** `cut` is called once, when the permit has ended. */
-  constructor(pass: PassRpc, permitMs: number, cut: () => void) {
+  /** The gate said `permitMs` in answer to what was asked at `askedAtMs`, so the permit lasts for so long from then at least. */
+  constructor(pass: PassRpc, askedAtMs: number, permitMs: number, cut: () => void) {
     this.#pass = pass;
+    this.#permitMs = permitMs;
     this.#cut = cut;
-    this.#untilMs = Date.now() + permitMs;
+    this.#untilMs = askedAtMs + permitMs;
+  }
+
+  /**
+   * Whether the permit is good now; from then on it is watched, and `cut` is
+   * called when it ends. After a wait nobody knows how old the permit is, so
+   * the gate is asked.
+   */
+  async take(): Promise<boolean> {
+    if (this.#untilMs - Date.now() < this.#permitMs / 2) await this.#renew();
+    if (this.#untilMs <= Date.now()) return false;
     this.#arm();
+    return true;
   }
 
   /** The call has ended. */
@@ -35,14 +50,22 @@ export class Leash {
     const leftMs = this.#untilMs - Date.now();
     clearTimeout(this.#renewTimer);
     clearTimeout(this.#endTimer);
-    this.#endTimer = setTimeout(() => this.#end(), Math.max(0, leftMs));
-    this.#renewTimer = setTimeout(() => void this.#renew(), Math.max(RENEW_INTERVAL_MS_MIN, leftMs / 2));
+    this.#endTimer = setTimeout(() => void this.#end(), Math.max(0, leftMs));
+    this.#renewTimer = setTimeout(() => void this.#goOn(), Math.max(RENEW_INTERVAL_MS_MIN, leftMs / 2));
   }
 
-  #end(): void {
+  async #end(): Promise<void> {
+    // Where a timer is late, so is what renews: the whole process has been busy, governors too.
+    if (Date.now() > this.#untilMs + TIMER_LATE_MS) await this.#renew();
     if (this.#isOff) return;
+    if (this.#untilMs > Date.now()) return this.#arm();
     this.release();
     this.#cut();
+  }
+
+  async #goOn(): Promise<void> {
+    await this.#renew();
+    if (!this.#isOff) this.#arm();
   }
 
   async #renew(): Promise<void> {
@@ -54,6 +77,5 @@ export class Leash {
     } catch {
       // The gate has gone, and with it the permit; the timer ends the call in time.
     }
-    if (!this.#isOff) this.#arm();
   }
 }

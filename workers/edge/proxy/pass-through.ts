@@ -10,7 +10,7 @@ import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome
 import type { GateRpc, PassRequest, PassRpc, WholeAnswer } from "../../../shared/rpc.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { problem } from "../reply.ts";
-import { Attempt, type ProxyCall, type Surroundings } from "./attempt.ts";
+import { Attempt, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
 
 /** A gateway's answers: the next try may reach a better place. */
 const RETRIED_STATUSES: ReadonlySet<number> = new Set([502, 503, 504]);
@@ -53,12 +53,15 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
   const untilMs = Date.now() + ask.waitMs;
   const retries = call.isIdempotent && call.body === null ? PROXY_RETRIES_MAX : 0;
   const avoid: number[] = [];
-  for (let tries = 0; ; tries++) {
-    const waitMs = Math.max(0, untilMs - Date.now());
+  for (let tries = 0; ;) {
+    const askedAtMs = Date.now();
+    const waitMs = Math.max(0, untilMs - askedAtMs);
     const [pass, opened] = await enter(around.gate, { ...ask, upstream: call.upstream, waitMs, avoid });
+    if (!opened.ok || "replay" in opened.value) letGo(pass);
     if (!opened.ok) return problem(opened.error);
     if ("replay" in opened.value) return replayed(opened.value.replay);
-    const attempt = new Attempt(around, call, pass, opened.value.opening);
+    const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
+    if (!(await attempt.hasPermit())) continue;
     const sending = attempt.send();
     // Its caller may go; those who come with the same key want the answer.
     if (call.isKeyed) around.waitUntil(sending);
@@ -71,7 +74,8 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
       if (tries >= retries || answer.outcome === "timeout") return failed(call, answer, attempt.opening.timeoutMs);
     }
     avoid.push(attempt.opening.place);
-    await pause(backoffMs(tries + 1, Math.random()));
+    tries++;
+    await pause(backoffMs(tries, Math.random()));
   }
 }
 
