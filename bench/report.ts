@@ -1,7 +1,7 @@
 /** How a benchmark says what it found: one line a figure, with its target where it has one. */
 import { execFileSync } from "node:child_process";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { arch, cpus, platform } from "node:os";
+import { arch, cpus, loadavg, platform } from "node:os";
 import { fileURLToPath } from "node:url";
 import { type Spread, spreadOf } from "./stats.ts";
 
@@ -46,7 +46,7 @@ function commit(): string {
 export function machine(): string {
   const [cpu] = cpus();
   const hardware = `${cpus().length} × ${cpu?.model.trim() ?? "unknown"}, ${platform()} ${arch()}`;
-  return `${hardware}, node ${process.versions.node}, workerd ${versionOf("workerd")}, commit ${commit()}`;
+  return `${hardware}, node ${process.versions.node}, workerd ${versionOf("workerd")}, commit ${commit()}, load ${loadavg()[0]!.toFixed(1)}`;
 }
 
 /** Keeps the figures in `bench/results/latest.json`; gives the path. */
