@@ -18,11 +18,12 @@ export function startClient(url: string, lanes: number): Client {
   let hasStopped: (() => void) | null = null;
   const free = (): void => {
     open--;
-    if (hasStopped === null) pump();
-    else if (open === 0) hasStopped();
+    pump();
+    if (open === 0) hasStopped?.();
   };
   const pump = (): void => {
-    while (open < most && hasStopped === null) {
+    if (hasStopped !== null) return;
+    while (open < most) {
       open++;
       get(url, { agent }, (response) => {
         const restMs = response.statusCode === 200 ? 0 : REFUSED_REST_MS;

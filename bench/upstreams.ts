@@ -50,7 +50,9 @@ async function launch(port: number): Promise<{ child: ChildProcess; port: number
 }
 
 export async function startUpstream(): Promise<Upstream> {
-  let { child, port } = await launch(0);
+  const first = await launch(0);
+  const { port } = first;
+  let { child } = first;
   const tell = async (order: Order = {}): Promise<Window> => {
     const answer = once(child, "message");
     child.send(order);

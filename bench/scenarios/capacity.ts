@@ -43,17 +43,17 @@ const clientPhases = (phaseMs: number, lanesFor: (servers: number) => number): P
 
 /** Keeps the goal backlogged until it is told to stop. */
 function feed(drover: Drover, id: string, upstream: string): () => Promise<void> {
-  let isOver = false;
+  const over = new AbortController();
   const submit = (round: number) => api(drover, "POST", `/v1/goals/${id}/tasks`, bodyOf(PATHS, `feed-${round}`, upstream));
   const feeding = (async () => {
-    for (let round = 0; !isOver;) {
+    for (let round = 0; !over.signal.aborted;) {
       const { counts } = await viewGoal(drover, id);
       if (counts["queued"]! < TASKS_A_REQUEST) await submit(round++);
       await pause(500);
     }
   })();
   return async () => {
-    isOver = true;
+    over.abort();
     await feeding;
   };
 }
