@@ -4,7 +4,7 @@ import type { Grant } from "../../../shared/protocol/admission.ts";
 import { failuresInARow, nextProbe, usable } from "./health.ts";
 import { isRated, rateRoom, spendRate } from "./rate.ts";
 import { shareOut } from "./share.ts";
-import { boundOf, boundOfAll, type Client, type Governor, wantedBy } from "./state.ts";
+import { boundOf, boundOfAll, type Client, type Governor, toldTo, wantedBy } from "./state.ts";
 
 /** How much of the limit is in use when it is wanted: permits are on their way now and then. */
 const EFFICIENCY = 0.85;
@@ -30,7 +30,7 @@ export function mayHaveMore(governor: Governor, client: Client, free: number, no
   if (nowMs < learnUntilMs || nowMs < gateUntilMs) return false;
   if (rateRoom(governor, nowMs) < 1) return false;
   if (health.isOpen) return isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse;
-  const now = client.given.at(-1)?.calls ?? 0;
+  const now = toldTo(client);
   if (client.target > now && (free > 0 || boundOf(client) > now)) return true;
   return isRated(governor) && client.starts === 0 && now > client.inUse && wantedBy(client) > client.inUse;
 }
@@ -100,9 +100,11 @@ function startsFor(governor: Governor, client: Client, calls: number, nowMs: num
   const room = rateRoom(governor, nowMs);
   const useful = Math.min(wantedBy(client), calls) - client.inUse;
   if (!isRated(governor) || room < 1 || useful <= 0 || nowMs < governor.gateUntilMs) return 0;
-  let weights = 0;
-  for (const other of governor.clients.values()) if (wantedBy(other) > other.inUse) weights += other.weight;
-  const starts = Math.min(useful, room, Math.ceil((room * client.weight) / Math.max(client.weight, weights)));
+  let weights = client.weight;
+  for (const other of governor.clients.values()) {
+    if (other !== client && Math.min(wantedBy(other), toldTo(other)) > other.inUse) weights += other.weight;
+  }
+  const starts = Math.min(useful, room, Math.ceil((room * client.weight) / weights));
   spendRate(governor, starts, nowMs);
   return starts;
 }

@@ -129,4 +129,7 @@ export function boundOfAll(governor: Governor): number {
   return sum;
 }
 
+/** Calls that the latest grant allows. */
+export const toldTo = ({ given }: Client): number => given.at(-1)?.calls ?? 0;
+
 export const wantedBy = ({ wants }: Client): number => wants[0] + wants[1] + wants[2];

@@ -10,7 +10,7 @@ import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
 import { note, setOrigins, wakeOrigins } from "./health.ts";
 import { closeWindow, cut, fitLimit, observe } from "./limiter.ts";
 import { giveBackRate, isRated, meterTokens } from "./rate.ts";
-import { boundOf, boundOfAll, type Client, type Governor, type Kept, wantedBy } from "./state.ts";
+import { boundOf, boundOfAll, type Client, type Governor, type Kept, toldTo, wantedBy } from "./state.ts";
 
 /** A weight for the newest window's throughput. */
 const THROUGHPUT_GAIN = 0.3;
@@ -179,8 +179,7 @@ function push(governor: Governor, nowMs: number, asker: string | null, out: Out)
 function waiting({ clients }: Governor): Client[] {
   const list: Client[] = [];
   for (const client of clients.values()) {
-    const told = client.given.at(-1)?.calls ?? 0;
-    if (wantedBy(client) > Math.min(client.inUse, told)) list.push(client);
+    if (wantedBy(client) > Math.min(client.inUse, toldTo(client))) list.push(client);
   }
   return list.length < 2 ? list : list.sort((a, b) => b.credit - a.credit);
 }
