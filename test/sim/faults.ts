@@ -129,10 +129,17 @@ export function planOf(random: Random): Plan {
   for (const name of Object.keys(CEILINGS) as (keyof Faults)[]) {
     if (random.chance(0.5)) faults[name] = round(random.next() * CEILINGS[name]);
   }
+  // An upstream in trouble: retries go beyond their budget, and batches are given back.
+  const isStormy = random.chance(0.1);
+  if (isStormy) Object.assign(faults, { serverError: 0.6, givesBack: 0.5, stingy: 0.7 });
   const isBig = random.chance(0.02);
   return {
     faults,
-    upstreams: Array.from({ length: random.between(1, 3) }, (_, i) => upstreamOf(random, i, isBig)),
+    upstreams: Array.from({ length: random.between(1, 3) }, (_, i) => ({
+      ...upstreamOf(random, i, isBig),
+      // Only there are batches longer than their lanes.
+      ...(isStormy && { maxConcurrency: null, idempotency: "key" }),
+    })),
     rule: ruleOf(random),
     deadlineMs: random.chance(0.1) ? random.between(500, 20_000) : null,
     requests: isBig ? 4 : random.between(1, 10),
