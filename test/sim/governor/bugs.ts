@@ -134,8 +134,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "send-before-commit": {
     says: "grants leave before the commit",
     file: "test/sim/governor/governor.ts",
-    from: "if (this.#durableAtMs <= clock.nowMs) return run();",
-    to: "if (this.#durableAtMs <= clock.nowMs || run.length === 0) return run();",
+    from: "    this.#release(() => {\n      this.#around.leaves(grant);\n      answer(grant);\n    });",
+    to: "    this.#around.leaves(grant);\n    answer(grant);",
   },
   "reuse-spoiled": {
     says: "a permit whose call was refused is used again at once",

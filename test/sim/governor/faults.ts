@@ -81,6 +81,8 @@ export interface Plan {
   readonly capacity: number;
   readonly queueMax: number;
   readonly serviceMs: number;
+  /** What the upstream needs for all jobs. */
+  readonly leastMs: number;
   readonly maxConcurrency: number | null;
   readonly ratePerSecond: number | null;
   /** The process has a name, so that a governor knows whether it is the same one. */
@@ -96,6 +98,8 @@ export const NO_FAULTS: Faults = Object.fromEntries(Object.keys(CEILINGS).map((n
 
 const round = (value: number): number => Math.round(value * 1_000) / 1_000;
 
+const TOGETHER = ["slow", "twice", "cutOff", "hangs", "renewLost"] as const;
+
 /** Jobs of all clients together: what the upstream can do while things go wrong, and a little more. */
 const JOBS_MAX = 500;
 
@@ -104,6 +108,8 @@ export function planOf(random: Random): Plan {
   for (const name of Object.keys(CEILINGS) as (keyof Faults)[]) {
     if (random.chance(0.4)) faults[name] = round(random.next() * CEILINGS[name]);
   }
+  // What breaks leases goes together now and then: a client that is cut off, with calls that take long.
+  if (random.chance(0.2)) for (const name of TOGETHER) faults[name] = round(CEILINGS[name] * (0.5 + random.next() / 2));
   const isMeasured = random.chance(0.08);
   // Long calls, few permits, and more work than they can do: whoever loses a permit has another at once behind it.
   const isTight = !isMeasured && random.chance(0.3);
@@ -119,14 +125,17 @@ export function planOf(random: Random): Plan {
     ratePerSecond ?? Number.POSITIVE_INFINITY,
   );
   const jobs = Math.min(JOBS_MAX, ((isTight ? 1.5 : 1) * perSecond * calmAfterMs) / 1_000) / count;
+  const clients = Array.from({ length: count }, () => clientOf(random, Math.max(1, Math.ceil(jobs))));
+  const all = clients.reduce((sum, client) => sum + client.bursts * (client.jobs[0] + client.jobs[1] + client.jobs[2]), 0);
   return {
     faults,
     slowMs: random.between(20, 300),
-    clients: Array.from({ length: count }, () => clientOf(random, Math.max(1, Math.ceil(jobs)))),
+    clients,
     origins: random.chance(0.6) ? 1 : random.between(2, 4),
     capacity,
     queueMax: random.between(0, 2 * capacity),
     serviceMs,
+    leastMs: Math.ceil((all * 1_000) / perSecond),
     maxConcurrency,
     ratePerSecond,
     isNamed: random.chance(0.5),

@@ -80,7 +80,7 @@ export class Governor {
   /** Runs it once all that was written is durable; never if the object dies before. */
   #release(run: () => void): void {
     const { clock } = this.#around;
-    if (this.#durableAtMs <= clock.nowMs) return run();
+    if (this.#durableAtMs < clock.nowMs) return run();
     clock.at(this.#durableAtMs, () => {
       if (!this.isDead) run();
     });

@@ -18,7 +18,9 @@ import { Upstream } from "./upstream.ts";
 
 const START_MS = 1_800_000_000_000;
 /** After the calm. */
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 60_000;
+/** So much longer than the upstream needs at least the jobs may take. */
+const SLOWNESS = 4;
 const CHAOS_MS = 100;
 const WATCH_MS = 25;
 const DELAY_MS_MAX = 4;
@@ -93,7 +95,7 @@ class World {
     });
     for (let ms = CHAOS_MS; ms < plan.calmAfterMs; ms += CHAOS_MS) clock.after(ms, () => this.#misbehave());
     clock.after(plan.calmAfterMs, () => this.#calmDown());
-    const endMs = START_MS + plan.calmAfterMs + PATIENCE_MS;
+    const endMs = START_MS + plan.calmAfterMs + PATIENCE_MS + SLOWNESS * plan.leastMs;
     while (!this.#isOver && clock.nowMs < endMs && clock.step());
     const left = this.#clients.map((client) => client.left);
     must(
