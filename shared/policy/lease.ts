@@ -20,8 +20,8 @@ export interface Lease {
   calls: number;
   /** Calls that may still be started; Infinity where there is no bound. */
   starts: number;
-  /** Calls were taken away since the last report: others wait to hear that they have ended. */
-  hasShrunk: boolean;
+  /** Calls that the last report made the governor count: others wait to hear that they are fewer. */
+  counted: number;
   /** The latest grant allowed a counted number of starts, and no report has gone since. */
   hasCounted: boolean;
   untilMs: number;
@@ -52,7 +52,7 @@ export function newLease(life: string): Lease {
     ttlMs: 0,
     calls: 0,
     starts: 0,
-    hasShrunk: false,
+    counted: 0,
     hasCounted: false,
     untilMs: 0,
     gateUntilMs: 0,
@@ -91,7 +91,7 @@ export interface Asked {
  * which may not be used once they are. What happens until its answer counts
  * for the next one.
  */
-export function asked(lease: Lease, wanted: number, nowMs: number): Asked {
+export function asked(lease: Lease, wanted: number, inUse: number, nowMs: number): Asked {
   const isCounted = Number.isFinite(lease.starts);
   const unusedStarts = isCounted ? lease.starts : 0;
   if (isCounted) lease.starts = 0;
@@ -101,10 +101,11 @@ export function asked(lease: Lease, wanted: number, nowMs: number): Asked {
   lease.isAsking = true;
   lease.results = 0;
   lease.spoiledSaid = lease.spoiled;
-  lease.hasShrunk = false;
   lease.hasCounted = false;
   lease.wanted = wanted;
-  return { seq: lease.seq, held: permitted(lease, nowMs), unusedStarts };
+  const held = permitted(lease, nowMs);
+  lease.counted = Math.max(held, inUse);
+  return { seq: lease.seq, held, unusedStarts };
 }
 
 /**
@@ -120,7 +121,6 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   lease.epoch = grant.epoch;
   lease.number = grant.number;
   lease.ttlMs = grant.ttlMs;
-  lease.hasShrunk ||= grant.calls < lease.calls;
   lease.calls = grant.calls;
   lease.starts = grant.starts ?? Number.POSITIVE_INFINITY;
   lease.hasCounted = grant.starts !== null && grant.starts > 0;
@@ -167,7 +167,7 @@ function dueBy(lease: Lease, wanted: number, inUse: number): number | null {
   // All that was allowed to start has started, or permits are free again: the governor has to hear of it before it allows more.
   const isSpent = (lease.hasCounted || (lease.results > 0 && lease.calls > inUse)) && lease.starts < 1 && wanted > inUse;
   const isShort = wanted > lease.wanted && lease.calls >= lease.wanted;
-  const isFree = lease.hasShrunk && inUse <= lease.calls;
+  const isFree = Math.max(lease.calls, inUse) < lease.counted;
   if (isShort || isSpent || isFree || lease.results >= ASK_RESULTS) return Math.min(renewAtMs, lease.sentAtMs + ASK_INTERVAL_MS);
   return renewAtMs;
 }
