@@ -121,7 +121,7 @@ export function ask(rec: Recorder): void {
       client: state.goal!.id,
       life: state.life,
       weight: state.goal!.spec.weight,
-      ...asked(lease, wanted, lanes, nowMs),
+      ...asked(lease, wanted, inUse, nowMs),
       epoch: lease.epoch,
       taken: lease.number,
       inUse,
