@@ -29,14 +29,17 @@ export function mayHaveMore(governor: Governor, client: Client, free: number, no
   const { learnUntilMs, gateUntilMs, health } = governor;
   if (nowMs < learnUntilMs || nowMs < gateUntilMs) return false;
   if (rateRoom(governor, nowMs) < 1) return false;
-  if (health.isOpen) return isProbeDue(governor, nowMs) && wantedBy(client) > client.inUse;
+  if (health.isOpen) return mayProbe(governor, client, nowMs);
   const now = toldTo(client);
   if (client.target > now && (free > 0 || boundOf(client) > now)) return true;
   return isRated(governor) && client.starts === 0 && now > client.inUse && wantedBy(client) > client.inUse;
 }
 
-export function isProbeDue({ health }: Governor, nowMs: number): boolean {
-  return health.isOpen && nowMs >= health.probedAtMs + PROBE_INTERVAL_MS;
+function mayProbe(governor: Governor, client: Client, nowMs: number): boolean {
+  const { health, upstream } = governor;
+  if (nowMs < health.probedAtMs + PROBE_INTERVAL_MS || wantedBy(client) <= client.inUse) return false;
+  const open = boundOfAll(governor) - boundOf(client) + client.inUse;
+  return open < Math.min(health.boundThen + LIMIT_MIN, upstream?.maxConcurrency ?? Number.POSITIVE_INFINITY);
 }
 
 /** Makes the client's next grant, and notes what it may do with it. `held` is what it holds of an epoch that is forgotten. */
@@ -46,11 +49,9 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
   let calls = isLearning ? callsLearnt(governor, client, held) : callsFor(governor, client);
   let starts = health.isOpen ? 0 : startsFor(governor, client, calls, nowMs);
   let origins = usable(health);
-  const others = boundOfAll(governor) - boundOf(client);
   if (health.isOpen) {
     calls = Math.min(client.inUse, LIMIT_MIN);
-    const isWanted = mayHaveMore(governor, client, 0, nowMs) && others + client.inUse < LIMIT_MIN;
-    if (isWanted && isWithin(governor, others + client.inUse + 1)) {
+    if (mayHaveMore(governor, client, 0, nowMs)) {
       calls = client.inUse + 1;
       starts = 1;
       spendRate(governor, 1, nowMs);
@@ -74,10 +75,6 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
     origins,
     callsPerSecond: expectation(governor, client.weight, client),
   };
-}
-
-function isWithin({ upstream }: Governor, open: number): boolean {
-  return upstream === null || upstream.maxConcurrency === null || open <= upstream.maxConcurrency;
 }
 
 /** Whoever has told what it holds goes on with that, as far as all of it together is allowed. */

@@ -28,10 +28,12 @@ export interface Health {
   isOpen: boolean;
   /** The limit when the circuit opened. */
   limitThen: number;
+  /** Calls that may have been open then, and may hang. */
+  boundThen: number;
 }
 
 export function newHealth(): Health {
-  return { origins: [], probedAtMs: 0, next: 0, isOpen: false, limitThen: 0 };
+  return { origins: [], probedAtMs: 0, next: 0, isOpen: false, limitThen: 0, boundThen: 0 };
 }
 
 const newOrigin = (): OriginHealth => ({ unavailable: 0, refused: 0, reachedAtMs: 0, restUntilMs: 0, restMs: 0 });

@@ -132,7 +132,10 @@ function learn(governor: Governor, sample: Sample, nowMs: number, chance: number
   observe(limiter, sample.answered, sample.sumMs, Math.min(inUse, limiter.limit));
   const limitThen = limiter.limit;
   const turned = note(health, sample.origins, limiter.meanMs, nowMs);
-  if (turned === "opened") health.limitThen = limitThen;
+  if (turned === "opened") {
+    health.limitThen = limitThen;
+    health.boundThen = boundOfAll(governor);
+  }
   if (turned === "closed") {
     limiter.limit = health.limitThen * RECOVERY;
     limiter.isSlowStart = true;
