@@ -113,13 +113,13 @@ export class Attempt {
       return new Response(null, { status, statusText, headers: shown });
     }
     const length = response.headers.get("content-length");
-    const { readable, ended } = pipe(body, length === null ? null : Number(length), keeper?.tail ?? null);
+    const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), keeper?.tail ?? null);
     const finished = ended.then(
       () => this.end(this.#endOf(response), keeper?.answer),
       // The head came, so the upstream is well; what broke off says nothing more of it.
       () => this.end({ ...this.#endOf(response), ...(keeper === null ? {} : { outcome: "broken", status: LEASE_ENDED_STATUS }) }),
     );
-    this.#around.waitUntil(finished);
+    this.#around.waitUntil(Promise.allSettled([finished, taken]));
     return new Response(readable, { status, statusText, headers: shown, encodeBody: "manual" });
   }
 

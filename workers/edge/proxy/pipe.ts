@@ -9,36 +9,64 @@ export type Tail = (chunk: Uint8Array) => boolean;
 
 export interface Piped {
   readonly readable: ReadableStream<Uint8Array>;
-  /** Resolves when the whole body has passed; rejects where it broke off, at either end. */
+  /** Resolves when the whole body has come; rejects where it broke off, or where its only reader went. */
   readonly ended: Promise<void>;
+  /** Settles when the caller has taken it, too. */
+  readonly taken: Promise<unknown>;
 }
 
 /** `length` is that of the body's bytes, where it is known: the answer then says so too. */
 export function pipe(body: ReadableStream<Uint8Array>, length: number | null, tail: Tail | null): Piped {
   const { readable, writable } = length === null ? new IdentityTransformStream() : new FixedLengthStream(length);
-  return { readable, ended: tail === null ? body.pipeTo(writable) : pump(body, writable, tail) };
+  if (tail === null) {
+    const ended = body.pipeTo(writable);
+    return { readable, ended, taken: ended };
+  }
+  const caller = new Caller(writable);
+  const ended = pump(body, caller, tail);
+  return { readable, ended, taken: ended.then(() => caller.close()) };
 }
 
-async function pump(body: ReadableStream<Uint8Array>, writable: WritableStream<Uint8Array>, tail: Tail): Promise<void> {
+class Caller {
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  #written: Promise<void> = Promise.resolve();
+  isGone = false;
+
+  constructor(writable: WritableStream<Uint8Array>) {
+    this.#writer = writable.getWriter();
+    this.#writer.closed.catch(() => (this.isGone = true));
+  }
+
+  /** Resolves when there is room for more. */
+  write(chunk: Uint8Array): Promise<void> {
+    if (!this.isGone) this.#written = this.#writer.write(chunk).catch(() => void (this.isGone = true));
+    return this.#written;
+  }
+
+  async close(): Promise<void> {
+    await this.#writer.close().catch(() => undefined);
+  }
+
+  async abort(error: unknown): Promise<void> {
+    await this.#writer.abort(error).catch(() => undefined);
+  }
+}
+
+/** As long as the tail keeps what passes, a caller that reads slowly holds nobody up. */
+async function pump(body: ReadableStream<Uint8Array>, caller: Caller, tail: Tail): Promise<void> {
   const reader = body.getReader();
-  const writer = writable.getWriter();
-  let hasCaller = true;
   let hasTail = true;
   try {
-    while (hasCaller || hasTail) {
+    while (hasTail || !caller.isGone) {
       const { done, value } = await reader.read();
-      if (done) break;
+      if (done) return;
       hasTail &&= tail(value);
-      if (hasCaller)
-        hasCaller = await writer.write(value).then(
-          () => true,
-          () => false,
-        );
+      const written = caller.write(value);
+      if (!hasTail) await written;
     }
   } catch (error) {
-    await writer.abort(error).catch(() => undefined);
+    await caller.abort(error);
     throw error;
   }
-  if (hasCaller) await writer.close().catch(() => undefined);
-  if (!hasCaller && !hasTail) await reader.cancel("nobody reads on");
+  await reader.cancel("nobody reads on");
 }
