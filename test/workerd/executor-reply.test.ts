@@ -2,6 +2,7 @@
 import { env, exports } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import { BATCH_LANES_MAX, EXECUTOR_BUFFER_BYTES_MAX, EXECUTOR_CHUNK_INTERVAL_MS, EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
+import { LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
 import type { BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
 import { runBatch } from "../../workers/executor/run-batch.ts";
 import { batchOf, countsOf, delay, hostOf, itemOf, readAll, reportsOf, run, runStreamed } from "./executor-kit.ts";
@@ -108,6 +109,32 @@ test("stop cuts off what runs, starts nothing, and closes the stream", async () 
   expect(Date.now() - startedAtMs).toBeLessThan(1_000);
   expect((await countsOf("stop")).total).toBe(7);
   expect(host.settled).toEqual([]);
+});
+
+test("when the permits end, what runs is cut off and says why, and nothing more begins", async () => {
+  const items = upTo(3).map((task) => itemOf(task, "/delay/5000?name=permits-end"));
+  const startedAtMs = Date.now();
+  const reports = await run(items, { lanes: 2, permitMs: 300 });
+  const passedMs = Date.now() - startedAtMs;
+  expect(passedMs).toBeGreaterThanOrEqual(290);
+  expect(passedMs).toBeLessThan(3_000);
+  expect(reports.map(({ task, outcome, status }) => [task, outcome, status])).toEqual([
+    [0, "broken", LEASE_ENDED_STATUS],
+    [1, "broken", LEASE_ENDED_STATUS],
+  ]);
+  expect((await countsOf("permits-end")).total).toBe(2);
+});
+
+test("permits that are renewed in time last on, and a renewal never shortens them", async () => {
+  const items = upTo(2).map((task) => itemOf(task, "/delay/700?name=permits-renewed"));
+  const { first, rest, control } = await runStreamed(batchOf(items, { permitMs: 400 }), hostOf());
+  await control.renew(2_000);
+  await control.renew(1);
+  const reports = reportsOf(first + (await new Response(rest).text()));
+  expect(reports.map(({ outcome, status }) => [outcome, status])).toEqual([
+    ["answered", 200],
+    ["answered", 200],
+  ]);
 });
 
 test("when the goal goes away, nothing more begins and what runs is reported through settle", async () => {

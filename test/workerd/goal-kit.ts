@@ -1,16 +1,19 @@
 /**
  * What the goal's tests share: the API in process, and a laboratory where a
- * real goal on real storage meets an executor and a tenant of the test's own.
+ * real goal on real storage meets an executor, a tenant and a governor of the
+ * test's own.
  */
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { inject } from "vitest";
 import { Goal } from "../../durable-objects/goal/object.ts";
 import { type GoalId, goalIdFrom } from "../../shared/ids.ts";
+import { LANES_DEFAULT, LEASE_TTL_MS_MAX } from "../../shared/limits.ts";
+import type { Grant } from "../../shared/protocol/admission.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
-import type { Batch, BatchReply, Registry, TenantRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchReply, GovernorRpc, Registry, TenantRpc } from "../../shared/rpc.ts";
 import { call, put } from "./edge-kit.ts";
 
 export const delay = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -89,6 +92,7 @@ export type Run = (batch: Batch) => Promise<BatchReply>;
 export interface Laboratory {
   readonly run: Run;
   readonly tenant?: Partial<TenantRpc>;
+  readonly governor?: Partial<GovernorRpc>;
 }
 
 const UPSTREAM: Upstream = {
@@ -107,9 +111,28 @@ const UPSTREAM: Upstream = {
 export const REGISTRY: Registry = { version: 1, upstreams: [UPSTREAM] };
 
 const quietTenant = { registry: async () => REGISTRY, report: async () => null, forget: async () => undefined } as const;
+
+/** Grants to whoever has work all that the upstream declares, as if there were nobody else. */
+export function generous(over: Partial<Grant> = {}): GovernorRpc["exchange"] {
+  let number = 0;
+  return async ({ seq, wants, upstream: { maxConcurrency } }) => ({
+    epoch: 1,
+    number: ++number,
+    seq,
+    calls: wants.every((count) => count === 0) ? 0 : (maxConcurrency ?? LANES_DEFAULT),
+    starts: null,
+    ttlMs: LEASE_TTL_MS_MAX,
+    gateMs: 0,
+    isOpen: false,
+    origins: null,
+    callsPerSecond: 0,
+    ...over,
+  });
+}
+
 const namespaceOf = (object: unknown): unknown => ({ idFromName: (name: string) => name, get: () => object });
 
-/** Gives `work` a real goal whose executor and tenant are the test's. */
+/** Gives `work` a real goal whose executor, tenant and governor are the test's. */
 export async function inLaboratory<T>(
   laboratory: Laboratory,
   work: (goal: Goal, id: GoalId, ctx: DurableObjectState) => Promise<T>,
@@ -122,6 +145,7 @@ export async function inLaboratory<T>(
       EXECUTOR_TRANSPORT: "pool",
       EXECUTOR_POOL: namespaceOf({ run: laboratory.run }),
       TENANT: namespaceOf(tenant),
+      GOVERNOR: namespaceOf({ exchange: generous(), outlook: async () => 0, ...laboratory.governor }),
     };
     return work(new Goal(ctx, bindings as unknown as Env), id, ctx);
   });
