@@ -2,6 +2,7 @@
 import { once } from "node:events";
 import { type ClientRequest, request, type IncomingMessage, type ServerResponse } from "node:http";
 import { connect, type Socket } from "node:net";
+import { gunzipSync, gzipSync } from "node:zlib";
 import OpenAI from "openai";
 import { expect, test } from "vitest";
 import { call, problemIn, send, until } from "./api.ts";
@@ -12,7 +13,7 @@ const HERD = 5_000;
 const HERD_CONCURRENCY = 64;
 const SECONDS_MAX = 55;
 
-/** Answers by path: `/echo` as the body comes, `/sse` one event a request for one, `/delay/{ms}`, `/v1/chat/completions`. */
+/** Answers by path: `/echo` as the body comes, `/endless` with events, `/delay/{ms}`, `/v1/chat/completions`. */
 function answer(incoming: IncomingMessage, response: ServerResponse): void {
   const path = incoming.url ?? "/";
   if (path.startsWith("/echo")) {
@@ -20,6 +21,7 @@ function answer(incoming: IncomingMessage, response: ServerResponse): void {
     incoming.pipe(response);
   } else if (path.startsWith("/endless")) {
     response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write("data: first\n\n");
     const timer = setInterval(() => response.write("data: on\n\n"), 50);
     response.once("close", () => clearInterval(timer));
   } else if (path.startsWith("/v1/chat/completions")) {
@@ -30,6 +32,9 @@ function answer(incoming: IncomingMessage, response: ServerResponse): void {
       );
     }
     response.end("data: [DONE]\n\n");
+  } else if (path.startsWith("/gzip")) {
+    response.writeHead(200, { "content-encoding": "gzip", "content-type": "text/plain" });
+    response.end(gzipSync("packed"));
   } else answerAfter(Number(/^\/delay\/(\d+)/.exec(path)?.[1] ?? 0))(incoming, response, 0);
 }
 
@@ -124,6 +129,39 @@ test("a call that is open for longer than a lease goes on, because its permit is
   incoming.resume();
 });
 
+test("what is packed stays packed", async () => {
+  const outgoing = open("GET", "/v1/proxy/real/gzip");
+  outgoing.setHeader("accept-encoding", "gzip");
+  const [incoming] = (await once(outgoing.end(), "response")) as [IncomingMessage];
+  expect(incoming.headers["content-encoding"]).toBe("gzip");
+  const chunks: Buffer[] = [];
+  for await (const chunk of incoming) chunks.push(chunk as Buffer);
+  expect(gunzipSync(Buffer.concat(chunks)).toString()).toBe("packed");
+});
+
+test("the first event of a stream comes as fast as it does without Drover, but for a few milliseconds", async () => {
+  const firstByteMs = async (base: string): Promise<number> => {
+    const startedAtMs = performance.now();
+    const outgoing = request(`${base}/endless`, { headers: { authorization: `Bearer ${stage.drover.token}` }, agent: false }).end();
+    const [incoming] = (await once(outgoing, "response")) as [IncomingMessage];
+    await once(incoming, "data");
+    const ms = performance.now() - startedAtMs;
+    outgoing.destroy();
+    return ms;
+  };
+  const direct: number[] = [];
+  const proxied: number[] = [];
+  for (let i = 0; i < 25; i++) {
+    direct.push(await firstByteMs(stage.upstream.origin));
+    proxied.push(await firstByteMs(`${stage.drover.url}/v1/proxy/real`));
+  }
+  const median = (list: number[]): number => list.sort((a, b) => a - b)[Math.floor(list.length / 2)]!;
+  const addedMs = median(proxied) - median(direct);
+  console.info(`first byte: ${median(direct).toFixed(1)} ms direct, ${addedMs.toFixed(1)} ms more through the proxy`);
+  // The aim is 5 ms; a busy machine gets some more, and buffering until the stream ends would take for ever.
+  expect(addedMs).toBeLessThan(25);
+});
+
 test("whoever is not served in time is told when to come again", async () => {
   await put("busy", { maxConcurrency: 1 });
   const reading = bare("/v1/proxy/busy/endless");
@@ -142,6 +180,18 @@ test("fifty calls with one key are one call, and all get its answer", async () =
   expect(seenAt("/delay/100?charge")).toBe(1);
   expect(stage.upstream.seen.find(({ path }) => path === "/delay/100?charge")?.key).toBe("charge-1");
   expect(problemIn(await charge("amount=2"))).toMatchObject({ status: 422, code: "idempotency_key_reused" });
+});
+
+test("a caller that leaves does not stop its call with a key, and finds its answer later", async () => {
+  const key = { "idempotency-key": "left" };
+  const outgoing = open("POST", "/v1/proxy/real/delay/500?left-key");
+  outgoing.setHeader("idempotency-key", "left");
+  outgoing.on("error", () => undefined).end();
+  await until("the call is open", () => seenAt("/delay/500?left-key") === 1);
+  outgoing.socket!.resetAndDestroy();
+  const again = await send(stage.drover, "POST", "/v1/proxy/real/delay/500?left-key", undefined, key);
+  expect([again.status, again.headers.get("idempotent-replayed")]).toEqual([200, "true"]);
+  expect(seenAt("/delay/500?left-key")).toBe(1);
 });
 
 test("a crash in the middle of a call leaves its key in doubt, or free where repeating does no harm", async () => {

@@ -37,11 +37,11 @@ export async function until(what: string, condition: () => Promise<boolean>): Pr
 /** Makes a goal without tasks. */
 export async function newGoal(): Promise<string> {
   const made = await send("POST", "/v1/goals", { body: "{}", headers: { "content-type": "application/json" } });
-  return ((await made.json()) as { id: string }).id;
+  return (await made.json<{ id: string }>()).id;
 }
 
 export async function liveOf(name: string): Promise<UpstreamLive> {
-  return ((await (await send("GET", `/v1/upstreams/${name}`)).json()) as { live: UpstreamLive }).live;
+  return (await (await send("GET", `/v1/upstreams/${name}`)).json<{ live: UpstreamLive }>()).live;
 }
 
 /** What the upstream's `/echo` page heard. */

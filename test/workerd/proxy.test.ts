@@ -21,7 +21,7 @@ test("the caller's headers pass, but not the connection's and not Drover's; the 
     "content-type": "text/x-test",
   };
   const response = await proxied("POST", "heads/echo", { body: "the body", headers });
-  const heard = (await response.json()) as Echo;
+  const heard = await response.json<Echo>();
   expect(atob(heard.body)).toBe("the body");
   expect(heard.headers).toMatchObject({
     "x-api-key": "secret",
@@ -38,16 +38,16 @@ test("the caller's headers pass, but not the connection's and not Drover's; the 
 
 test("Drover's own token stays here, and a caller's credential does not replace the upstream's", async () => {
   await upstream("open");
-  expect(((await (await proxied("GET", "open/echo")).json()) as Echo).headers).not.toHaveProperty("authorization");
+  expect((await (await proxied("GET", "open/echo")).json<Echo>()).headers).not.toHaveProperty("authorization");
   await upstream("closed", { headers: { Authorization: "Bearer theirs" } });
   const response = await proxied("GET", "closed/echo", { headers: { "drover-upstream-authorization": "Bearer mine" } });
-  expect(((await response.json()) as Echo).headers["authorization"]).toBe("Bearer theirs");
+  expect((await response.json<Echo>()).headers["authorization"]).toBe("Bearer theirs");
 });
 
 test("the path and the query arrive as they were given", async () => {
   await upstream("paths");
   for (const path of ["/echo/a%2Fb/%7Ec//d;x=1?q=%2e%2E/../x&q=a+b", "/echo/?", "/echo"]) {
-    expect(((await (await proxied("GET", `paths${path}`)).json()) as Echo).path).toBe(path);
+    expect((await (await proxied("GET", `paths${path}`)).json<Echo>()).path).toBe(path);
   }
 });
 

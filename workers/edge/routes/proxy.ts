@@ -31,8 +31,7 @@ async function keyedOf(c: EdgeContext, { upstream }: Target): Promise<Answer<Key
   if (c.req.header("idempotency-key") === undefined) return ok(null);
   const bytes = await readBytes(c.req.raw);
   if (!bytes.ok) return bytes;
-  const mediaType = c.req.header("content-type") ?? "";
-  const idempotency = await idempotencyOf(c, `/v1/proxy/${upstream}`, { bytes: bytes.value, mediaType });
+  const idempotency = await idempotencyOf(c, `/v1/proxy/${upstream}`, { bytes: bytes.value, mediaType: "" });
   return idempotency.ok ? ok({ bytes: bytes.value, idempotency: idempotency.value! }) : idempotency;
 }
 
