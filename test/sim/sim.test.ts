@@ -1,15 +1,18 @@
 /**
- * A thousand simulated worlds, each run twice, in processes of their own as
- * `npm run sim` runs them; and each planted bug, which must be found.
+ * A thousand simulated worlds of a goal and a thousand of a governor, each run
+ * twice, in processes of their own as `npm run sim` runs them; and each planted
+ * bug, which must be found.
  */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { BUGS } from "./bugs.ts";
+import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 
 const run = promisify(execFile);
 /** Generous: the other tests share the cores. */
 const TIMEOUT_MS = 300_000;
+const TIMEOUT = { timeout: TIMEOUT_MS };
 const CORES = 2;
 const SEEDS = 1_000;
 
@@ -28,34 +31,39 @@ async function sim(...args: string[]): Promise<Ended> {
   }
 }
 
-test(
-  "no world out of 1,000 breaks a rule, and each seed gives the same log twice",
-  async () => {
-    const share = SEEDS / CORES;
-    const parts = Array.from({ length: CORES }, (_, i) => sim("--seeds", String(share), "--from", String(1 + i * share), "--twice"));
-    for (const { code, text } of await Promise.all(parts)) {
-      expect(text).toContain("none failed");
-      expect(code).toBe(0);
-    }
-  },
-  TIMEOUT_MS,
-);
+const WORLDS = [
+  ["goal", BUGS],
+  ["governor", GOVERNOR_BUGS],
+] as const;
 
-test(
-  "each planted bug is found within 1,000 seeds, with the command that shows it again",
-  async () => {
-    const names = Object.keys(BUGS);
-    expect(names.length).toBeGreaterThanOrEqual(24);
+test.for(WORLDS)("no world of a %s out of 1,000 breaks a rule, and each seed gives the same log twice", TIMEOUT, async ([world]) => {
+  const share = SEEDS / CORES;
+  const parts = Array.from({ length: CORES }, (_, i) => {
+    return sim("--world", world, "--seeds", String(share), "--from", String(1 + i * share), "--twice");
+  });
+  for (const { code, text } of await Promise.all(parts)) {
+    expect(text).toContain("none failed");
+    expect(code).toBe(0);
+  }
+});
+
+test.for(WORLDS)(
+  "each bug planted in the world of a %s is found within 1,000 seeds, with the command that shows it again",
+  TIMEOUT,
+  async ([world, bugs]) => {
+    const names = Object.keys(bugs);
+    expect(names.length).toBeGreaterThanOrEqual(10);
     const hunt = async (): Promise<void> => {
       for (let name = names.shift(); name !== undefined; name = names.shift()) {
-        const { code, text } = await sim("--bug", name, "--seeds", String(SEEDS));
-        expect(text).toMatch(/^seed \d+ failed: [\s\S]*see it again: node test\/sim\/run\.ts --seeds 1 --from \d+ --verbose --bug /);
+        const { code, text } = await sim("--world", world, "--bug", name, "--seeds", String(SEEDS));
+        expect(text, name).toMatch(
+          /^seed \d+ failed: [\s\S]*see it again: node test\/sim\/run\.ts --seeds 1 --from \d+ --verbose.* --bug /,
+        );
         expect(code).toBe(1);
       }
     };
     await Promise.all(Array.from({ length: CORES }, hunt));
   },
-  TIMEOUT_MS,
 );
 
 test("a failing seed fails again alone, with its log and its faults first", async () => {
@@ -69,4 +77,5 @@ test("a failing seed fails again alone, with its log and its faults first", asyn
 test("bad arguments are refused with a sentence", async () => {
   expect(await sim("--seeds", "none")).toEqual({ code: 2, text: "--seeds takes a count from 1, --from a seed from 0\n" });
   expect((await sim("--bug", "no-such")).text).toContain("there is no bug");
+  expect((await sim("--world", "no-such")).text).toContain("there are: goal, governor");
 });

@@ -59,29 +59,11 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     from: "if (known !== undefined && said.seq <= known.seq) return",
     to: "if (known !== undefined && said.seq < known.seq - 9) return",
   },
-  "shorten-lease": {
-    says: "a shorter lease ends an earlier, longer one on the governor's side",
-    file: core("step"),
-    from: "Math.max(client.expiresAtMs, nowMs + client.ttlMs);",
-    to: "nowMs + client.ttlMs;",
-  },
   "give-back-twice": {
     says: "starts that are given back are counted twice",
     file: core("rate"),
     from: "arrivalMs - count * intervalMs);",
     to: "arrivalMs - 2 * count * intervalMs);",
-  },
-  "give-back-forgotten": {
-    says: "starts are given back that no longer weigh on the rate",
-    file: core("rate"),
-    from: "if (atMs > governor.spentSinceMs) move",
-    to: "if (atMs > 0) move",
-  },
-  "use-what-is-given-back": {
-    says: "a client uses starts that it gave back with its report",
-    file: LEASE,
-    from: "  if (isCounted) lease.starts = 0;\n",
-    to: "",
   },
   "round-rate-down": {
     says: "a third of a second is no time to start a call",
@@ -110,8 +92,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "probe-without-interval": {
     says: "an open circuit is probed at every report",
     file: core("grant"),
-    from: "return health.isOpen && nowMs >= health.probedAtMs + PROBE_INTERVAL_MS;",
-    to: "return health.isOpen && nowMs >= health.probedAtMs + 0 * PROBE_INTERVAL_MS;",
+    from: "if (nowMs < health.probedAtMs + PROBE_INTERVAL_MS ||",
+    to: "if (nowMs < health.probedAtMs + 0 * PROBE_INTERVAL_MS ||",
   },
   "circuit-stays-open": {
     says: "an origin that answers again is not believed",
