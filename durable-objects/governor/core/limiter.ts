@@ -1,15 +1,16 @@
 /**
  * The adaptive limit: Vegas with slow start (Brakmo and Peterson 1995, as in
- * Netflix concurrency-limits), over windows of 200 ms. From the mean duration
- * and the least one it estimates how many calls wait in the upstream's queue,
+ * Netflix concurrency-limits), over windows of 200 ms and a round of calls.
+ * From the mean duration and the least one it estimates how many calls wait in
+ * the upstream's queue,
  *
  *   queue = limit · (1 − baseline / mean)
  *
  * and holds that between `lg` and `6 lg`, lg = max(1, log10 limit). A refusal
  * cuts the limit by 0.7. Slow start also ends where half as many calls again
  * get hardly more done, which a short queue does not show: then what limits is
- * not the upstream, and the limit goes back. Gradient2 is not used: under a permanent backlog its
- * long average takes the overload for normal.
+ * not the upstream, and the limit goes back. Gradient2 is not used: under a
+ * permanent backlog its long average takes the overload for normal.
  */
 import {
   LIMIT_BASELINE_WINDOWS,
@@ -23,6 +24,8 @@ import {
 } from "../../../shared/limits.ts";
 
 const CUT = 0.7;
+/** A window that lasts so many calls' durations closes with what it has. */
+const LONG = 4;
 const SLOW_START_GAIN = 1.5;
 /** What a step of slow start must add to what is done in a second. */
 const WORTH = 1.2;
@@ -95,7 +98,11 @@ export function cut(limiter: Limiter, max: number | null, nowMs: number): void {
 /** Closes the window if it is old enough. `chance` in [0, 1) spreads the baseline's renewal. Whether it closed. */
 export function closeWindow(limiter: Limiter, max: number | null, nowMs: number, chance: number): boolean {
   if (limiter.startedAtMs === 0) limiter.startedAtMs = nowMs;
-  if (nowMs - limiter.startedAtMs < LIMIT_WINDOW_MS || limiter.answered < LIMIT_WINDOW_CALLS_MIN) return false;
+  // Less than a round of calls is a sample of the short ones, and the least of many such means is no baseline.
+  const passedMs = nowMs - limiter.startedAtMs;
+  const isLong = limiter.meanMs > 0 && passedMs >= LONG * Math.max(LIMIT_WINDOW_MS, limiter.meanMs);
+  const least = isLong ? LIMIT_WINDOW_CALLS_MIN : Math.max(LIMIT_WINDOW_CALLS_MIN, limiter.mostInUse);
+  if (passedMs < LIMIT_WINDOW_MS || limiter.answered < least) return false;
   const meanMs = limiter.sumMs / limiter.answered;
   limiter.meanMs = meanMs;
   limiter.windows++;
