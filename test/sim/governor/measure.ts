@@ -13,7 +13,7 @@ const SAMPLE_MS = 20;
 /** Limits and leases find their place first. */
 const WARM_UP_MS = 4_000;
 const BAND_FLOOR = 0.05;
-const TURN_MS = 1_200;
+const TURN_MS = 2_000;
 
 export class Measure {
   readonly #clock: Clock;
