@@ -6,7 +6,9 @@
 import type { PassRpc } from "../../../shared/rpc.ts";
 
 /** A permit that is about to end is asked for at most this often. */
-const RENEW_INTERVAL_MS_MIN = 50;
+const RENEW_INTERVAL_MS_MIN = 10;
+/** No call begins on less than this without asking. */
+const FRESH_MS = 250;
 /** A timer that is so late shows that this process is behind. */
 const TIMER_LATE_MS = 50;
 
@@ -33,7 +35,7 @@ export class Leash {
    * the gate is asked.
    */
   async take(): Promise<boolean> {
-    if (this.#untilMs - Date.now() < this.#permitMs / 2) await this.#renew();
+    if (this.#untilMs - Date.now() < Math.max(FRESH_MS, this.#permitMs / 2)) await this.#renew();
     if (this.#untilMs <= Date.now()) return false;
     this.#arm();
     return true;
