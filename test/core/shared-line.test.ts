@@ -28,7 +28,16 @@ test("a line gives back its head and its payload, with or without the newline", 
   );
 });
 
-const HEAD: LineHead = { task: 3, attempt: 1, outcome: "answered", status: 200, retryAfterMs: 0, startedAtMs: 10, endedAtMs: 12, tokens: 7 };
+const HEAD: LineHead = {
+  task: 3,
+  attempt: 1,
+  outcome: "answered",
+  status: 200,
+  retryAfterMs: 0,
+  startedAtMs: 10,
+  endedAtMs: 12,
+  tokens: 7,
+};
 
 test.for(['{"body":"a,b],[1,2]\\n"}', "[[1,2],[3,4]]", '"],"', '{"a":{"b":[",","]"]}}', "null"])(
   "brackets, commas and quotes in a payload do not end it: %s",

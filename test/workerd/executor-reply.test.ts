@@ -128,8 +128,8 @@ test("when the permits end, what runs is cut off and says why, and nothing more 
 test("permits that are renewed in time last on, and a renewal never shortens them", async () => {
   const items = upTo(2).map((task) => itemOf(task, "/delay/700?name=permits-renewed"));
   const { first, rest, control } = await runStreamed(batchOf(items, { permitMs: 400 }), hostOf());
-  await control.renew(2_000);
-  await control.renew(1);
+  control.renew(2_000);
+  control.renew(1);
   const reports = reportsOf(first + (await new Response(rest).text()));
   expect(reports.map(({ outcome, status }) => [outcome, status])).toEqual([
     ["answered", 200],
