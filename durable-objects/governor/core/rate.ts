@@ -9,7 +9,7 @@ import type { Governor } from "./state.ts";
 
 const MINUTE_MS = 60_000;
 /** Times are large numbers with few digits to spare after the point. */
-const TINY = 1e-3;
+const TINY = 1e-6;
 /** A weight for the newest report's average. */
 const GAIN = 0.2;
 
