@@ -1,0 +1,149 @@
+/**
+ * What clients are told they may have open: never more together than the
+ * upstream takes, whoever forgets, dies or restarts.
+ */
+import { expect, test } from "vitest";
+import { Driver } from "./governor-harness.ts";
+
+test("a client alone gets what it wants, up to maxConcurrency", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  expect(d.report("a", 4).calls).toBe(4);
+  expect(d.report("a", 40).calls).toBe(10);
+});
+
+test("what one client may still use is not given to another until the first has let go of it", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 10);
+  expect(d.report("b", 10).calls).toBe(0);
+  expect(d.report("a", 10).calls).toBe(5);
+  expect(d.report("b", 10).calls).toBe(0);
+  d.report("a", 10);
+  expect(d.report("b", 10).calls).toBe(5);
+});
+
+test("calls that are open count though the latest grant is smaller", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 10);
+  d.report("b", 10);
+  d.report("a", 10, { inUse: 10 });
+  expect(d.report("a", 10, { inUse: 8 }).calls).toBe(5);
+  expect(d.report("b", 10).calls).toBe(2);
+});
+
+test("a grant that was sent and never taken counts until a report comes that does not know of it", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  const first = d.report("a", 2);
+  d.report("a", 10, { taken: first.number });
+  expect(d.report("b", 10).calls).toBe(0);
+  d.report("a", 2, { taken: first.number, held: 2 });
+  expect(d.report("b", 10).calls).toBe(8);
+});
+
+test("permits that are given back go to who waits for them, without being asked", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 10);
+  d.report("b", 10);
+  d.pass(100);
+  d.report("a", 3);
+  expect(d.pushed()).toEqual({ b: 7 });
+});
+
+test("an earlier life of a client keeps its permits until its lease has run out", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a-1", 6);
+  expect(d.report("a-2", 10).calls).toBe(4);
+  d.pass(2_999);
+  expect(d.report("a-2", 10).calls).toBe(4);
+  d.pass(1);
+  expect(d.report("a-2", 10).calls).toBe(10);
+});
+
+test("a report that was overtaken changes nothing", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 8);
+  const latest = d.report("a", 5);
+  const late = d.report("a", 9, { seq: 1, inUse: 9 });
+  expect([late.seq, late.calls]).toEqual([latest.seq, 5]);
+  expect(late.number).toBeGreaterThan(latest.number);
+  expect(d.report("b", 10).calls).toBe(5);
+});
+
+test("a restarted governor gives only what clients hold, until every lease has run out", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 6);
+  expect(d.kept).toMatchObject({ epoch: 1, isBusy: true, ttlMs: 3_000 });
+  d.restart();
+  expect(d.report("a", 10, { held: 6 })).toMatchObject({ epoch: 2, calls: 6 });
+  expect(d.report("b", 10).calls).toBe(0);
+  d.pass(2_999);
+  expect(d.report("a", 10).calls).toBe(6);
+  expect(d.report("b", 10).calls).toBe(0);
+  d.pass(1);
+  expect(d.report("b", 10).calls).toBe(4);
+});
+
+test("a governor that restarts while it learns goes on learning for as long as the first would have", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 6);
+  d.kept = { ...d.kept!, ttlMs: 15_000 };
+  d.restart();
+  d.report("b", 10);
+  expect(d.kept.ttlMs).toBe(15_000);
+});
+
+test("a process that died took its calls with it: its governor need not learn", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.restart("p1");
+  d.report("a", 6);
+  d.restart("p2");
+  expect(d.report("b", 10).calls).toBe(10);
+});
+
+test("a restarted governor takes back what a lowered maxConcurrency no longer allows", () => {
+  const d = new Driver({ maxConcurrency: 4 });
+  d.report("a", 10);
+  d.restart();
+  d.report("a", 6, { held: 6 });
+  expect(d.report("b", 6, { held: 6 }).calls).toBeLessThan(6);
+});
+
+test("a lease lasts three seconds, four calls where those are longer, and 15 seconds at most", () => {
+  const ttlAfter = (ms: number): number => {
+    const d = new Driver();
+    d.report("a", 20);
+    for (let i = 0; i < 2; i++) {
+      d.pass(300);
+      d.report("a", 20, {
+        inUse: 20,
+        sample: { answered: 50, sumMs: 50 * ms, tokens: 0, metered: 0, retryAfterMs: 0, origins: [], latencies: [] },
+      });
+    }
+    return d.report("a", 20).ttlMs;
+  };
+  expect([ttlAfter(10), ttlAfter(2_000), ttlAfter(9_000)]).toEqual([3_000, 8_000, 15_000]);
+});
+
+test("it writes before the first permit and after the last, and comes to rest by itself", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 0);
+  expect(d.kept).toBeNull();
+  d.report("a", 5);
+  expect(d.kept).toMatchObject({ isBusy: true });
+  d.report("a", 5, { inUse: 5 });
+  expect(d.wakeMs()).toBe(3_000);
+  d.report("a", 0);
+  expect(d.kept).toMatchObject({ isBusy: true });
+  expect(d.wakeMs()).toBe(2_000);
+  d.pass(2_000);
+  d.tick();
+  expect(d.kept).toMatchObject({ isBusy: false });
+});
+
+test("it comes to rest by itself when a client has gone without a word", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  d.report("a", 5);
+  d.pass(3_000);
+  d.tick();
+  expect(d.kept).toMatchObject({ isBusy: false });
+  expect(d.wakeMs()).toBeNull();
+});
