@@ -79,15 +79,19 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
 
 /** Whoever has told what it holds goes on with that, as far as all of it together is allowed. */
 function callsLearnt(governor: Governor, client: Client, held: number): number {
-  const calls = client.given.at(-1)?.calls ?? held;
-  const beyond =
-    boundOfAll(governor) + Math.max(0, calls - boundOf(client)) - (governor.upstream?.maxConcurrency ?? Number.POSITIVE_INFINITY);
-  return calls - Math.max(0, Math.min(beyond, calls - client.target));
+  return Math.min(client.given.at(-1)?.calls ?? held, mostFor(governor, client));
+}
+
+/** What `maxConcurrency` leaves to the client beside all that others may have open. */
+function mostFor(governor: Governor, client: Client): number {
+  const max = governor.upstream?.maxConcurrency ?? Number.POSITIVE_INFINITY;
+  return Math.max(0, max - (boundOfAll(governor) - boundOf(client)));
 }
 
 function callsFor(governor: Governor, client: Client): number {
   const bound = boundOf(client);
-  if (client.target <= bound) return client.target;
+  // While more is open than a lowered limit allows, a call that ends is not followed by another.
+  if (client.target <= bound) return Math.min(client.target, mostFor(governor, client));
   const free = Math.max(0, capacityOf(governor) - boundOfAll(governor));
   return bound + Math.min(client.target - bound, free);
 }
