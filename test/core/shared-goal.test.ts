@@ -73,6 +73,9 @@ test("an upstream needs only an origin, and then has every default", () => {
       origins: ["https://example.org:8443"],
       maxConcurrency: null,
       ratePerSecond: null,
+      tokensPerMinute: null,
+      reserve: { tokens: 0 },
+      usage: { tokens: null },
       timeoutMs: limits.TIMEOUT_MS_DEFAULT,
       idempotency: "none",
       retry: { maxAttempts: limits.ATTEMPTS_DEFAULT },
@@ -83,6 +86,7 @@ test("an upstream needs only an origin, and then has every default", () => {
 
 test("an upstream keeps what was said", () => {
   const spec = {
+    ...{ tokensPerMinute: 90_000, reserve: { tokens: 500 }, usage: { tokens: "/usage/total~1tokens" } },
     ...{ maxConcurrency: 60, ratePerSecond: 0.5, timeoutMs: 1_000, idempotency: "key" },
     ...{ retry: { maxAttempts: 2 }, headers: { "x-api-key": "s" } },
   };
@@ -106,6 +110,9 @@ test.for<[string, unknown, RegExp]>([
   ["credentials in the origin", { origin: "http://a:b@example.org" }, /^\/origin: must be http/],
   ["another scheme", { origin: "file:///etc/passwd" }, /^\/origin: must be http/],
   ["no concurrency", { origin, maxConcurrency: 0 }, /^\/maxConcurrency: must be at least 1$/],
+  ["no tokens", { origin, tokensPerMinute: 0, reserve: { tokens: 1 } }, /^\/tokensPerMinute: must be at least 1$/],
+  ["tokens that nobody counts", { origin, tokensPerMinute: 1 }, /^: has tokensPerMinute, so it needs usage.tokens or reserve.tokens/],
+  ["a pointer that is none", { origin, usage: { tokens: "usage" } }, /^\/usage\/tokens: must be a JSON pointer/],
   ["a rate of nothing", { origin, ratePerSecond: 0 }, /^\/ratePerSecond: must be at least 0.01$/],
   ["an endless rate", { origin, ratePerSecond: Number.POSITIVE_INFINITY }, /^\/ratePerSecond: must be at most 100000$/],
   ["hedging", { origin, hedge: { quantile: 0.95 } }, /^\/hedge: hedging is not in this version/],
