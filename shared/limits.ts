@@ -102,6 +102,8 @@ export const BATCH_LANES_MAX = 6;
 export const BATCH_TASKS_MAX = 128;
 /** A batch is sized to take about this long. Longer ones are a little cheaper, and let more tasks wait behind a straggler. */
 export const BATCH_DURATION_MS_TARGET = 100;
+/** Calls up to this long go two to a lane where a goal has few permits, so that none waits for the last one's commit. */
+export const SHORT_CALL_MS = 200;
 /** A window of results that are not durable yet is sized for so many calls, where the upstream declares no `maxConcurrency`. */
 export const LANES_DEFAULT = 66;
 
@@ -121,6 +123,8 @@ export const ASK_RETRY_MS = 250;
 export const LIMIT_START = 66;
 export const LIMIT_MIN = 4;
 export const LIMIT_MAX = 1_000;
+/** Slow answers alone do not bring the limit of an upstream that declares none below this. */
+export const LIMIT_LEAST_BY_SLOWNESS = 12;
 export const LIMIT_WINDOW_MS = 200;
 export const LIMIT_WINDOW_CALLS_MIN = 5;
 /** The least duration of a call without queueing is measured anew after about so many windows. */
@@ -149,6 +153,8 @@ export const GOVERNOR_IDLE_MS = 2_000;
 export const PROXY_SHARDS = 4;
 /** Calls that wait at one gate for one upstream. Beyond it a herd is told to come later. */
 export const GATE_WAITING_MAX = 20_000;
+/** A gate that was given all it asked for tells of new callers after this: they are on the line. */
+export const GATE_ASK_INTERVAL_MS = 5;
 /** How often a gate looks for calls whose patience has ended. */
 export const GATE_SWEEP_MS = 100;
 /** A failed call that may be repeated is sent so many times more. */

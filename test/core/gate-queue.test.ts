@@ -11,6 +11,7 @@ import {
   start,
   type Waiter,
 } from "../../durable-objects/gate/core/queue.ts";
+import { GATE_ASK_INTERVAL_MS } from "../../shared/limits.ts";
 import { take } from "../../shared/policy/lease.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import { parseUpstream, type Upstream } from "../../shared/protocol/upstream.ts";
@@ -96,6 +97,17 @@ test("another address in an origin's place begins without a past", () => {
     { open: 0, latencyMs: 0 },
     { open: 1, latencyMs: 9 },
   ]);
+});
+
+test("a new caller is told of at once, unless the governor gave less than it was asked for already", () => {
+  const queue = granted(ONE, 1);
+  start(queue, [], 1, 0);
+  queue.waiting.add({ untilMs: 60_000, avoid: [] });
+  expect(reportAtMs(queue, 1)).toBe(GATE_ASK_INTERVAL_MS);
+  const scarce = granted(ONE, 4, { calls: 1 });
+  start(scarce, [], 1, 0);
+  for (let i = 0; i < 9; i++) scarce.waiting.add({ untilMs: 60_000, avoid: [] });
+  expect(reportAtMs(scarce, 1)).toBeGreaterThan(GATE_ASK_INTERVAL_MS);
 });
 
 test("a gate with nothing to do gives back what it holds, and then is silent", () => {

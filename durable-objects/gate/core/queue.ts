@@ -4,6 +4,7 @@
  * as a goal is. None of it is durable: a call that waits has its caller on the
  * line, and a new incarnation begins without permits.
  */
+import { GATE_ASK_INTERVAL_MS } from "../../../shared/limits.ts";
 import { askDueAtMs, asked, type Lease, newLease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
@@ -86,7 +87,12 @@ const wantedBy = <W extends Waiter>({ open, waiting }: Queue<W>): number => open
 export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): number | null {
   const { lease } = queue;
   if (nowMs >= lease.untilMs) lease.calls = 0;
-  return askDueAtMs(lease, wantedBy(queue), queue.open);
+  const wanted = wantedBy(queue);
+  const dueAtMs = askDueAtMs(lease, wanted, queue.open);
+  // Where the governor gave less than it was asked for, more demand changes nothing soon.
+  const isShort = queue.waiting.size > 0 && wanted > lease.wanted && lease.calls >= lease.wanted;
+  if (dueAtMs === null || !isShort) return dueAtMs;
+  return Math.min(dueAtMs, Math.max(lease.sentAtMs + GATE_ASK_INTERVAL_MS, lease.restUntilMs));
 }
 
 /** The report that is about to be sent. */
