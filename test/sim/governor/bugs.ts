@@ -27,7 +27,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     says: "a governor that lost its memory gives out everything at once",
     file: core("state"),
     from: "learnUntilMs: mayLive ? nowMs + kept.ttlMs : 0,",
-    to: "learnUntilMs: mayLive ? 0 * nowMs : 0,",
+    to: "learnUntilMs: mayLive ? nowMs + 1 + 0 * kept.ttlMs : 0,",
   },
   "learn-too-short": {
     says: "a governor that lost its memory waits for less than a lease",
@@ -111,7 +111,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     says: "permits leave before it is durable that they are out",
     file: core("step"),
     from: "const isBusy = boundOfAll(governor) > 0 || nowMs < governor.learnUntilMs;",
-    to: "const isBusy = boundOfAll(governor) > 9 || nowMs < governor.learnUntilMs;",
+    to: "const isBusy = boundOfAll(governor) > 2 || nowMs < governor.learnUntilMs;",
   },
   "send-before-commit": {
     says: "grants leave before the commit",
