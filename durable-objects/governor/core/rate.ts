@@ -58,13 +58,13 @@ export function rateRoom(governor: Governor, nowMs: number): number {
 /** `count` starts are given. */
 export function spendRate(governor: Governor, count: number, nowMs: number): void {
   if (count === 0) return;
-  if (metersOf(governor).some(({ arrivalMs }) => arrivalMs <= nowMs)) governor.spentSinceMs = nowMs;
+  governor.spentAtMs = nowMs;
   move(governor, ({ arrivalMs, intervalMs }) => Math.max(arrivalMs, nowMs) + count * intervalMs);
 }
 
-/** `count` starts that were given at `atMs` are not used. Those from before the rate recovered weigh on it no more. */
+/** `count` starts that were given at `atMs` are not used. Where others were given since, nobody knows what those still weigh. */
 export function giveBackRate(governor: Governor, count: number, atMs: number): void {
-  if (atMs > governor.spentSinceMs) move(governor, ({ arrivalMs, intervalMs }) => arrivalMs - count * intervalMs);
+  if (atMs >= governor.spentAtMs) move(governor, ({ arrivalMs, intervalMs }) => arrivalMs - count * intervalMs);
 }
 
 function move(governor: Governor, to: (meter: Meter) => number): void {

@@ -68,8 +68,8 @@ export interface Governor {
   gateUntilMs: number;
   /** The theoretical arrival time of the next start, for the rate (GCRA, ITU-T I.371). */
   arrivalMs: number;
-  /** Since then starts have been given faster than the rate recovers. */
-  spentSinceMs: number;
+  /** When starts were last given. */
+  spentAtMs: number;
   /** The same for tokens; and what a call used on average, 0 while unknown. */
   tokensArrivalMs: number;
   meanTokens: number;
@@ -102,7 +102,7 @@ export function newGovernor(kept: Kept | null, boot: string, nowMs: number): Gov
     health: newHealth(),
     gateUntilMs: 0,
     arrivalMs: 0,
-    spentSinceMs: 0,
+    spentAtMs: 0,
     tokensArrivalMs: 0,
     meanTokens: 0,
     ttlMs: LEASE_TTL_MS_MIN,
