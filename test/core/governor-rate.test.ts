@@ -63,7 +63,7 @@ test("starts of a grant that was never taken may be given again, whatever the cl
   expect(d.report("b", 50).starts).toBe(11);
 });
 
-test("starts that were given before the rate recovered weigh no more, and giving them back buys nothing", () => {
+test("starts that others were given since weigh in their place, and giving the earlier ones back buys nothing", () => {
   const d = new Driver({ ratePerSecond: 100 });
   d.report("a", 10);
   d.pass(1_000);
