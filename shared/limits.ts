@@ -109,7 +109,7 @@ export const LANES_DEFAULT = 66;
 
 // Admission: leases of permits. `facts` of the algorithms are in docs/governor.md.
 /** The least that a lease lasts; long calls get longer ones. */
-export const LEASE_TTL_MS_MIN = 3_000;
+export const LEASE_TTL_MS_MIN = 5_000;
 export const LEASE_TTL_MS_MAX = 15_000;
 /** The share of a lease that its client uses, on its own clock. */
 export const LEASE_USE = 0.8;

@@ -96,9 +96,13 @@ export class Turns {
 
   /** Runs a command in the next turn, together with what else comes in by then. */
   run(ask: Ask): Promise<Answer<JsonReply>> {
+    return this.#runAt(Date.now(), ask);
+  }
+
+  #runAt(atMs: number, ask: Ask): Promise<Answer<JsonReply>> {
     return new Promise((resolve) => {
       this.#waiting.push({ ask, resolve });
-      this.#schedule(Date.now());
+      this.#schedule(atMs);
     });
   }
 
@@ -234,7 +238,9 @@ export class Turns {
   /** Takes a governor's grant. Calls that are open may stay so for as long as it lasts. */
   async grant(name: string, life: string, grant: Grant): Promise<void> {
     if (life !== this.#life) return;
-    await this.run({ command: { kind: "grant", upstream: name, life, grant } });
+    const nowMs = Date.now();
+    // What a grant lets start is a commit too, and comes at the pace of commits.
+    await this.#runAt(nowMs + this.#pace.delayMs(nowMs, this.#lines.length), { command: { kind: "grant", upstream: name, life, grant } });
     const upstream = upstreamNamed(this.#state, name);
     if (upstream >= 0) this.#runner.renew(upstream);
   }

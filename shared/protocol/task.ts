@@ -69,8 +69,8 @@ export const HEADER_NAME = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
 // A header's value must not end its line; anything below a space but a tab could.
 // oxlint-disable-next-line no-control-regex
 export const HEADER_VALUE = /^[^\x00-\x08\x0a-\x1f\x7f]*$/;
-/** Printable ASCII without a fragment, as a request line takes it. */
-export const PATH = /^\/[!"$-~]*$/;
+/** Printable ASCII without a fragment, as a request line takes it, and without a backslash, which some read as a slash. */
+export const PATH = /^\/[!"$-[\]-~]*$/;
 /** A segment that would climb or stand still, so that what a policy sees is what the upstream gets. */
 export const DOT_SEGMENT = /(?:^|\/)(?:\.|%2e){1,2}(?:[/?]|$)/i;
 export const BASE64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;

@@ -164,7 +164,7 @@ export class Driver {
   }
 
   line(task: number, answer: Answer = {}): string {
-    const { outcome = "answered", status = 200, retryAfterMs = 0, attempt = this.state.tasks.attempt[task]!, ms = 10 } = answer;
+    const { outcome = "answered", status = 200, retryAfterMs = 0, attempt = this.state.tasks.attempt[task]!, ms = 300 } = answer;
     const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs: this.nowMs - ms, endedAtMs: this.nowMs };
     return formatLine(head, `{"status":${status},"body":null}`);
   }

@@ -52,7 +52,7 @@ test("an earlier life of a client keeps its permits until its lease has run out"
   const d = new Driver({ maxConcurrency: 10 });
   d.report("a-1", 6);
   expect(d.report("a-2", 10).calls).toBe(4);
-  d.pass(2_999);
+  d.pass(4_999);
   expect(d.report("a-2", 10).calls).toBe(4);
   d.pass(1);
   expect(d.report("a-2", 10).calls).toBe(10);
@@ -82,11 +82,11 @@ test("while more is open than a lowered maxConcurrency allows, nobody starts ano
 test("a restarted governor gives only what clients hold, until every lease has run out", () => {
   const d = new Driver({ maxConcurrency: 10 });
   d.report("a", 6);
-  expect(d.kept).toMatchObject({ epoch: 1, isBusy: true, ttlMs: 3_000 });
+  expect(d.kept).toMatchObject({ epoch: 1, isBusy: true, ttlMs: 5_000 });
   d.restart();
   expect(d.report("a", 10, { held: 6 })).toMatchObject({ epoch: 2, calls: 6 });
   expect(d.report("b", 10).calls).toBe(0);
-  d.pass(2_999);
+  d.pass(4_999);
   expect(d.report("a", 10).calls).toBe(6);
   expect(d.report("b", 10).calls).toBe(0);
   d.pass(1);
@@ -118,7 +118,7 @@ test("a restarted governor takes back what a lowered maxConcurrency no longer al
   expect(d.report("b", 6, { held: 6 }).calls).toBe(0);
 });
 
-test("a lease lasts three seconds, four calls where those are longer, and 15 seconds at most", () => {
+test("a lease lasts five seconds, four calls where those are longer, and 15 seconds at most", () => {
   const ttlAfter = (ms: number): number => {
     const d = new Driver();
     d.report("a", 20);
@@ -131,7 +131,7 @@ test("a lease lasts three seconds, four calls where those are longer, and 15 sec
     }
     return d.report("a", 20).ttlMs;
   };
-  expect([ttlAfter(10), ttlAfter(2_000), ttlAfter(9_000)]).toEqual([3_000, 8_000, 15_000]);
+  expect([ttlAfter(10), ttlAfter(2_000), ttlAfter(9_000)]).toEqual([5_000, 8_000, 15_000]);
 });
 
 test("it writes before the first permit and after the last, and comes to rest by itself", () => {
@@ -141,7 +141,7 @@ test("it writes before the first permit and after the last, and comes to rest by
   d.report("a", 5);
   expect(d.kept).toMatchObject({ isBusy: true });
   d.report("a", 5, { inUse: 5 });
-  expect(d.wakeMs()).toBe(3_000);
+  expect(d.wakeMs()).toBe(5_000);
   d.report("a", 0);
   expect(d.kept).toMatchObject({ isBusy: true });
   expect(d.wakeMs()).toBe(2_000);
@@ -153,7 +153,7 @@ test("it writes before the first permit and after the last, and comes to rest by
 test("it comes to rest by itself when a client has gone without a word", () => {
   const d = new Driver({ maxConcurrency: 10 });
   d.report("a", 5);
-  d.pass(3_000);
+  d.pass(5_000);
   d.tick();
   expect(d.kept).toMatchObject({ isBusy: false });
   expect(d.wakeMs()).toBeNull();

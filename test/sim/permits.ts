@@ -215,7 +215,8 @@ export class PermitChecker {
       const calls = grant.calls - spoiled;
       must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
       must(lanes + closing <= calls, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
-      must(config!.maxConcurrency === null || running <= calls, "the window is the permits", () => `${running} for ${calls} at ${name}`);
+      const max = config!.maxConcurrency;
+      must(max === null || running <= max, "the window is maxConcurrency", () => `${running} for ${max!} at ${name}`);
       must(held.starts >= 0, "no more starts than were granted", () => `${-held.starts} too many at ${name}`);
       must(nowMs >= held.takenAtMs + grant.gateMs, "a gate that the governor closed is kept", () => name);
       must(origin < config!.origins.length, "only an origin that there is is called", () => `${origin} of ${name}`);

@@ -121,7 +121,7 @@ export class Lanes {
     const nowMs = Date.now();
     // Somebody else may have the permits by now, so nothing of this batch may stay open.
     const isOver = this.#permitUntilMs <= nowMs;
-    if (isOver) this.drain();
+    if (isOver) this.#giveBack();
     for (const { item, deadlineAtMs, controller } of this.#lanes) {
       if (item === null || controller.signal.aborted) continue;
       if (deadlineAtMs <= nowMs) controller.abort(TIMED_OUT);

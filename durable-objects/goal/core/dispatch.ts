@@ -2,10 +2,10 @@
  * Decides what is sent next, within what the upstream's governor has granted.
  * Two bounds hold for each upstream: the lanes, which count calls that may be
  * open, and the window, which counts tasks that were sent and whose results are
- * not durable. Where the upstream declares `maxConcurrency`, both are the
- * permits: a crash repeats no more calls than them.
+ * not durable. Lanes are the permits. Where the upstream declares
+ * `maxConcurrency`, that is the window: a crash repeats no more calls of a goal.
  */
-import { BATCH_DURATION_MS_TARGET, BATCH_LANES_MAX, BATCH_TASKS_MAX } from "../../../shared/limits.ts";
+import { BATCH_DURATION_MS_TARGET, BATCH_LANES_MAX, BATCH_TASKS_MAX, SHORT_CALL_MS } from "../../../shared/limits.ts";
 import { type Lease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { admissionOf } from "./admission.ts";
@@ -34,7 +34,7 @@ function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: n
   const room = Math.min(windowOf(upstream, lease) - upstream.running, lease.starts);
   if (lanes <= 0 || room <= 0) return false;
   const origin = chooseOrigin(upstream.origins, upstream.config.origins.length, lease.origins, seed ^ rec.state.nextBatch);
-  const tasks = pick(rec.state, upstream, Math.min(room, batchSize(upstream, lease, origin)), lanes);
+  const tasks = pick(rec.state, upstream, Math.min(room, batchSize(upstream, lease, origin, lanes)), lanes);
   if (tasks.length === 0) return false;
   lease.starts -= tasks.length;
   rec.start({ batch: rec.state.nextBatch, upstream: number, origin, lanes: Math.min(lanes, tasks.length), tasks });
@@ -54,19 +54,21 @@ export function hasRoom(upstream: UpstreamState, lease: Lease, closing: number):
 
 function windowOf(upstream: UpstreamState, lease: Lease): number {
   const calls = callsOf(lease);
-  return upstream.config?.maxConcurrency === null ? Math.ceil(calls / BATCH_LANES_MAX) * BATCH_TASKS_MAX : calls;
+  return upstream.config?.maxConcurrency ?? Math.ceil(calls / BATCH_LANES_MAX) * BATCH_TASKS_MAX;
 }
 
 /**
  * Guided self-scheduling (Polychronopoulos and Kuck, 1987): a batch is its
  * share of what remains, within what its lanes can do in the time aimed at.
  */
-function batchSize(upstream: UpstreamState, lease: Lease, origin: number): number {
-  if (upstream.config!.maxConcurrency !== null) return BATCH_LANES_MAX;
-  const share = Math.ceil((upstream.queued * BATCH_LANES_MAX) / Math.max(BATCH_LANES_MAX, callsOf(lease)));
+function batchSize(upstream: UpstreamState, lease: Lease, origin: number, lanes: number): number {
+  const window = windowOf(upstream, lease);
+  const share = Math.ceil((Math.min(upstream.queued, window) * lanes) / Math.max(lanes, callsOf(lease)));
   const latencyMs = upstream.origins[origin]!.latencyMs || upstream.latencyMs;
-  const perLane = latencyMs === 0 ? 1 : Math.ceil(BATCH_DURATION_MS_TARGET / latencyMs);
-  return Math.max(BATCH_LANES_MAX, Math.min(share, perLane * BATCH_LANES_MAX, BATCH_TASKS_MAX));
+  // A permit is free again only when a result is durable, so one call a lane leaves lanes idle where the window has room for two.
+  const least = window > callsOf(lease) && latencyMs <= SHORT_CALL_MS ? 2 : 1;
+  const perLane = latencyMs === 0 ? 1 : Math.max(least, Math.ceil(BATCH_DURATION_MS_TARGET / latencyMs));
+  return Math.max(lanes, Math.min(share, perLane * lanes, BATCH_TASKS_MAX));
 }
 
 /** Chooses up to `max` tasks from the queues' heads, the urgent ones first. Starting them takes them off. */

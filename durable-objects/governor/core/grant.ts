@@ -14,7 +14,7 @@ export function capacityOf({ limiter, health, upstream }: Governor): number {
   if (health.isOpen) return 0;
   const most = Math.floor(limiter.limit);
   // Each failure in a row takes one call away, so that few are wasted on an upstream that has gone.
-  const capacity = Math.max(Math.min(LIMIT_MIN, most), most - failuresInARow(health));
+  const capacity = Math.max(1, most - failuresInARow(health));
   return Math.min(capacity, upstream?.maxConcurrency ?? capacity);
 }
 

@@ -85,7 +85,10 @@ export function wakeOrigins(health: Health, nowMs: number): void {
 /** Failures that nothing good has followed, at the origin that fares best. */
 export function failuresInARow(health: Health): number {
   if (health.origins.length === 0) return 0;
-  return Math.min(...health.origins.map(({ unavailable, restUntilMs }) => (restUntilMs > 0 ? Number.MAX_SAFE_INTEGER : unavailable)));
+  const rows = health.origins.map(({ unavailable, refused, restUntilMs }) =>
+    restUntilMs > 0 ? Number.MAX_SAFE_INTEGER : unavailable + refused,
+  );
+  return Math.min(...rows);
 }
 
 /** Places of the origins that may be called; null for all of them. */

@@ -14,6 +14,7 @@
  */
 import {
   LIMIT_BASELINE_WINDOWS,
+  LIMIT_LEAST_BY_SLOWNESS,
   LIMIT_MAX,
   LIMIT_MIN,
   LIMIT_NOISE_MS,
@@ -112,7 +113,11 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
   const wasCut = nowMs - limiter.cutAtMs < LIMIT_WINDOW_MS;
   // A limit that is not reached says nothing about the upstream.
   const perSecond = (limiter.answered * 1_000) / (nowMs - limiter.startedAtMs);
-  if (!wasCut && limiter.mostInUse >= limiter.limit / 2) adapt(limiter, meanMs, perSecond);
+  if (!wasCut && limiter.mostInUse >= limiter.limit / 2) {
+    const before = limiter.limit;
+    adapt(limiter, meanMs, perSecond, max ?? LIMIT_MAX);
+    limiter.limit = Math.max(limiter.limit, Math.min(before, leastBySlowness(max)));
+  }
   fitLimit(limiter, max);
   limiter.startedAtMs = nowMs;
   limiter.answered = 0;
@@ -121,7 +126,15 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
   return true;
 }
 
-function adapt(limiter: Limiter, meanMs: number, perSecond: number): void {
+/**
+ * Slow answers alone do not bring the limit below this; refusals do. What is
+ * slow may be the machine that measures, and then fewer calls make it no faster.
+ */
+function leastBySlowness(max: number | null): number {
+  return max === null ? LIMIT_LEAST_BY_SLOWNESS : max / 2;
+}
+
+function adapt(limiter: Limiter, meanMs: number, perSecond: number, most: number): void {
   const { limit, perSecondBefore } = limiter;
   if (meanMs <= LIMIT_SLACK_MS) {
     // Calls so short show no queue, and where limits start is enough for thousands of them a second.
@@ -132,6 +145,8 @@ function adapt(limiter: Limiter, meanMs: number, perSecond: number): void {
   const baselineMs = Math.min(meanMs, Math.max(limiter.baselineMs + LIMIT_NOISE_MS, LIMIT_SLACK_MS));
   const queue = limit * (1 - baselineMs / meanMs);
   const lg = Math.max(1, Math.log10(limit));
+  // There is nothing more to try.
+  if (limit >= most) settleAt(limiter, limit);
   if (limiter.isSlowStart) {
     limiter.perSecondBefore = perSecond;
     if (perSecondBefore > 0 && perSecond < perSecondBefore * WORTH) return settleAt(limiter, limit / SLOW_START_GAIN);
