@@ -6,6 +6,7 @@
 import { capacityOf } from "../../../durable-objects/governor/core/grant.ts";
 import { boundOfAll, type Governor as State } from "../../../durable-objects/governor/core/state.ts";
 import type { Command, Out } from "../../../durable-objects/governor/core/step.ts";
+import { LEASE_TTL_MS_MIN } from "../../../shared/limits.ts";
 import type { Lease } from "../../../shared/policy/lease.ts";
 import type { Verdict } from "../../../shared/policy/outcome.ts";
 import type { Grant } from "../../../shared/protocol/admission.ts";
@@ -29,9 +30,9 @@ const FREE_MS_MAX = 500;
 /** A part of the rate that is used at least, after a while. */
 const RATE_USED = 0.6;
 const SLOW_MS = 1_000;
-const IDLE_MS_MAX = 3_000;
-/** A permit stays with a client until it reports again, which takes a second at most; and so long on top. */
-const TURN_MS = 1_200;
+const IDLE_MS_MAX = LEASE_TTL_MS_MIN;
+/** A permit stays with a client until it reports again, after a third of its lease; and so long on top. */
+const TURN_MS = LEASE_TTL_MS_MIN / 3 + 200;
 const STARVED_MS_MAX = 5_000;
 
 interface Circuit {
@@ -49,7 +50,7 @@ export class Checkers {
   readonly #plan: Plan;
   /** `maxConcurrency` as governors were told it, and until when each was in force. */
   readonly #inForce: { max: number | null; untilMs: number }[] = [];
-  #ttlMs = 3_000;
+  #ttlMs = LEASE_TTL_MS_MIN;
   readonly #unbounded = new Set<Call>();
   readonly #starts: number[] = [];
   readonly #bornAtMs: number[] = [];
@@ -227,7 +228,9 @@ export class Checkers {
       return;
     }
     const capacity = capacityOf(state);
-    if (capacity - boundOfAll(state) <= 0) this.#freeSinceMs = null;
+    // A refused call's permit rests for a moment; the governor has not kept it back.
+    const isKept = clients.some(({ isShort, lease }) => isShort && lease.wanted > lease.calls);
+    if (!isKept || capacity - boundOfAll(state) <= 0) this.#freeSinceMs = null;
     else this.#freeSinceMs ??= nowMs;
     if (open >= 0.75 * capacity - 1) this.#idleSinceMs = null;
     else this.#idleSinceMs ??= nowMs;

@@ -3,6 +3,7 @@
  * call-time by weight within a band, and a floor for the band below.
  */
 import { capacityOf } from "../../../durable-objects/governor/core/grant.ts";
+import { LEASE_TTL_MS_MIN } from "../../../shared/limits.ts";
 import type { Clock } from "../clock.ts";
 import { must } from "./checkers.ts";
 import type { Client } from "./client.ts";
@@ -13,7 +14,7 @@ const SAMPLE_MS = 20;
 /** Limits and leases find their place first. */
 const WARM_UP_MS = 4_000;
 const BAND_FLOOR = 0.05;
-const TURN_MS = 2_000;
+const TURN_MS = LEASE_TTL_MS_MIN / 3 + 1_000;
 
 export class Measure {
   readonly #clock: Clock;
