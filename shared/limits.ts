@@ -129,6 +129,8 @@ export const LIMIT_WINDOW_MS = 200;
 export const LIMIT_WINDOW_CALLS_MIN = 5;
 /** The least duration of a call without queueing is measured anew after about so many windows. */
 export const LIMIT_BASELINE_WINDOWS = 240;
+/** Calls up to this long leave the limit of an upstream that declares none where it starts. */
+export const LIMIT_FAST_MS = 40;
 /** Calls shorter than this, and queueing that adds less than the noise, are not worth a lower limit. */
 export const LIMIT_SLACK_MS = 20;
 export const LIMIT_NOISE_MS = 10;

@@ -37,9 +37,9 @@ test("refusals open the circuit only where nothing good has come for a while", (
   const d = new Driver();
   d.report("a", 20);
   d.report("a", 20, sampleOf(origin({ reached: 1 })));
-  d.pass(100);
+  d.pass(40);
   expect(d.report("a", 20, sampleOf(origin({ refused: 9 }))).isOpen).toBe(false);
-  d.pass(100);
+  d.pass(40);
   expect(d.report("a", 20, sampleOf(origin({ refused: 1 }))).isOpen).toBe(true);
 });
 

@@ -8,7 +8,7 @@ import { CIRCUIT_FAILURES, ORIGIN_REST_MS, ORIGIN_REST_MS_MAX } from "../../../s
 import type { OriginSample } from "../../../shared/protocol/admission.ts";
 
 /** Refusals alone open the circuit only after nothing good came for so long, or twice a call's duration. */
-const REFUSED_FOR_MS = 200;
+const REFUSED_FOR_MS = 50;
 
 interface OriginHealth {
   /** Failures since the last answer. */

@@ -14,6 +14,7 @@
  */
 import {
   LIMIT_BASELINE_WINDOWS,
+  LIMIT_FAST_MS,
   LIMIT_LEAST_BY_SLOWNESS,
   LIMIT_MAX,
   LIMIT_MIN,
@@ -131,16 +132,13 @@ export function closeWindow(limiter: Limiter, max: number | null, nowMs: number,
  * slow may be the machine that measures, and then fewer calls make it no faster.
  */
 function leastBySlowness(max: number | null): number {
-  return max === null ? LIMIT_LEAST_BY_SLOWNESS : max / 2;
+  return max === null ? LIMIT_LEAST_BY_SLOWNESS : Math.min(max, LIMIT_START) / 2;
 }
 
 function adapt(limiter: Limiter, meanMs: number, perSecond: number, most: number): void {
   const { limit, perSecondBefore } = limiter;
-  if (meanMs <= LIMIT_SLACK_MS) {
-    // Calls so short show no queue, and where limits start is enough for thousands of them a second.
-    limiter.limit = Math.max(limit, Math.min(LIMIT_START, limit * SLOW_START_GAIN));
-    return;
-  }
+  // Calls so short show no queue, and where limits start is enough for thousands of them a second.
+  if (meanMs <= LIMIT_FAST_MS && most >= LIMIT_MAX) return approach(limiter, LIMIT_START);
   // Below the slack a queue is too short to be told from noise.
   const baselineMs = Math.min(meanMs, Math.max(limiter.baselineMs + LIMIT_NOISE_MS, LIMIT_SLACK_MS));
   const queue = limit * (1 - baselineMs / meanMs);
@@ -162,6 +160,12 @@ function adapt(limiter: Limiter, meanMs: number, perSecond: number, most: number
   limiter.raises = 0;
   if (queue < 3 * lg) limiter.limit = limit + lg;
   else if (queue > 6 * lg) limiter.limit = limit - Math.max(lg, 0.5 * (queue - 3 * lg));
+}
+
+/** One step toward a limit, from either side. */
+function approach(limiter: Limiter, goal: number): void {
+  const { limit } = limiter;
+  limiter.limit = limit < goal ? Math.min(goal, limit * SLOW_START_GAIN) : Math.max(goal, limit / SLOW_START_GAIN);
 }
 
 function settleAt(limiter: Limiter, limit: number): void {
