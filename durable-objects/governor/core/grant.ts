@@ -90,10 +90,9 @@ function mostFor(governor: Governor, client: Client): number {
 
 function callsFor(governor: Governor, client: Client): number {
   const bound = boundOf(client);
-  // While more is open than a lowered limit allows, a call that ends is not followed by another.
-  if (client.target <= bound) return Math.min(client.target, mostFor(governor, client));
   const free = Math.max(0, capacityOf(governor) - boundOfAll(governor));
-  return bound + Math.min(client.target - bound, free);
+  // While more is open than a lowered limit allows, a call that ends is not followed by another.
+  return Math.min(client.target, bound + free, mostFor(governor, client));
 }
 
 /** A part of the rate's room by weight, at least one where there is any. */
