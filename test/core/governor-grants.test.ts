@@ -80,6 +80,15 @@ test("while more is open than a lowered maxConcurrency allows, nobody starts ano
   expect(d.report("b", 2, lowered).calls).toBe(1);
 });
 
+test("a client that is to have more waits too, until what is open beside it has ended", () => {
+  const d = new Driver({ maxConcurrency: 6 });
+  d.report("a", 4);
+  d.report("b", 2);
+  const lowered = { upstream: { ...d.state.upstream!, maxConcurrency: 3 }, version: 2 };
+  d.report("a", 2, { inUse: 2, held: 0, wants: [0, 0, 0], ...lowered });
+  expect(d.report("b", 9, { inUse: 2, held: 2, ...lowered }).calls).toBe(1);
+});
+
 test("a restarted governor gives only what clients hold, until every lease has run out", () => {
   const d = new Driver({ maxConcurrency: 10 });
   d.report("a", 6);
