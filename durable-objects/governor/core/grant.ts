@@ -4,7 +4,7 @@ import type { Grant } from "../../../shared/protocol/admission.ts";
 import { failuresInARow, nextProbe, usable } from "./health.ts";
 import { isRated, rateRoom, spendRate } from "./rate.ts";
 import { shareOut } from "./share.ts";
-import { boundOf, boundOfAll, type Client, type Governor, toldTo, wantedBy } from "./state.ts";
+import { boundOf, boundOfAll, type Client, type Governor, toldTo, turnOf, wantedBy } from "./state.ts";
 
 /** How much of the limit is in use when it is wanted: permits are on their way now and then. */
 const EFFICIENCY = 0.85;
@@ -95,17 +95,26 @@ function callsFor(governor: Governor, client: Client): number {
   return Math.min(client.target, bound + free, mostFor(governor, client));
 }
 
-/** A part of the rate's room by weight, at least one where there is any. */
+/** A part of the rate's room by weight; the odd start goes to whoever has waited longest. */
 function startsFor(governor: Governor, client: Client, calls: number, nowMs: number): number {
   const room = rateRoom(governor, nowMs);
   const useful = Math.min(wantedBy(client), calls) - client.inUse;
   if (!isRated(governor) || room < 1 || useful <= 0 || nowMs < governor.gateUntilMs) return 0;
+  const turn = turnOf(governor, client);
   let weights = client.weight;
+  // While a governor learns it tells nobody of anything: who asks is served.
+  let isFirst = true;
   for (const other of governor.clients.values()) {
-    if (other !== client && Math.min(wantedBy(other), toldTo(other)) > other.inUse) weights += other.weight;
+    if (other === client || Math.min(wantedBy(other), toldTo(other)) <= other.inUse) continue;
+    weights += other.weight;
+    if (other.starts === 0 && turnOf(governor, other) < turn && nowMs >= governor.learnUntilMs) isFirst = false;
   }
-  const starts = Math.min(useful, room, Math.ceil((room * client.weight) / weights));
+  const part = (room * client.weight) / weights;
+  const starts = Math.min(useful, room, isFirst ? Math.ceil(part) : Math.floor(part));
+  if (starts === 0) return 0;
   spendRate(governor, starts, nowMs);
+  governor.turn = turn;
+  client.turn = turn + starts / client.weight;
   return starts;
 }
 

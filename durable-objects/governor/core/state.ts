@@ -40,6 +40,8 @@ export interface Client {
   given: Given[];
   /** Starts of the latest grant, as long as they may be used. */
   starts: number;
+  /** Its virtual time: starts that it was given, by its weight. */
+  turn: number;
   expiresAtMs: number;
   /** How long its lease lasts from its latest report. */
   ttlMs: number;
@@ -68,6 +70,8 @@ export interface Governor {
   gateUntilMs: number;
   /** The theoretical arrival time of the next start, for the rate (GCRA, ITU-T I.371). */
   arrivalMs: number;
+  /** The virtual time of the client that was given starts last (start-time fair queueing, Goyal 1996). */
+  turn: number;
   /** When starts were last given. */
   spentAtMs: number;
   /** The same for tokens; and what a call used on average, 0 while unknown. */
@@ -102,6 +106,7 @@ export function newGovernor(kept: Kept | null, boot: string, nowMs: number): Gov
     health: newHealth(),
     gateUntilMs: 0,
     arrivalMs: 0,
+    turn: 0,
     spentAtMs: 0,
     tokensArrivalMs: 0,
     meanTokens: 0,
@@ -131,5 +136,8 @@ export function boundOfAll(governor: Governor): number {
 
 /** Calls that the latest grant allows. */
 export const toldTo = ({ given }: Client): number => given.at(-1)?.calls ?? 0;
+
+/** Whoever wanted nothing for a while has no claim from before. */
+export const turnOf = (governor: Governor, client: Client): number => Math.max(governor.turn, client.turn);
 
 export const wantedBy = ({ wants }: Client): number => wants[0] + wants[1] + wants[2];

@@ -10,7 +10,7 @@ import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
 import { note, setOrigins, wakeOrigins } from "./health.ts";
 import { closeWindow, cut, fitLimit, observe } from "./limiter.ts";
 import { giveBackRate, isRated, meterTokens } from "./rate.ts";
-import { boundOf, boundOfAll, type Client, type Governor, type Kept, toldTo, wantedBy } from "./state.ts";
+import { boundOf, boundOfAll, type Client, type Governor, type Kept, toldTo, turnOf, wantedBy } from "./state.ts";
 
 /** A weight for the newest window's throughput. */
 const THROUGHPUT_GAIN = 0.3;
@@ -81,6 +81,7 @@ function admit(governor: Governor, said: Report): Client {
     wants: [0, 0, 0],
     given: [],
     starts: 0,
+    turn: 0,
     expiresAtMs: 0,
     ttlMs: 0,
     heardAtMs: 0,
@@ -178,13 +179,14 @@ function push(governor: Governor, nowMs: number, asker: string | null, out: Out)
   }
 }
 
-/** Clients that want more than they have open or were told of, the largest deficit first. */
-function waiting({ clients }: Governor): Client[] {
+/** Clients that want more than they have open or were told of, those first whose turn it is. */
+function waiting(governor: Governor): Client[] {
   const list: Client[] = [];
-  for (const client of clients.values()) {
+  for (const client of governor.clients.values()) {
     if (wantedBy(client) > Math.min(client.inUse, toldTo(client))) list.push(client);
   }
-  return list.length < 2 ? list : list.sort((a, b) => b.credit - a.credit);
+  if (list.length < 2) return list;
+  return list.sort((a, b) => turnOf(governor, a) - turnOf(governor, b) || b.credit - a.credit);
 }
 
 /** Writes down that permits are out before the first, and that none is after the last. */
