@@ -3,7 +3,6 @@
  * upstream takes, whoever forgets, dies or restarts.
  */
 import { expect, test } from "vitest";
-import { LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN } from "../../shared/limits.ts";
 import { Driver } from "./governor-harness.ts";
 
 test("a client alone gets what it wants, up to maxConcurrency", () => {

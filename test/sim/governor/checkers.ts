@@ -4,7 +4,7 @@
  * two counts that say whether a permit is free.
  */
 import { capacityOf } from "../../../durable-objects/governor/core/grant.ts";
-import { boundOfAll, type Governor as State } from "../../../durable-objects/governor/core/state.ts";
+import { boundOf, boundOfAll, type Governor as State } from "../../../durable-objects/governor/core/state.ts";
 import type { Command, Out } from "../../../durable-objects/governor/core/step.ts";
 import { LEASE_TTL_MS_MIN } from "../../../shared/limits.ts";
 import type { Lease } from "../../../shared/policy/lease.ts";
@@ -13,7 +13,7 @@ import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { Client } from "./client.ts";
 import type { Plan } from "./faults.ts";
 import { factsOf, type Governor } from "./governor.ts";
-import type { Call } from "./upstream.ts";
+import { type Call, HANG_MS_MAX } from "./upstream.ts";
 
 export class Violation extends Error {
   override name = "Violation";
@@ -30,9 +30,12 @@ const FREE_MS_MAX = 500;
 /** A part of the rate that is used at least, after a while. */
 const RATE_USED = 0.6;
 const SLOW_MS = 1_000;
+const EXCHANGE_MS = 50;
 const IDLE_MS_MAX = LEASE_TTL_MS_MIN;
 /** A permit stays with a client until it reports again, after a third of its lease; and so long on top. */
 const TURN_MS = LEASE_TTL_MS_MIN / 3 + 200;
+/** As often as long as usual does a call take where the upstream is slow. */
+const LONG_CALLS = 10;
 const STARVED_MS_MAX = 5_000;
 
 interface Circuit {
@@ -48,6 +51,8 @@ export class Checkers {
   /** The most that messages may shift what they bring. */
   spreadMs: number;
   readonly #plan: Plan;
+  /** A call may have a permit for so long. */
+  readonly #longMs: number;
   /** `maxConcurrency` as governors were told it, and until when each was in force. */
   readonly #inForce: { max: number | null; untilMs: number }[] = [];
   #ttlMs = LEASE_TTL_MS_MIN;
@@ -73,6 +78,7 @@ export class Checkers {
   constructor(plan: Plan, spreadMs: number) {
     this.#plan = plan;
     this.spreadMs = spreadMs;
+    this.#longMs = LONG_CALLS * plan.serviceMs + (plan.faults.hangs > 0 ? HANG_MS_MAX : 0);
   }
 
   /** A governor was loaded. */
@@ -190,7 +196,8 @@ export class Checkers {
   /** Permits that only lack a start must not lack it for longer than the rate says. */
   #rateIsUsed(state: State | null, clients: readonly Client[], nowMs: number): void {
     const { ratePerSecond } = this.#plan;
-    if (ratePerSecond === null) return;
+    // Calls that end within an exchange start once in each.
+    if (ratePerSecond === null || this.#plan.serviceMs < EXCHANGE_MS) return;
     const isHeld = state === null || state.health.isOpen || nowMs < state.learnUntilMs || nowMs < state.gateUntilMs;
     const lacks = ({ lease, inUse, isShort }: Client): boolean => isShort && nowMs < lease.untilMs && lease.calls - lease.spoiled > inUse;
     if (isHeld || !clients.some(lacks)) this.#lacking = null;
@@ -213,7 +220,7 @@ export class Checkers {
       else if (!this.#shortSince.has(client)) this.#shortSince.set(client, nowMs);
       const shortMs = nowMs - (this.#shortSince.get(client) ?? nowMs);
       must(
-        shortMs <= STARVED_MS_MAX + 2 * TURN_MS * (weights / client.weight),
+        shortMs <= STARVED_MS_MAX + this.#longMs + 2 * TURN_MS * (weights / client.weight),
         "no client starves",
         () => `${client.name} has waited for ${shortMs} ms`,
       );
@@ -232,7 +239,11 @@ export class Checkers {
     const isKept = clients.some(({ isShort, lease }) => isShort && lease.wanted > lease.calls);
     if (!isKept || capacity - boundOfAll(state) <= 0) this.#freeSinceMs = null;
     else this.#freeSinceMs ??= nowMs;
-    if (open >= 0.75 * capacity - 1) this.#idleSinceMs = null;
+    // What clients that died have open nobody may use before their lease has run out.
+    const alive = new Set(clients.map(({ lease }) => lease.life));
+    let left = 0;
+    for (const [life, client] of state.clients) if (!alive.has(life)) left += boundOf(client);
+    if (open >= 0.75 * (capacity - left) - 1) this.#idleSinceMs = null;
     else this.#idleSinceMs ??= nowMs;
     const freeMs = nowMs - (this.#freeSinceMs ?? nowMs);
     must(freeMs <= FREE_MS_MAX, "no permit stays free while a client wants it", () => `${capacity - boundOfAll(state)} for ${freeMs} ms`);

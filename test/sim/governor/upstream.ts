@@ -27,7 +27,7 @@ const DONE: Reply = { outcome: "answered", status: 200, retryAfterMs: 0 };
 const GONE: Reply = { outcome: "not_sent", status: 0, retryAfterMs: 0 };
 const BROKEN: Reply = { outcome: "broken", status: 0, retryAfterMs: 0 };
 const SIGMA = 0.3;
-const HANG_MS_MAX = 8_000;
+export const HANG_MS_MAX = 8_000;
 
 export class Upstream {
   /** Calls that are open, whoever knows of them. */
