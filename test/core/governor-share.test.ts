@@ -13,6 +13,7 @@ const client = (life: string, wants: Demand, weight = 1): Client => ({
   wants,
   given: [],
   starts: 0,
+  turn: 0,
   expiresAtMs: 0,
   ttlMs: 3_000,
   heardAtMs: 0,
