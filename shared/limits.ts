@@ -102,8 +102,9 @@ export const BATCH_LANES_MAX = 6;
 export const BATCH_TASKS_MAX = 128;
 /** A batch is sized to take about this long. Longer ones are a little cheaper, and let more tasks wait behind a straggler. */
 export const BATCH_DURATION_MS_TARGET = 100;
-/** Calls up to this long go two to a lane where a goal has few permits, so that none waits for the last one's commit. */
-export const SHORT_CALL_MS = 200;
+/** Calls up to this long go so many to a lane where a goal has few permits, so that few wait for a commit. */
+export const SHORT_CALL_MS = 150;
+export const SHORT_CALLS_PER_LANE = 3;
 /** A window of results that are not durable yet is sized for so many calls, where the upstream declares no `maxConcurrency`. */
 export const LANES_DEFAULT = 66;
 

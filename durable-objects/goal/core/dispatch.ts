@@ -5,7 +5,7 @@
  * not durable. Lanes are the permits. Where the upstream declares
  * `maxConcurrency`, that is the window: a crash repeats no more calls of a goal.
  */
-import { BATCH_DURATION_MS_TARGET, BATCH_LANES_MAX, BATCH_TASKS_MAX, SHORT_CALL_MS } from "../../../shared/limits.ts";
+import { BATCH_DURATION_MS_TARGET, BATCH_LANES_MAX, BATCH_TASKS_MAX, SHORT_CALL_MS, SHORT_CALLS_PER_LANE } from "../../../shared/limits.ts";
 import { type Lease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { admissionOf } from "./admission.ts";
@@ -62,11 +62,13 @@ function windowOf(upstream: UpstreamState, lease: Lease): number {
  * share of what remains, within what its lanes can do in the time aimed at.
  */
 function batchSize(upstream: UpstreamState, lease: Lease, origin: number, lanes: number): number {
+  // An upstream that refuses is not sent more than it is asked for anyway.
+  if (lease.spoiled > 0) return lanes;
   const window = windowOf(upstream, lease);
   const share = Math.ceil((Math.min(upstream.queued, window) * lanes) / Math.max(lanes, callsOf(lease)));
   const latencyMs = upstream.origins[origin]!.latencyMs || upstream.latencyMs;
-  // A permit is free again only when a result is durable, so one call a lane leaves lanes idle where the window has room for two.
-  const least = window > callsOf(lease) && latencyMs <= SHORT_CALL_MS ? 2 : 1;
+  // A permit is free again only when a result is durable, so one call a lane leaves lanes idle where the window has room for more.
+  const least = window > callsOf(lease) && latencyMs <= SHORT_CALL_MS ? SHORT_CALLS_PER_LANE : 1;
   const perLane = latencyMs === 0 ? 1 : Math.max(least, Math.ceil(BATCH_DURATION_MS_TARGET / latencyMs));
   return Math.max(lanes, Math.min(share, perLane * lanes, BATCH_TASKS_MAX));
 }
