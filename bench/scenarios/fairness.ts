@@ -61,8 +61,10 @@ async function behindHerd(drover: Drover, upstream: Upstream): Promise<number[]>
 /** Calls of each of the weighted goals that were answered while all three had a backlog. */
 async function weighted(drover: Drover, upstream: Upstream, ms: number): Promise<{ calls: number[]; perSecond: number }> {
   const paths = pathsOf(HERD, DELAY_MS);
-  await upstream.tell();
   const goals = await Promise.all(WEIGHTS.map((weight) => submitGoal(drover, "shared", paths, { weight })));
+  // Whoever comes first has all of it until the others are there.
+  await pause(HEAD_START_MS);
+  await upstream.tell();
   await pause(ms);
   const window = await upstream.tell();
   await Promise.all(goals.map(({ id }) => api(drover, "POST", `/v1/goals/${id}/cancel`)));
