@@ -2,7 +2,7 @@
 import { env, exports } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import { BATCH_LANES_MAX, EXECUTOR_BUFFER_BYTES_MAX, EXECUTOR_CHUNK_INTERVAL_MS, EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
-import { LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
+import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
 import type { BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
 import { runBatch } from "../../workers/executor/run-batch.ts";
 import { batchOf, countsOf, delay, hostOf, itemOf, readAll, reportsOf, run, runStreamed } from "./executor-kit.ts";
@@ -111,7 +111,7 @@ test("stop cuts off what runs, starts nothing, and closes the stream", async () 
   expect(host.settled).toEqual([]);
 });
 
-test("when the permits end, what runs is cut off and says why, and nothing more begins", async () => {
+test("when the permits end, what runs is cut off and says why, and what has not begun is given back", async () => {
   const items = upTo(3).map((task) => itemOf(task, "/delay/5000?name=permits-end"));
   const startedAtMs = Date.now();
   const reports = await run(items, { lanes: 2, permitMs: 300 });
@@ -119,6 +119,7 @@ test("when the permits end, what runs is cut off and says why, and nothing more 
   expect(passedMs).toBeGreaterThanOrEqual(290);
   expect(passedMs).toBeLessThan(3_000);
   expect(reports.map(({ task, outcome, status }) => [task, outcome, status])).toEqual([
+    [2, "not_sent", GIVEN_BACK_STATUS],
     [0, "broken", LEASE_ENDED_STATUS],
     [1, "broken", LEASE_ENDED_STATUS],
   ]);

@@ -2,6 +2,7 @@
 import { listDurableObjectIds, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, inject, test } from "vitest";
+import { LEASE_TTL_MS_MIN } from "../../shared/limits.ts";
 import { problemIn } from "./edge-kit.ts";
 import { countsOf, REFUSING_ORIGIN } from "./executor-kit.ts";
 import { type Echo, liveOf, newGoal, proxied, send, until, upstream } from "./proxy-kit.ts";
@@ -136,6 +137,6 @@ test("where the bound is hard, a call does not outlive the gate that answers for
   }
   const evictedAtMs = Date.now();
   await expect(reader.read()).rejects.toThrow();
-  expect(Date.now() - evictedAtMs).toBeLessThan(3_000);
+  expect(Date.now() - evictedAtMs).toBeLessThan(LEASE_TTL_MS_MIN);
   await until("the upstream is left alone", async () => (await countsOf("hard")).inFlight === 0);
 });

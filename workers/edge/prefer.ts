@@ -9,6 +9,13 @@ export function waitSeconds(prefer: string | undefined): number | null {
   return match === null ? null : Math.min(Number(match[1]), WAIT_SECONDS_MAX);
 }
 
+const ASYNC = /(?:^|,)\s*respond-async\s*(?:[;,]|$)/i;
+
+/** `Prefer: respond-async` (RFC 7240 §4.1): the caller would rather come again than be refused. */
+export function respondsAsync(prefer: string | undefined): boolean {
+  return ASYNC.test(prefer ?? "");
+}
+
 /** Preferences that are for Drover, and not for an upstream behind it. */
 const OWN = /^\s*(?:wait|respond-async)\b/i;
 

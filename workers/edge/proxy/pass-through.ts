@@ -3,7 +3,7 @@
  * the caller has a byte is tried again where that does no harm; everything
  * else reaches the caller as the upstream said it.
  */
-import { failure } from "../../../shared/errors.ts";
+import { type Failure, failure } from "../../../shared/errors.ts";
 import { PROXY_RETRIES_MAX } from "../../../shared/limits.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
 import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
@@ -17,6 +17,8 @@ const RETRIED_STATUSES: ReadonlySet<number> = new Set([502, 503, 504]);
 
 interface Around extends Surroundings {
   readonly gate: GateRpc;
+  /** Answers a call that got no permit. */
+  readonly refused: (fault: Failure) => Response | Promise<Response>;
 }
 
 interface Call extends ProxyCall {
@@ -58,7 +60,7 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     const waitMs = Math.max(0, untilMs - askedAtMs);
     const [pass, opened] = await enter(around.gate, { ...ask, upstream: call.upstream, waitMs, avoid });
     if (!opened.ok || "replay" in opened.value) letGo(pass);
-    if (!opened.ok) return problem(opened.error);
+    if (!opened.ok) return around.refused(opened.error);
     if ("replay" in opened.value) return replayed(opened.value.replay);
     const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
     if (!(await attempt.hasPermit())) continue;

@@ -3,16 +3,17 @@
  * for it; the call is made here, and its bodies stream through both ways.
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
-import { parseGoalId } from "../../../shared/ids.ts";
+import { type GoalId, parseGoalId } from "../../../shared/ids.ts";
 import { PROXY_SHARDS, WAIT_SECONDS_MAX } from "../../../shared/limits.ts";
 import { IDEMPOTENT_METHODS } from "../../../shared/protocol/task.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, GateRpc, IdempotencyKey } from "../../../shared/rpc.ts";
 import { networkOf, PLAIN_NETWORK } from "../../kit/network.ts";
-import type { EdgeContext } from "../context.ts";
+import { type EdgeContext, goalStub } from "../context.ts";
 import { readBytes } from "../middleware/body.ts";
-import { idempotencyOf } from "../middleware/idempotency.ts";
-import { waitSeconds } from "../prefer.ts";
+import { idempotencyOf, parseIdempotencyKey } from "../middleware/idempotency.ts";
+import { respondsAsync, waitSeconds } from "../prefer.ts";
+import { canWait, makeStanding, queueCall, standingGoalId } from "../proxy/later.ts";
 import { passThrough } from "../proxy/pass-through.ts";
 import { type Target, targetOf } from "../proxy/target.ts";
 import { problem } from "../reply.ts";
@@ -20,6 +21,8 @@ import { problem } from "../reply.ts";
 /** There is one token for now, and this is its subject. */
 const SUBJECT = "root";
 const SHOWN_CHARS_MAX = 64;
+/** How long a call that may become a task waits for a permit first. */
+const ASYNC_WAIT_SECONDS = 1;
 
 interface Keyed {
   readonly bytes: Uint8Array;
@@ -35,9 +38,9 @@ async function keyedOf(c: EdgeContext, { upstream }: Target): Promise<Answer<Key
   return idempotency.ok ? ok({ bytes: bytes.value, idempotency: idempotency.value! }) : idempotency;
 }
 
-function goalOf(c: EdgeContext): Answer<string | undefined> {
+function goalOf(c: EdgeContext): Answer<GoalId | undefined> {
   const text = c.req.header("drover-goal");
-  if (text === undefined) return ok(text);
+  if (text === undefined) return ok(undefined);
   const goalId = parseGoalId(text);
   const missing = (): Failure => failure("not_found", `there is no goal "${text.slice(0, SHOWN_CHARS_MAX)}", which Drover-Goal names`);
   return goalId === null ? err(missing()) : ok(goalId);
@@ -57,31 +60,82 @@ function gateName(goalId: string | undefined, key: string | undefined): string {
   return `proxy-${SUBJECT}-${Math.floor(seed) % PROXY_SHARDS}`;
 }
 
+interface Passing {
+  readonly body: ReadableStream<Uint8Array> | Uint8Array | null;
+  readonly idempotency: IdempotencyKey | undefined;
+  readonly waitMs: number;
+  /** Answers a call that got no permit in time. */
+  readonly refused: (fault: Failure) => Response | Promise<Response>;
+}
+
+function pass(
+  c: EdgeContext,
+  target: Target,
+  goalId: GoalId | undefined,
+  { body, idempotency, waitMs, refused }: Passing,
+): Promise<Response> {
+  const { method, headers } = c.req.raw;
+  const gate = gateName(goalId, idempotency?.key);
+  const isIdempotent = IDEMPOTENT_METHODS.has(method);
+  return passThrough(
+    {
+      gate: c.env.GATE.get(c.env.GATE.idFromName(gate)) as unknown as GateRpc,
+      network: networkOf(c.env) ?? PLAIN_NETWORK,
+      waitUntil: (work) => c.executionCtx.waitUntil(work),
+      refused,
+    },
+    { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent },
+    { gate, goalId, waitMs, keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent } },
+  );
+}
+
+const orNull = (bytes: Uint8Array): Uint8Array | null => (bytes.byteLength === 0 ? null : bytes);
+
+/** Makes the call a task, of its goal or of the caller's standing one. */
+async function queue(
+  c: EdgeContext,
+  target: Target,
+  goalId: GoalId | undefined,
+  body: Uint8Array,
+  key: string | undefined,
+): Promise<Response> {
+  const id = goalId ?? (await standingGoalId(SUBJECT, Date.now()));
+  const goal = goalStub(c.env, id);
+  const fault = goalId === undefined ? await makeStanding(goal, id, SUBJECT) : null;
+  if (fault !== null) return fault;
+  const { method, headers } = c.req.raw;
+  return queueCall(goal, id, { ...target, method, headers, body, key });
+}
+
+/** A caller who would rather come again: its call becomes a task if it cannot run soon. One with a key does at once, so that it has one place to be. */
+async function passOrQueue(c: EdgeContext, target: Target, goalId: GoalId | undefined): Promise<Response> {
+  const body = await readBytes(c.req.raw);
+  if (!body.ok) return problem(body.error);
+  const header = c.req.header("idempotency-key");
+  const key = header === undefined ? undefined : parseIdempotencyKey(header);
+  if (key === null) return problem(failure("invalid_request", "the Idempotency-Key must be printable ASCII characters"));
+  if (key !== undefined) return queue(c, target, goalId, body.value, key);
+  return pass(c, target, goalId, {
+    body: orNull(body.value),
+    idempotency: undefined,
+    waitMs: (waitSeconds(c.req.header("prefer")) ?? ASYNC_WAIT_SECONDS) * 1_000,
+    refused: (fault) => (fault.code === "temporary_reduced_capacity" ? queue(c, target, goalId, body.value, undefined) : problem(fault)),
+  });
+}
+
 export async function proxied(c: EdgeContext): Promise<Response> {
   const { raw } = c.req;
   const target = targetOf(raw.url);
   if (!target.ok) return problem(target.error);
   const goalId = goalOf(c);
   if (!goalId.ok) return problem(goalId.error);
+  if (respondsAsync(c.req.header("prefer")) && canWait(raw.method)) return passOrQueue(c, target.value, goalId.value);
   const keyed = await keyedOf(c, target.value);
   if (!keyed.ok) return problem(keyed.error);
-  const idempotency = keyed.value?.idempotency;
-  const gate = gateName(goalId.value, idempotency?.key);
-  const isIdempotent = IDEMPOTENT_METHODS.has(raw.method);
-  const bytes = keyed.value?.bytes;
-  const body = bytes === undefined ? raw.body : bytes.byteLength === 0 ? null : bytes;
-  return passThrough(
-    {
-      gate: c.env.GATE.get(c.env.GATE.idFromName(gate)) as unknown as GateRpc,
-      network: networkOf(c.env) ?? PLAIN_NETWORK,
-      waitUntil: (work) => c.executionCtx.waitUntil(work),
-    },
-    { ...target.value, method: raw.method, headers: raw.headers, body, isKeyed: idempotency !== undefined, isIdempotent },
-    {
-      gate,
-      goalId: goalId.value,
-      waitMs: (waitSeconds(c.req.header("prefer")) ?? WAIT_SECONDS_MAX) * 1_000,
-      keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent },
-    },
-  );
+  return pass(c, target.value, goalId.value, {
+    body: keyed.value === null ? raw.body : orNull(keyed.value.bytes),
+    idempotency: keyed.value?.idempotency,
+    waitMs: (waitSeconds(c.req.header("prefer")) ?? WAIT_SECONDS_MAX) * 1_000,
+    refused: problem,
+  });
 }
