@@ -58,6 +58,7 @@ export async function untilEnded(drover: Drover, id: string, count: number): Pro
 export interface TaskView {
   readonly status: string;
   readonly attempt: number;
+  readonly attempts: readonly { readonly outcome: string }[];
   readonly startedAt?: string;
   readonly endedAt?: string;
 }

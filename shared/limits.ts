@@ -141,7 +141,7 @@ export const BAND_FLOOR = 0.05;
 export const PUSH_INTERVAL_MS = 25;
 /** So many calls in a row that did not reach the upstream open its circuit. */
 export const CIRCUIT_FAILURES = 5;
-export const PROBE_INTERVAL_MS = 100;
+export const PROBE_INTERVAL_MS = 125;
 /** An origin that failed, while others work, is tried again after this, and then after twice as long. */
 export const ORIGIN_REST_MS = 1_000;
 export const ORIGIN_REST_MS_MAX = 30_000;

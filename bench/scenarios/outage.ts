@@ -15,6 +15,8 @@ const MAX_CONCURRENCY = 64;
 const BEFORE_MS = 700;
 const PROBES_PER_SECOND = 10;
 
+const NO_CALL: ReadonlySet<string> = new Set(["lost", "running"]);
+
 interface Variant {
   readonly name: string;
   /** Ends the upstream; gives the calls that were open. */
@@ -54,7 +56,8 @@ async function survive(stage: Stage, outageMs: number, variant: Variant): Promis
     await ended;
     const afterMs = performance.now() - backAt;
     const tasks = await viewTasks(drover, id);
-    const failedAttempts = tasks.reduce((sum, { status, attempt }) => sum + attempt - (status === "succeeded" ? 1 : 0), 0);
+    // What was given back without a try was no call.
+    const failedAttempts = tasks.flatMap(({ attempts }) => attempts).filter(({ outcome }) => !NO_CALL.has(outcome)).length - tasks.length;
     const allowed = (limit ?? MAX_CONCURRENCY) + (PROBES_PER_SECOND * outageMs) / 1_000;
     const scenario = "outage";
     return [

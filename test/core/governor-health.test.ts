@@ -1,5 +1,6 @@
 /** Origins that cannot be reached rest, and while none can, the circuit is open: a probe now and then, nothing else. */
 import { expect, test } from "vitest";
+import { PROBE_INTERVAL_MS } from "../../shared/limits.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import { Driver, NO_SAMPLE, origin } from "./governor-harness.ts";
 
@@ -43,10 +44,10 @@ test("refusals open the circuit only where nothing good has come for a while", (
   expect(d.report("a", 20, sampleOf(origin({ refused: 1 }))).isOpen).toBe(true);
 });
 
-test("while the circuit is open one call at a time may probe, ten times a second, whoever asks", () => {
+test("while the circuit is open one call at a time may probe, at most ten times a second, whoever asks", () => {
   const d = new Driver();
   expect(open(d)).toMatchObject({ isOpen: true, calls: 1, starts: 1, origins: [0] });
-  d.pass(99);
+  d.pass(PROBE_INTERVAL_MS - 1);
   expect(d.report("a", 20)).toMatchObject({ calls: 0, starts: 0 });
   expect(d.report("b", 20)).toMatchObject({ calls: 0, starts: 0 });
   d.pass(1);
@@ -74,7 +75,7 @@ test("calls that hang since before the circuit opened leave room for probes, and
     d.report("a", 6);
     d.report("a", 6, { inUse: 6 });
     d.report("a", 7, { inUse: 6, ...sampleOf(origin({ unavailable: 5 })) });
-    d.pass(100);
+    d.pass(PROBE_INTERVAL_MS);
     return d.report("a", 9, { inUse: 6 });
   };
   expect(hanging(7)).toMatchObject({ calls: 7, starts: 1 });
@@ -107,7 +108,7 @@ test("where no origin works they are probed in turn", () => {
   const d = new Driver(TWO);
   d.report("a", 20);
   const first = d.report("a", 20, sampleOf(origin({ unavailable: 5 }), origin({ unavailable: 5 })));
-  d.pass(100);
+  d.pass(PROBE_INTERVAL_MS);
   expect([first.origins, d.report("a", 20).origins]).toEqual([[0], [1]]);
 });
 
