@@ -104,9 +104,11 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     if (!values.ok) return values;
     const names = upstreamNames(values.value);
     await this.#directory.refreshFor(this.#turns.state, names);
-    const [prepared, outlooks] = await Promise.all([prepare(values.value), this.#outlooks(names)]);
+    const prepared = await prepare(values.value);
+    // A first task has nothing ahead of it at an upstream that is new to the goal; only the others need an estimate.
+    const outlooks = allReceipts ? await this.#outlooks(names) : undefined;
     const ask: Ask = {
-      command: { kind: "submit", ...prepared, outlooks, atomic },
+      command: { kind: "submit", ...prepared, atomic, ...(outlooks === undefined ? {} : { outlooks }) },
       offer: { format, body, specs: values.value },
       idempotency,
       render: ({ receipts }) => receiptsJson(this.#turns.state, receipts!, allReceipts),
