@@ -136,6 +136,8 @@ export interface Opening {
   readonly timeoutMs: number;
   /** The call must not be open for longer than this unless it is renewed; null where the upstream sets no hard bound. */
   readonly permitMs: number | null;
+  /** Where an answer says how many tokens it used, as a JSON pointer; null where none is asked for. */
+  readonly tokensPointer: string | null;
   /** Calls that the gate may have open, and how many more it may start now. */
   readonly granted: number;
   readonly free: number;

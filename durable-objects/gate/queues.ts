@@ -150,6 +150,7 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
     headers: upstream.headers,
     timeoutMs: upstream.timeoutMs,
     permitMs: upstream.maxConcurrency === null ? null : Math.max(0, lease.untilMs - nowMs),
+    tokensPointer: upstream.usage.tokens,
     granted: permitted(lease, nowMs),
     free: startable(lease, queue.open, nowMs),
   };

@@ -47,6 +47,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
       p50Ms: quantileMs(latencies, 0.5),
       p95Ms: quantileMs(latencies, 0.95),
       p99Ms: quantileMs(latencies, 0.99),
+      tokensPerCall: Math.round(this.#state.meanTokens),
       circuit: health.isOpen ? "open" : "closed",
       messages,
       calls,

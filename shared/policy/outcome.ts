@@ -15,6 +15,8 @@ export interface CallEnd {
   /** Until the answer's head came: a long stream is not a queue. */
   readonly ms: number;
   readonly retryAfterMs: number;
+  /** What the answer says that it used; left out where nobody looked. */
+  readonly tokens?: number;
 }
 
 /** The status that a `not_sent` line carries where the request itself cannot be sent. */

@@ -95,6 +95,8 @@ export interface UpstreamLive {
   readonly p95Ms: number | null;
   readonly p99Ms: number | null;
   readonly circuit: "closed" | "open";
+  /** What a call used on average, by what answers said; 0 while none has. */
+  readonly tokensPerCall: number;
   /** Messages to and from clients, and calls that they made, since the governor woke. */
   readonly messages: number;
   readonly calls: number;

@@ -75,7 +75,7 @@ export function finish<W extends Waiter>(queue: Queue<W>, place: number, end: Ca
   lease.results++;
   if (end === null) return;
   const verdict = verdictOfCall(end.outcome, end.status);
-  count(sampler, { origin: place, verdict, ms: end.ms, retryAfterMs: end.retryAfterMs, tokens: 0 }, nowMs);
+  count(sampler, { origin: place, verdict, ms: end.ms, retryAfterMs: end.retryAfterMs, tokens: end.tokens ?? 0 }, nowMs);
   if (verdict === "refused" || verdict === "unavailable") lease.spoiled++;
   if (verdict !== "answered") return;
   origin.latencyMs = origin.latencyMs === 0 ? Math.max(end.ms, 0.5) : origin.latencyMs + LATENCY_GAIN * (end.ms - origin.latencyMs);

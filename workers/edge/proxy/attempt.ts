@@ -11,6 +11,7 @@ import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { addRateLimit, requestHeaders, responseHeaders } from "./headers.ts";
 import { Leash } from "./leash.ts";
 import { pipe, type Tail } from "./pipe.ts";
+import { UsageReader } from "./usage.ts";
 
 const TIMED_OUT = "timed out";
 const LEASE_ENDED = "the permit ended";
@@ -67,7 +68,7 @@ export class Attempt {
     const { origin, headers: own, timeoutMs } = this.opening;
     const init: RequestInit = {
       method,
-      headers: requestHeaders(headers, own),
+      headers: requestHeaders(headers, own, this.opening.tokensPointer !== null),
       redirect: "manual",
       signal: this.#abort.signal,
       encodeResponseBody: "manual",
@@ -113,9 +114,12 @@ export class Attempt {
       return new Response(null, { status, statusText, headers: shown });
     }
     const length = response.headers.get("content-length");
-    const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), keeper?.tail ?? null);
+    const { tokensPointer } = this.opening;
+    const usage = tokensPointer === null ? null : new UsageReader(tokensPointer, response.headers.get("content-type") ?? "");
+    const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null };
+    const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), readers);
     const finished = ended.then(
-      () => this.end(this.#endOf(response), keeper?.answer),
+      () => this.end({ ...this.#endOf(response), tokens: usage?.tokens() ?? 0 }, keeper?.answer),
       // The head came, so the upstream is well; what broke off says nothing more of it.
       () => this.end({ ...this.#endOf(response), ...(keeper === null ? {} : { outcome: "broken", status: LEASE_ENDED_STATUS }) }),
     );

@@ -12,8 +12,8 @@ function namesOf(connection: string | null): ReadonlySet<string> {
   return new Set((connection ?? "").split(",").map((name) => name.trim().toLowerCase()));
 }
 
-/** The caller's headers as the upstream gets them; the upstream's own ones win. */
-export function requestHeaders(from: Headers, own: Readonly<Record<string, string>>): Headers {
+/** The caller's headers as the upstream gets them; the upstream's own ones win. An answer that is to be read must come as it is. */
+export function requestHeaders(from: Headers, own: Readonly<Record<string, string>>, isRead = false): Headers {
   const headers = new Headers();
   const nominated = namesOf(from.get("connection"));
   for (const [name, value] of from) if (!HOP.test(name) && !NOT_SENT.test(name) && !nominated.has(name)) headers.append(name, value);
@@ -22,7 +22,7 @@ export function requestHeaders(from: Headers, own: Readonly<Record<string, strin
   const credential = from.get(UPSTREAM_CREDENTIAL);
   if (credential !== null) headers.set("authorization", credential);
   // The platform would ask for an encoding that this caller may not know.
-  if (!headers.has("accept-encoding")) headers.set("accept-encoding", "identity");
+  if (isRead || !headers.has("accept-encoding")) headers.set("accept-encoding", "identity");
   for (const name in own) headers.set(name, own[name]!);
   return headers;
 }

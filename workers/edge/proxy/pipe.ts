@@ -1,11 +1,17 @@
 /**
  * A body on its way to the caller. Nothing is held back: without a reader of
- * its own the runtime moves the bytes and no code runs for them. A tail reader
- * sees each chunk as it passes, and goes on when the caller has gone.
+ * its own the runtime moves the bytes and no code runs for them. A watcher sees
+ * each chunk as it passes, at the caller's pace. A tail reader keeps them, and
+ * goes on when the caller has gone.
  */
 
 /** Sees what passes. False: it has seen enough. */
 export type Tail = (chunk: Uint8Array) => boolean;
+
+export interface Readers {
+  readonly watch: ((chunk: Uint8Array) => void) | null;
+  readonly tail: Tail | null;
+}
 
 export interface Piped {
   readonly readable: ReadableStream<Uint8Array>;
@@ -16,14 +22,14 @@ export interface Piped {
 }
 
 /** `length` is that of the body's bytes, where it is known: the answer then says so too. */
-export function pipe(body: ReadableStream<Uint8Array>, length: number | null, tail: Tail | null): Piped {
+export function pipe(body: ReadableStream<Uint8Array>, length: number | null, readers: Readers): Piped {
   const { readable, writable } = length === null ? new IdentityTransformStream() : new FixedLengthStream(length);
-  if (tail === null) {
+  if (readers.tail === null && readers.watch === null) {
     const ended = body.pipeTo(writable);
     return { readable, ended, taken: ended };
   }
   const caller = new Caller(writable);
-  const ended = pump(body, caller, tail);
+  const ended = pump(body, caller, readers);
   return { readable, ended, taken: ended.then(() => caller.close()) };
 }
 
@@ -53,14 +59,15 @@ class Caller {
 }
 
 /** As long as the tail keeps what passes, a caller that reads slowly holds nobody up. */
-async function pump(body: ReadableStream<Uint8Array>, caller: Caller, tail: Tail): Promise<void> {
+async function pump(body: ReadableStream<Uint8Array>, caller: Caller, { watch, tail }: Readers): Promise<void> {
   const reader = body.getReader();
-  let hasTail = true;
+  let hasTail = tail !== null;
   try {
     while (hasTail || !caller.isGone) {
       const { done, value } = await reader.read();
       if (done) return;
-      hasTail &&= tail(value);
+      watch?.(value);
+      hasTail &&= tail!(value);
       const written = caller.write(value);
       if (!hasTail) await written;
     }
