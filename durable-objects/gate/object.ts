@@ -5,11 +5,12 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Grant } from "../../shared/protocol/admission.ts";
-import type { GateRpc, GovernorRpc, PassRequest, PassRpc } from "../../shared/rpc.ts";
+import type { GateRpc, PassRequest, PassRpc } from "../../shared/rpc.ts";
+import { governorsOf } from "../kit/governors.ts";
 import { Door, newCaller } from "./door.ts";
 import { Keys } from "./keys.ts";
 import { Pass } from "./pass.ts";
-import { type Exchange, Queues } from "./queues.ts";
+import { Queues } from "./queues.ts";
 import { registryCopy } from "./registry.ts";
 import { GateStore } from "./store.ts";
 
@@ -22,7 +23,7 @@ export class Gate extends DurableObject<Env> implements GateRpc {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#store = new GateStore(ctx.storage);
-    this.#queues = new Queues(exchangeOf(env));
+    this.#queues = new Queues(governorsOf(env).exchange);
     const keys = new Keys(this.#store, () => this.#wakeLater());
     this.#door = new Door(env, registryCopy(env), keys, this.#queues);
   }
@@ -53,17 +54,4 @@ export class Gate extends DurableObject<Env> implements GateRpc {
     const nextMs = this.#store.nextExpiry();
     if (nextMs !== null && (await storage.getAlarm()) === null) await storage.setAlarm(nextMs + 1);
   }
-}
-
-function exchangeOf(env: Env): Exchange {
-  return async (upstream, report) => {
-    const governor = env.GOVERNOR.get(env.GOVERNOR.idFromName(upstream)) as unknown as GovernorRpc;
-    try {
-      return await governor.exchange(report);
-    } catch (error) {
-      // The next report says all of it again; nothing is repeated here.
-      console.warn(`the governor of ${upstream} did not answer: ${String(error)}`);
-      return null;
-    }
-  };
 }

@@ -7,10 +7,12 @@ import { type Failure, failure } from "../../shared/errors.ts";
 import { GATE_SWEEP_MS, GATE_WAITING_MAX } from "../../shared/limits.ts";
 import { permitted, startable, take, unanswered } from "../../shared/policy/lease.ts";
 import type { CallEnd } from "../../shared/policy/outcome.ts";
-import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { Grant } from "../../shared/protocol/admission.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, Opening } from "../../shared/rpc.ts";
+import { newLife, randomSeed } from "../kit/chance.ts";
+import type { Governors } from "../kit/governors.ts";
 import { configure, finish, newQueue, type Queue, reportAtMs, reportOf, retryAfterMs, start, type Waiter } from "./core/queue.ts";
 
 /** A timer that is so late is not waited for. */
@@ -24,21 +26,15 @@ export interface Visitor extends Waiter {
   resolve: ((answer: Answer<Opening>) => void) | null;
 }
 
-/** Makes a report; null where it got no answer. */
-export type Exchange = (upstream: string, report: Report) => Promise<Grant | null>;
-
-const randomSeed = (): number => crypto.getRandomValues(new Uint32Array(1))[0]!;
-const newLife = (): string => randomSeed().toString(16).padStart(8, "0") + randomSeed().toString(16).padStart(8, "0");
-
 export class Queues {
-  readonly #exchange: Exchange;
+  readonly #exchange: Governors["exchange"];
   readonly #life = newLife();
   readonly #queues = new Map<string, Queue<Visitor>>();
   #client = "";
   #timer: number | null = null;
   #timerAtMs = Number.POSITIVE_INFINITY;
 
-  constructor(exchange: Exchange) {
+  constructor(exchange: Governors["exchange"]) {
     this.#exchange = exchange;
   }
 

@@ -25,10 +25,10 @@ import type {
   TaskQuery,
   TenantRpc,
 } from "../../shared/rpc.ts";
+import { type Governors, governorsOf } from "../kit/governors.ts";
 import { isTerminal } from "./core/codes.ts";
 import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { Directory } from "./directory.ts";
-import { type Governors, governorsOf } from "./governors.ts";
 import { parseOffer, upstreamNames } from "./offers.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";

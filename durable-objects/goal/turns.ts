@@ -10,6 +10,8 @@ import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
+import { newLife, randomSeed } from "../kit/chance.ts";
+import type { Governors } from "../kit/governors.ts";
 import { storedReply } from "../kit/replies.ts";
 import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
@@ -18,7 +20,6 @@ import type { Refusal } from "./core/settle.ts";
 import { type GoalState, newState, upstreamNamed } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
 import { isBusy, isStalled, wakeAt } from "./core/wake.ts";
-import type { Governors } from "./governors.ts";
 import { LineKeeper } from "./lines.ts";
 import { Pace } from "./pace.ts";
 import { batchOf, type Inbox, permitMsOf, Runner, type Transport } from "./runner.ts";
@@ -63,7 +64,7 @@ export class Turns {
   #lines: string[] = [];
   #closed: { readonly batch: number; readonly refusal: Refusal | undefined }[] = [];
   #isRecovered = false;
-  readonly #life = randomSeed().toString(16).padStart(8, "0") + randomSeed().toString(16).padStart(8, "0");
+  readonly #life = newLife();
   #timer: number | null = null;
   #timerAtMs = Number.MAX_SAFE_INTEGER;
   #alarmAtMs = Number.MAX_SAFE_INTEGER;
@@ -278,10 +279,6 @@ export class Turns {
     this.#around.store.rowsWritten++;
     void this.#around.ctx.storage.setAlarm(alarmMs);
   }
-}
-
-function randomSeed(): number {
-  return crypto.getRandomValues(new Uint32Array(1))[0]!;
 }
 
 const reusedKey = (): Failure => failure("idempotency_key_reused", "this Idempotency-Key was used for a different request; use a new key");

@@ -6,27 +6,13 @@ import { type Governor, type Kept, newGovernor } from "../../durable-objects/gov
 import { type Out, type Push, step, wakeAt } from "../../durable-objects/governor/core/step.ts";
 import type { Grant, OriginSample, Report, Sample } from "../../shared/protocol/admission.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
+import { START_MS, upstream } from "./goal-harness.ts";
 
-export const START_MS = 1_800_000_000_000;
+export { START_MS };
 
 export const NO_SAMPLE: Sample = { answered: 0, sumMs: 0, tokens: 0, metered: 0, retryAfterMs: 0, origins: [], latencies: [] };
 
 export const origin = (over: Partial<OriginSample>): OriginSample => ({ reached: 0, unavailable: 0, refused: 0, ...over });
-
-const upstream = (over: Partial<Upstream>): Upstream => ({
-  name: "api",
-  origins: ["http://localhost:1"],
-  maxConcurrency: null,
-  ratePerSecond: null,
-  tokensPerMinute: null,
-  reserve: { tokens: 0 },
-  usage: { tokens: null },
-  timeoutMs: 30_000,
-  idempotency: "none",
-  retry: { maxAttempts: 5 },
-  headers: {},
-  ...over,
-});
 
 export class Driver {
   nowMs = START_MS;

@@ -6,13 +6,12 @@
 import { concatBytes } from "../../shared/bytes.ts";
 import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
 import { countAt } from "../../shared/policy/pointer.ts";
+import { base64Of } from "../kit/base64.ts";
 import { isJsonType } from "./request.ts";
 
 /** Quoted text can be six times as long as it was; what is more than twice as long does not fit an isolate's share. */
 const PAYLOAD_CHARS_MAX = 2 * RESPONSE_BYTES_MAX;
 const EXCERPT_CHARS_MAX = 1_000;
-/** Enough characters a call of `fromCharCode`; many more overflow the stack. */
-const BASE64_STEP = 0x6000;
 // Looking up a header that is not there is a cost as well, so a plain 200 is asked for few.
 const KEPT_HEADERS = ["etag", "link", "last-modified"];
 const KEPT_HEADERS_OF_OTHERS = [...KEPT_HEADERS, "location", "content-location", "retry-after"];
@@ -118,14 +117,6 @@ export async function readAnswer(response: Response, { status, headers, contentT
   const decoder = decoderFor(contentType);
   const text = decoder !== null ? decoder.decode(bytes) : contentType === "" ? guessText(bytes) : null;
   return { ...about, text, bytes: text === null ? bytes : null };
-}
-
-function base64Of(bytes: Uint8Array): string {
-  let text = "";
-  for (let at = 0; at < bytes.byteLength; at += BASE64_STEP) {
-    text += btoa(String.fromCharCode.apply(null, bytes.subarray(at, at + BASE64_STEP) as unknown as number[]));
-  }
-  return text;
 }
 
 /** What a JSON answer says that it used. */

@@ -10,7 +10,9 @@ import { type GoalState, upstreamNamed } from "./state.ts";
 export type Outlooks = ReadonlyMap<string, number>;
 
 export interface Estimator {
-  /** Takes the next place in the upstream's queue: tasks ahead, and milliseconds until the start. */
+  /** The next place in the upstream's queue, left to whoever comes: tasks ahead, and milliseconds until the start. */
+  peek(upstream: number): { readonly position: number; readonly startMs: number };
+  /** Takes that place. */
   next(upstream: number): { readonly position: number; readonly startMs: number };
 }
 
@@ -22,11 +24,17 @@ export function estimatorOf(state: GoalState, nowMs: number, outlooks: Outlooks)
     return lease === undefined ? 0 : Math.max(0, permitted(lease, nowMs) - inUseAt(state, upstream));
   });
   const perSecond = state.upstreams.map(({ name }, upstream) => rateOf(state, upstream, outlooks.get(name) ?? 0));
+  const peek: Estimator["peek"] = (upstream) => {
+    const position = ahead[upstream]!;
+    const behind = Math.max(0, position - free[upstream]!);
+    return { position, startMs: perSecond[upstream] === 0 ? 0 : Math.round((behind * 1_000) / perSecond[upstream]!) };
+  };
   return {
+    peek,
     next(upstream) {
-      const position = ahead[upstream]!++;
-      const behind = Math.max(0, position - free[upstream]!);
-      return { position, startMs: perSecond[upstream] === 0 ? 0 : Math.round((behind * 1_000) / perSecond[upstream]!) };
+      const place = peek(upstream);
+      ahead[upstream]!++;
+      return place;
     },
   };
 }

@@ -148,7 +148,6 @@ export function take(rec: Recorder, { specs, contentKeys, outlooks = new Map() }
     if (derived !== undefined) keys.push([place, derived]);
   }
   const estimator = estimatorOf(state, rec.nowMs, outlooks);
-  const ofFirst = estimatorOf(state, rec.nowMs, outlooks);
   const offer = state.nextOffer;
   if (next === first && joined > 0) rec.join(joined);
   if (next > first) {
@@ -157,7 +156,7 @@ export function take(rec: Recorder, { specs, contentKeys, outlooks = new Map() }
     rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys }, index);
     if (draft.linked.length > 0) cancelUnmeetable(rec, first);
   }
-  const { position, startMs } = next > first && isCall(state, first) ? ofFirst.next(state.tasks.upstream[first]!) : NOW;
+  const { position, startMs } = next > first && isCall(state, first) ? estimator.peek(state.tasks.upstream[first]!) : NOW;
   return {
     accepted: next - first,
     joined,

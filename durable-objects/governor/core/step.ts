@@ -3,7 +3,6 @@
  * `out` has what to keep before anything is said, and whom to tell of more.
  * Time and chance come in with the call.
  */
-import { assert } from "../../../shared/assert.ts";
 import { GOVERNOR_IDLE_MS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, PUSH_INTERVAL_MS } from "../../../shared/limits.ts";
 import type { Grant, Report, Sample } from "../../../shared/protocol/admission.ts";
 import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
@@ -216,6 +215,5 @@ export function wakeAt(governor: Governor, nowMs: number): number | null {
   // Permits come back by reports; what reports do not bring is looked for.
   if (waiting(governor).length > 0) at = Math.min(at, nowMs + PUSH_INTERVAL_MS * 4);
   if (!Number.isFinite(at)) return null;
-  assert(!Number.isNaN(at), "a time must be a number");
   return Math.max(at, nowMs + 1);
 }

@@ -7,12 +7,12 @@ import { type GoalId, goalIdFrom } from "../../../shared/ids.ts";
 import { HEADER_CHARS_MAX, HEADERS_MAX, RETENTION_MS_DEFAULT } from "../../../shared/limits.ts";
 import { HEADER_VALUE, METHODS, RESERVED_HEADER } from "../../../shared/protocol/task.ts";
 import type { GoalRpc } from "../../../shared/rpc.ts";
+import { base64Of } from "../../kit/base64.ts";
 import { json, problem } from "../reply.ts";
 import { requestHeaders } from "./headers.ts";
 
 const HOUR_MS = 3_600_000;
 const CHANCE_BYTES = 16;
-const BASE64_STEP = 0x6000;
 
 export interface LaterCall {
   readonly upstream: string;
@@ -42,14 +42,6 @@ export async function makeStanding(goal: GoalRpc, goalId: GoalId, subject: strin
   const spec = { name, labels: {}, deadlineMs: null, retentionMs: RETENTION_MS_DEFAULT, completion: {}, sealed: false, weight: 1 };
   const made = await goal.create({ goalId, spec, tasksJson: "" });
   return made.ok ? null : problem(made.error);
-}
-
-function base64Of(bytes: Uint8Array): string {
-  let binary = "";
-  for (let at = 0; at < bytes.byteLength; at += BASE64_STEP) {
-    binary += String.fromCharCode(...bytes.subarray(at, at + BASE64_STEP));
-  }
-  return btoa(binary);
 }
 
 /** The headers that a task can carry; the others are the connection's or Drover's. */

@@ -1,11 +1,11 @@
-/** The goal's way to the governors of its upstreams: one object an upstream. */
+/** A client's way to the governors of its upstreams: one object an upstream. */
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { GovernorRpc } from "../../shared/rpc.ts";
 
 export interface Governors {
   /** Makes a report; null where it got no answer. */
   exchange(upstream: string, report: Report): Promise<Grant | null>;
-  /** Calls a second that a goal of this weight may expect; 0 where nobody knows. */
+  /** Calls a second that a client of this weight may expect; 0 where nobody knows. */
   outlook(upstream: string, weight: number): Promise<number>;
 }
 

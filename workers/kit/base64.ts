@@ -1,0 +1,10 @@
+/** Enough bytes a call of `fromCharCode`, and a multiple of three; many more overflow the stack. */
+const STEP = 0x6000;
+
+export function base64Of(bytes: Uint8Array): string {
+  let text = "";
+  for (let at = 0; at < bytes.byteLength; at += STEP) {
+    text += btoa(String.fromCharCode.apply(null, bytes.subarray(at, at + STEP) as unknown as number[]));
+  }
+  return text;
+}
