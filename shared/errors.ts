@@ -21,8 +21,11 @@ export const REQUEST_ERRORS = {
   goal_ended: kind(409, "The goal has ended"),
   conflict: kind(409, "The resource is not in a state that allows this"),
   stale_attempt: kind(409, "A newer attempt of the task exists"),
+  stale_fence: kind(409, "A later holder has the lock"),
+  stale_version: kind(409, "The value has changed since it was read"),
   payload_too_large: kind(413, "The request body is too large"),
   idempotency_key_reused: kind(422, "The idempotency key was used for another request"),
+  lock_held: kind(423, "Somebody else holds the lock", true),
   quota_exceeded: kind(429, "A quota is exhausted", true),
   temporary_reduced_capacity: kind(503, "The service cannot take this right now", true),
   internal: kind(500, "Something went wrong inside Drover", true),
@@ -40,6 +43,8 @@ export const TASK_ERRORS = {
   poison: kind(500, "Executors were lost again and again while running this task"),
   expired: kind(504, "The task was not done by its deadline"),
   canceled: kind(409, "The task was canceled"),
+  budget_exhausted: kind(429, "The budget is exhausted", true),
+  denied: kind(403, "The policy, or whoever was asked, denied the task"),
 } as const satisfies Record<string, ErrorKind>;
 
 export type RequestErrorCode = keyof typeof REQUEST_ERRORS;

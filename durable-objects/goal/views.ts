@@ -141,6 +141,8 @@ const DETAILS: Readonly<Record<TaskErrorCode, string>> = {
   poison: "the executor was lost each time that it ran this task",
   expired: "the task was not done by its deadline",
   canceled: "the task was canceled",
+  budget_exhausted: "the goal's budget is exhausted",
+  denied: "the policy, or whoever was asked, denied the task",
 };
 
 /** The answer to a submission: `{accepted, joined, rejected, position, estimatedStartMs, receipts?}`. */

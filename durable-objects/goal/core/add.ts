@@ -9,7 +9,7 @@ import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/p
 import type { TasksAdded } from "./change.ts";
 import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, SUCCEEDED } from "./codes.ts";
 import { reserve } from "./columns.ts";
-import { adoptTask, placeTask } from "./mutate.ts";
+import { adoptTask, placeTask } from "./place.ts";
 import { type GoalState, newFamily, ROOT, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
 

@@ -12,10 +12,10 @@ import {
   keepWork,
   loseTask,
   releaseTask,
-  repeatTask,
   setUpstreams,
   startBatch,
 } from "./mutate.ts";
+import { repeatTask } from "./place.ts";
 import type { GoalState } from "./state.ts";
 
 /** Finds the specs of an offer: the array that was submitted, as it was parsed. */

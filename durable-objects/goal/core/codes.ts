@@ -19,7 +19,9 @@ export const FOR_CHILDREN = 1;
 export const FOR_AFTER = 2;
 export const FOR_BACKOFF = 3;
 export const FOR_OUTCOME = 4;
-export const REASON_WORDS = ["", "children", "after", "backoff", "outcome_unknown"] as const;
+export const FOR_LOCK = 5;
+export const FOR_APPROVAL = 6;
+export const REASON_WORDS = ["", "children", "after", "backoff", "outcome_unknown", "lock", "approval"] as const;
 
 /** May be sent again after it may have reached the upstream. */
 export const IDEMPOTENT = 1;
@@ -31,6 +33,16 @@ export const WORK_DONE = 4;
 export const STARTED = 8;
 /** A dependency ended otherwise than `after` allows. */
 export const DEPENDENCY_FAILED = 16;
+/** Its work is done by whoever claims it. */
+export const WORK = 32;
+/** Its work is a goal of its own. */
+export const SUBGOAL = 64;
+/** Declares locks. */
+export const LOCKED = 128;
+/** Has the locks that it declares. */
+export const HAS_LOCKS = 256;
+/** Must be approved before it starts. */
+export const NEEDS_APPROVAL = 512;
 
 export const CODES: readonly (TaskErrorCode | "")[] = [
   "",
@@ -44,6 +56,8 @@ export const CODES: readonly (TaskErrorCode | "")[] = [
   "expired",
   "canceled",
   "parent_failed",
+  "denied",
+  "budget_exhausted",
 ];
 
 export const codeOf = (word: TaskErrorCode): number => CODES.indexOf(word);

@@ -8,7 +8,6 @@ import { assert } from "../../../shared/assert.ts";
 const LAYOUT = {
   status: Uint8Array,
   reason: Uint8Array,
-  flags: Uint8Array,
   priority: Uint8Array,
   /** Index into `CODES`: why the task did not succeed. */
   code: Uint8Array,
@@ -18,6 +17,7 @@ const LAYOUT = {
   maxAttempts: Uint8Array,
   /** How much speaks for the task killing its executors; see `SUSPICION_…`. */
   suspicion: Uint8Array,
+  flags: Uint16Array,
   upstream: Uint16Array,
   attempt: Uint16Array,
   /** Tasks in `after` and `afterEnd` that have not ended. */

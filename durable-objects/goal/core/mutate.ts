@@ -11,12 +11,9 @@ import {
   codeOf,
   DEPENDENCY_FAILED,
   EXPIRED,
-  FOR_AFTER,
   FOR_BACKOFF,
   FOR_CHILDREN,
   FOR_OUTCOME,
-  GROUP,
-  IDEMPOTENT,
   isTerminal,
   NO_REASON,
   QUEUED,
@@ -27,8 +24,8 @@ import {
   WORK_DONE,
 } from "./codes.ts";
 import type { Change } from "./change.ts";
-import { reserve } from "./columns.ts";
-import { peek, push, type Queue, shift } from "./queue.ts";
+import { arrive, destinationOf, enqueue } from "./place.ts";
+import { peek, type Queue, shift } from "./queue.ts";
 import { type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -87,25 +84,13 @@ export function setStatus(state: GoalState, task: number, status: number, reason
   if (status !== RUNNING) upstream.wanted[tasks.priority[task]!]!--;
 }
 
-export function enqueue(state: GoalState, task: number): void {
-  const upstream = state.upstreams[state.tasks.upstream[task]!]!;
-  push(upstream.ready[state.tasks.priority[task]!]!, task);
-  upstream.queued++;
-  upstream.wanted[state.tasks.priority[task]!]!++;
-}
-
-/** A task that waited may run; a group waits on, now for its children. */
+/** A task that waited goes on: to whatever else it has to wait for, or into its queue. */
 export function releaseTask(state: GoalState, task: number, atMs: number): void {
-  const { tasks } = state;
-  tasks.dueAtMs[task] = 0;
-  tasks.queuedAtMs[task] = atMs;
-  if ((tasks.flags[task]! & GROUP) !== 0) {
-    tasks.flags[task] = tasks.flags[task]! | WORK_DONE | STARTED;
-    setStatus(state, task, WAITING, FOR_CHILDREN);
-    return;
-  }
-  setStatus(state, task, QUEUED, NO_REASON);
-  enqueue(state, task);
+  state.tasks.dueAtMs[task] = 0;
+  state.tasks.queuedAtMs[task] = atMs;
+  const { status, reason } = destinationOf(state, task);
+  setStatus(state, task, status, reason);
+  arrive(state, task);
 }
 
 /** Takes a task off the head of its queue, past entries whose tasks have ended. */
@@ -303,51 +288,4 @@ export function endGoal(state: GoalState, { phase, rest, atMs }: Extract<Change,
   goal.phase = phase;
   goal.endedAtMs = atMs;
   goal.paused = false;
-}
-
-/** A new task with the work of an ended one, for a caller who wants it done again. */
-export function repeatTask(state: GoalState, original: number, atMs: number): void {
-  const { tasks } = state;
-  reserve(tasks, 1);
-  const task = tasks.n++;
-  for (const name of INHERITED) tasks[name][task] = tasks[name][original]!;
-  const isGroup = (tasks.flags[original]! & GROUP) !== 0;
-  tasks.flags[task] = isGroup ? GROUP | WORK_DONE | STARTED : tasks.flags[original]! & IDEMPOTENT;
-  tasks.retryOf[task] = original;
-  tasks.sibling[task] = -1;
-  tasks.parent[task] = ROOT;
-  tasks.queuedAtMs[task] = atMs;
-  const parent = tasks.parent[original]!;
-  if (parent !== ROOT) adoptTask(state, parent, task);
-  placeTask(state, task);
-  state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
-}
-
-const INHERITED = ["upstream", "offer", "position", "priority", "timeoutMs", "maxAttempts", "depth"] as const;
-
-/** Makes `task` the last child of `parent`. */
-export function adoptTask(state: GoalState, parent: number, task: number): void {
-  assert(parent >= 0, "a parent must be known by now");
-  let family = state.families.get(parent);
-  if (family === undefined) state.families.set(parent, (family = newFamily({})));
-  state.tasks.parent[task] = parent;
-  if (family.last < 0) family.first = task;
-  else state.tasks.sibling[family.last] = task;
-  family.last = task;
-}
-
-/** Counts a new task in its family and puts it where it waits. */
-export function placeTask(state: GoalState, task: number): void {
-  const { tasks } = state;
-  const isGroup = (tasks.flags[task]! & GROUP) !== 0;
-  // A task whose dependency has already failed waits too: the step that adds it cancels it.
-  const hasToWait = tasks.unmet[task]! > 0 || (tasks.flags[task]! & DEPENDENCY_FAILED) !== 0;
-  const status = hasToWait || isGroup ? WAITING : QUEUED;
-  const reason = hasToWait ? FOR_AFTER : isGroup ? FOR_CHILDREN : NO_REASON;
-  if (reason === FOR_CHILDREN) tasks.flags[task] = tasks.flags[task]! | WORK_DONE | STARTED;
-  tasks.status[task] = status;
-  tasks.reason[task] = reason;
-  state.counts[status]!++;
-  state.families.get(tasks.parent[task]!)!.counts[status]!++;
-  if (status === QUEUED) enqueue(state, task);
 }

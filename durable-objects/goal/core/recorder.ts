@@ -12,7 +12,8 @@ import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
 import type { Change, TasksAdded } from "./change.ts";
 import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
-import { releaseTask, repeatTask, setUpstreams, startBatch } from "./mutate.ts";
+import { releaseTask, setUpstreams, startBatch } from "./mutate.ts";
+import { repeatTask } from "./place.ts";
 import type { GoalPhase, GoalState } from "./state.ts";
 
 /** Where a result line was put. */
@@ -120,6 +121,8 @@ export class Recorder {
   /** Has the attempt of a running task aborted. Until that is done its call counts as open. */
   abort(task: number): void {
     const { tasks } = this.state;
+    // Nobody's batch: a sub-goal is told by other means.
+    if (tasks.batch[task] === 0) return;
     this.out.aborts.push([tasks.batch[task]!, task, tasks.attempt[task]!]);
     admissionOf(this.state, tasks.upstream[task]!).closing++;
   }
