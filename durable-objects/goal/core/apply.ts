@@ -1,6 +1,7 @@
 /** Replays one change. The recorder made the same calls when the change was decided. */
 import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
+import { applyBudget } from "./budget.ts";
 import { type Change, DEFERRED_WIDTH, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, WORKED_WIDTH } from "./change.ts";
 import {
   createGoal,
@@ -64,6 +65,11 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "tasks.lost":
       for (const task of change.tasks) loseTask(state, task, change.suspicion);
       return;
+    case "budget.funded":
+    case "budget.child-funded":
+    case "budget.child-spent":
+    case "budget.child-closed":
+      return applyBudget(state.budget, change);
     default:
       return applyRows(state, change);
   }

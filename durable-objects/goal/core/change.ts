@@ -8,6 +8,7 @@
 import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import type { BudgetChange } from "./budget.ts";
 import type { GoalPhase } from "./state.ts";
 
 export interface TasksAdded {
@@ -57,7 +58,8 @@ export type Change =
   | { readonly kind: "tasks.doubted"; readonly rows: number[] }
   | { readonly kind: "tasks.released"; readonly atMs: number; readonly tasks: number[] }
   | { readonly kind: "tasks.lost"; readonly suspicion: number; readonly tasks: number[] }
-  | { readonly kind: "results.late"; count: number };
+  | { readonly kind: "results.late"; count: number }
+  | BudgetChange;
 
 export const ENDED_WIDTH = 7;
 export const WORKED_WIDTH = 5;

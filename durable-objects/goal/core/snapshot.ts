@@ -2,6 +2,7 @@
  * The whole state as plain data and columns, and back. Timers are left out:
  * they follow from the columns. Queues keep only entries that still wait.
  */
+import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
 import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, STARTED, WAITING } from "./codes.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
@@ -39,6 +40,7 @@ export interface SnapshotMeta {
   readonly calls: number;
   readonly late: number;
   readonly latencies: readonly number[];
+  readonly budget: BudgetImage;
 }
 
 export interface Snapshot {
@@ -66,6 +68,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     calls: state.calls,
     late: state.late,
     latencies: [...state.latencies],
+    budget: budgetImage(state.budget),
   };
   return { meta, columns: usedColumns(state.tasks) };
 }
@@ -92,6 +95,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     calls: meta.calls,
     late: meta.late,
     latencies: Uint32Array.from(meta.latencies),
+    budget: budgetFrom(meta.budget),
   };
   for (const [key, task] of meta.keys) state.names[task] = key;
   setTimers(state);

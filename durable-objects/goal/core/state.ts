@@ -9,6 +9,7 @@ import type { CompletionRule } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
 import type { Admission } from "./admission.ts";
+import { type BudgetState, newBudget } from "./budget.ts";
 import { newTable, type TaskTable } from "./columns.ts";
 import { newQueue, type Queue } from "./queue.ts";
 import { newTimers, type Timers } from "./timers.ts";
@@ -112,6 +113,7 @@ export interface GoalState {
   /** Results that came for an attempt that was no longer current. */
   late: number;
   latencies: Uint32Array;
+  budget: BudgetState;
   timers: Timers;
   /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
   admissions: Admission[];
@@ -153,6 +155,7 @@ export function newState(): GoalState {
     calls: 0,
     late: 0,
     latencies: newHistogram(),
+    budget: newBudget(),
     timers: newTimers(),
     admissions: [],
     life: "",
