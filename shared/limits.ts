@@ -23,6 +23,22 @@ export const PAGE_ITEMS_DEFAULT = 100;
 export const PAGE_ITEMS_MAX = 1_000;
 export const WAIT_SECONDS_MAX = 60;
 export const STREAMS_PER_GOAL_MAX = 1_024;
+
+// Workers that pull.
+export const WORK_QUEUES_PER_GOAL_MAX = 1_000;
+/** Claims in one answer, settlements and heartbeats in one request. */
+export const CLAIMS_PER_REQUEST_MAX = 1_000;
+/** An answer takes no further claim once its inputs have so many characters. */
+export const CLAIM_CHARS_MAX = 4_000_000;
+/** Claim requests that wait in one goal. */
+export const CLAIMERS_WAITING_MAX = 1_024;
+/** The code or the detail of a problem that a claimer reports. */
+export const PROBLEM_CHARS_MAX = 8_192;
+/** Attempts are counted in 16 bits. */
+export const ATTEMPT_MAX = 65_535;
+export const CLAIM_LEASE_MS_DEFAULT = 30_000;
+export const CLAIM_LEASE_MS_MIN = 100;
+export const CLAIM_LEASE_MS_MAX = 3_600_000;
 export const IDEMPOTENCY_KEY_CHARS_MAX = 255;
 export const NAME_CHARS_MAX = 63;
 export const TITLE_CHARS_MAX = 256;

@@ -73,6 +73,49 @@ export interface EventsQuery {
   readonly tasks: boolean;
 }
 
+/** A worker outside asks for work. */
+export interface ClaimRequest {
+  readonly queue: string;
+  readonly max: number;
+  readonly leaseMs: number;
+  readonly waitMs: number;
+  readonly idempotency?: IdempotencyKey | undefined;
+}
+
+/** A place in the line of those who wait for work. Dropping it leaves the line. */
+export interface ClaimPlaceRpc {
+  /** Once: `{claims: […]}` as soon as there is work, and without any when `waitMs` have passed. */
+  claimed(): Promise<Answer<JsonReply>>;
+}
+
+/** How one claim ended, as its holder says; or why what it says cannot be taken. */
+export type ClaimSettlement = { readonly taskId: string } & (
+  | { readonly fault: Failure }
+  | {
+      /** The task's number in the goal; -1 where the id is not of this goal. */
+      readonly task: number;
+      readonly attempt: number;
+      readonly problem: { readonly retryable: boolean } | null;
+      /** The result or problem as JSON text. */
+      readonly payload: string;
+      readonly tokens: number;
+      /** How many of the spawned tasks are its own; they follow those of the settlement before. */
+      readonly spawns: number;
+    }
+);
+
+export interface SettleClaimsRequest {
+  readonly settlements: readonly ClaimSettlement[];
+  /** The children of all settlements, as one JSON array. Empty where there are none. */
+  readonly spawnedJson: string;
+  readonly idempotency?: IdempotencyKey | undefined;
+}
+
+export interface HeartbeatRequest {
+  readonly claims: readonly { readonly taskId: string; readonly task: number; readonly attempt: number }[];
+  readonly leaseMs: number;
+}
+
 export type GoalVerb = "cancel" | "pause" | "resume" | "seal";
 
 /** Whoever holds permits. */
@@ -101,6 +144,14 @@ export interface GoalRpc extends PermitsRpc {
   results(query: ResultsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** `text/event-stream`. */
   events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
+  /** What can be claimed at once, as `{claims: […]}`. Without claims where others wait already. */
+  claim(request: ClaimRequest): Promise<Answer<JsonReply>>;
+  /** A place in the line for work; it answers at once, so that no caller can go away unnoticed. */
+  awaitClaims(request: ClaimRequest): Promise<ClaimPlaceRpc>;
+  /** `{settlements: […]}`, a line for each, in their order. */
+  settleClaims(request: SettleClaimsRequest): Promise<Answer<JsonReply>>;
+  /** Extends leases: `{claims: […]}`, a line for each, in their order. */
+  heartbeat(request: HeartbeatRequest): Promise<Answer<string>>;
   /** Result lines of an executor whose stream broke. */
   settle(lines: string): Promise<void>;
 }

@@ -13,19 +13,24 @@ import { formatLine } from "../../shared/protocol/line.ts";
 import { err, ok } from "../../shared/result.ts";
 import type {
   Answer,
+  ClaimPlaceRpc,
+  ClaimRequest,
   CreateGoalRequest,
   EventsQuery,
   ExecutorRpc,
   GoalRpc,
   GoalVerb,
+  HeartbeatRequest,
   IdempotencyKey,
   JsonReply,
   ResultsQuery,
+  SettleClaimsRequest,
   SubmitRequest,
   TaskQuery,
   TenantRpc,
 } from "../../shared/rpc.ts";
 import { type Governors, governorsOf } from "../kit/governors.ts";
+import { ClaimDesk } from "./claim-desk.ts";
 import { isTerminal } from "./core/codes.ts";
 import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { Directory } from "./directory.ts";
@@ -48,6 +53,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #reader: TaskReader;
   readonly #streams: Streams;
   readonly #signal = new Signal();
+  readonly #desk: ClaimDesk;
   readonly #directory: Directory;
   readonly #governors: Governors;
 
@@ -65,10 +71,12 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       committed: () => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
+        this.#desk.committed();
       },
       destroy: () => this.#destroy(tenant),
     });
     this.#directory = new Directory(tenant, (command) => this.#turns.run({ command }));
+    this.#desk = new ClaimDesk(this.#turns, this.#store, this.#directory);
     this.#streams = new Streams({ state: () => this.#turns.state, view: () => this.#view(), reader: this.#reader, signal: this.#signal });
   }
 
@@ -182,6 +190,22 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 
   async events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>> {
     return this.#exists ? this.#streams.events(query) : missing();
+  }
+
+  async claim(request: ClaimRequest): Promise<Answer<JsonReply>> {
+    return this.#exists ? this.#desk.claim(request) : missing();
+  }
+
+  async awaitClaims(request: ClaimRequest): Promise<ClaimPlaceRpc> {
+    return this.#desk.place(request);
+  }
+
+  async settleClaims(request: SettleClaimsRequest): Promise<Answer<JsonReply>> {
+    return this.#exists ? this.#desk.settle(request) : missing();
+  }
+
+  async heartbeat(request: HeartbeatRequest): Promise<Answer<string>> {
+    return this.#exists ? this.#desk.heartbeat(request) : missing();
   }
 
   async settle(lines: string): Promise<void> {

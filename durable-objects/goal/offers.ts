@@ -5,7 +5,7 @@
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { OFFER_CACHE_BYTES_MAX, TASKS_PER_REQUEST_MAX } from "../../shared/limits.ts";
-import type { CallSpec, TaskSpec } from "../../shared/protocol/task.ts";
+import type { CallSpec, TaskSpec, WorkSpec } from "../../shared/protocol/task.ts";
 import { err, ok, type Result } from "../../shared/result.ts";
 
 /** `array`: a JSON array of tasks. `json`: an object with one. `ndjson`: a task a line. */
@@ -76,18 +76,20 @@ export function upstreamNames(specs: readonly unknown[]): Set<string> {
   return names;
 }
 
+type Input = CallSpec | WorkSpec | undefined;
+
 interface Entry {
-  /** The call of each task, by place: all that sending needs. Groups and bad tasks have none. */
-  readonly calls: readonly (CallSpec | undefined)[];
+  /** The call or work of each task, by place: all that handing it out needs. Groups and bad tasks have none. */
+  readonly inputs: readonly Input[];
   readonly bytes: number;
 }
 
 /** An offer as it is kept in memory. Labels and the like stay on disk: what survives in memory has to be collected. */
 export function entryOf(specs: readonly unknown[], bytes: number): Entry {
-  return { calls: specs.map((spec) => (spec as TaskSpec | null)?.call), bytes };
+  return { inputs: specs.map((spec) => (spec as TaskSpec | null)?.call ?? (spec as TaskSpec | null)?.work), bytes };
 }
 
-/** Keeps the calls of the offers used last, up to a bound in bytes of their text. The newest always stays. */
+/** Keeps the inputs of the offers used last, up to a bound in bytes of their text. The newest always stays. */
 export class CallCache {
   readonly #load: (offer: number) => Entry;
   readonly #entries = new Map<number, Entry>();
@@ -109,13 +111,23 @@ export class CallCache {
     }
   }
 
+  /** Of a task that calls. */
   get(offer: number, place: number): CallSpec | undefined {
+    return this.#get(offer, place) as CallSpec | undefined;
+  }
+
+  /** Of a task that waits to be claimed. */
+  work(offer: number, place: number): WorkSpec | undefined {
+    return this.#get(offer, place) as WorkSpec | undefined;
+  }
+
+  #get(offer: number, place: number): Input {
     const cached = this.#entries.get(offer);
     // Tasks of one offer are asked for in a row; only a change of offer is worth noting.
-    if (cached !== undefined && offer === this.#newest) return cached.calls[place];
+    if (cached !== undefined && offer === this.#newest) return cached.inputs[place];
     const entry = cached ?? this.#load(offer);
     this.put(offer, entry);
-    return entry.calls[place];
+    return entry.inputs[place];
   }
 
   /** Forgets all; each can be read again. */

@@ -28,8 +28,8 @@ export async function prepare(values: readonly unknown[]): Promise<Prepared> {
   return { specs, failures, contentKeys };
 }
 
-/** SHA-256: two different calls must never be taken for the same work. */
+/** SHA-256: two different pieces of work must never be taken for the same work. */
 async function contentKey(spec: TaskSpec): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(contentOf(spec.call!)));
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(contentOf(spec)));
   return `sha256:${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }

@@ -32,8 +32,12 @@ export interface Ask {
   readonly offer?: Omit<NewOffer, "offer">;
   readonly idempotency?: IdempotencyKey | undefined;
   /** The answer as JSON, made right after the step. */
-  readonly render?: (reply: Extract<Reply, { ok: true }>["value"]) => string;
+  readonly render?: (reply: Done) => string;
+  /** Whether the answer is kept under the key; left out, it is. One without effect may come out better the next time. */
+  readonly isKept?: (reply: Done) => boolean;
 }
+
+type Done = Extract<Reply, { ok: true }>["value"];
 
 interface Waiting {
   readonly ask: Ask;
@@ -203,7 +207,7 @@ export class Turns {
     step(this.#state, nowMs, { kind: "tick" }, out);
   }
 
-  #answer({ command, offer, idempotency, render }: Ask, nowMs: number, out: Out, commit: Mutable<Commit>): Answer<JsonReply> {
+  #answer({ command, offer, idempotency, render, isKept }: Ask, nowMs: number, out: Out, commit: Mutable<Commit>): Answer<JsonReply> {
     const earlier = this.#earlier(idempotency, commit);
     if (earlier !== null) return earlier;
     const number = this.#state.nextOffer;
@@ -215,7 +219,7 @@ export class Turns {
       commit.offers.push({ ...offer, offer: number });
     }
     const json = render?.(reply.value) ?? "{}";
-    if (idempotency !== undefined) commit.replies.push({ idempotency, body: json });
+    if (idempotency !== undefined && isKept?.(reply.value) !== false) commit.replies.push({ idempotency, body: json });
     return ok({ json, replayed: false });
   }
 

@@ -7,7 +7,19 @@ import type { Counts, GoalStatus, GoalView } from "../../shared/protocol/goal.ts
 import { TASK_STATUSES } from "../../shared/protocol/goal.ts";
 import { parseLineHead, payloadOf } from "../../shared/protocol/line.ts";
 import type { GoalReport } from "../../shared/rpc.ts";
-import { CODES, FAILED, isTerminal, QUEUED, REASON_WORDS, RUNNING, STATUS_WORDS, SUCCEEDED, WORK_DONE } from "./core/codes.ts";
+import {
+  codeOf,
+  CODES,
+  FAILED,
+  isTerminal,
+  QUEUED,
+  REASON_WORDS,
+  RUNNING,
+  STATUS_WORDS,
+  SUCCEEDED,
+  WORK,
+  WORK_DONE,
+} from "./core/codes.ts";
 import { outlookOf } from "./core/estimate.ts";
 import { type GoalState, ROOT, totalCount } from "./core/state.ts";
 import type { Receipts } from "./core/submit.ts";
@@ -80,8 +92,10 @@ function attemptsOf(state: GoalState, task: number): AttemptView[] {
   const startedAt = timestamp(tasks.startedAtMs[task]!);
   if (status === RUNNING) attempts.push({ startedAt, outcome: "running" });
   // The attempt that ended the task is in its own columns, unless the task lived on for its children.
-  const endedByAttempt = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
-  if (isTerminal(status) && endedByAttempt) {
+  const isKept = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
+  // What a claimer reported before it was lost is of an earlier attempt.
+  const endedByAttempt = (status === SUCCEEDED || status === FAILED) && tasks.code[task] !== codeOf("poison");
+  if (isKept && endedByAttempt) {
     attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome: status === SUCCEEDED ? "answered" : "failed" });
   }
   return attempts;
@@ -104,7 +118,7 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
     key: state.names[task],
     retryOf: optionalId(tasks.retryOf[task]!),
     status: STATUS_WORDS[status],
-    reason: REASON_WORDS[tasks.reason[task]!] || undefined,
+    reason: reasonOf(state, task),
     attempt: tasks.attempt[task],
     attempts,
     usage: { calls: attempts.length, tokens: line === null ? 0 : parseLineHead(line).tokens, costMicros: 0 },
@@ -118,6 +132,11 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
   return `${head.slice(0, -1)},"result":${payloadOf(line)}}`;
 }
 
+function reasonOf({ tasks }: GoalState, task: number): string | undefined {
+  const isUnclaimed = tasks.status[task] === QUEUED && (tasks.flags[task]! & WORK) !== 0;
+  return isUnclaimed ? "claim" : REASON_WORDS[tasks.reason[task]!] || undefined;
+}
+
 function problemFor(state: GoalState, task: number, line: string | null): unknown {
   const { tasks } = state;
   const code = CODES[tasks.code[task]!] as TaskErrorCode | "";
@@ -125,6 +144,10 @@ function problemFor(state: GoalState, task: number, line: string | null): unknow
   const taskId = taskIdOf(state.goal!.id, task);
   if (line !== null && tasks.status[task] === FAILED && (tasks.flags[task]! & WORK_DONE) === 0) {
     const reported = JSON.parse(payloadOf(line)) as { detail?: string };
+    if ((tasks.flags[task]! & WORK) !== 0) {
+      const detail = code === "poison" ? `${DETAILS.poison}; before that, its claimer reported: ${reported.detail}` : reported.detail;
+      return { ...problemOf(failure(code, detail ?? DETAILS[code], { taskId })), reported };
+    }
     return problemOf(failure(code, reported.detail ?? DETAILS[code], { taskId }));
   }
   return problemOf(failure(code, DETAILS[code], { taskId }));

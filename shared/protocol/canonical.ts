@@ -3,7 +3,7 @@
  * member order of RFC 8785 (JCS), with numbers and strings as JSON.stringify
  * writes them, which is what RFC 8785 asks for.
  */
-import type { CallSpec } from "./task.ts";
+import type { TaskSpec } from "./task.ts";
 
 export function canonicalJson(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map((item) => canonicalJson(item ?? null)).join(",")}]`;
@@ -15,8 +15,9 @@ export function canonicalJson(value: unknown): string {
   return `{${members.join(",")}}`;
 }
 
-/** What makes two calls the same work: everything that the upstream gets to see. */
-export function contentOf(call: CallSpec): string {
+/** What makes two tasks the same work: everything that the upstream, or whoever claims it, gets to see. */
+export function contentOf({ call, work }: TaskSpec): string {
+  if (call === undefined) return canonicalJson({ queue: work?.queue, input: work?.input ?? null });
   const headers = Object.fromEntries(Object.entries(call.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]));
   return canonicalJson({ ...call, method: call.method ?? "GET", headers, idempotent: undefined });
 }

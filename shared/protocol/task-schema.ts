@@ -14,7 +14,18 @@ import {
   TIMEOUT_MS_MAX,
 } from "../limits.ts";
 import { faultsOf } from "./faults.ts";
-import { BASE64, DOT_SEGMENT, HEADER_NAME, HEADER_VALUE, METHODS, PATH, PRIORITIES, RESERVED_HEADER, UPSTREAM_NAME } from "./task.ts";
+import {
+  BASE64,
+  DOT_SEGMENT,
+  HEADER_NAME,
+  HEADER_VALUE,
+  METHODS,
+  PATH,
+  PRIORITIES,
+  QUEUE_NAME,
+  RESERVED_HEADER,
+  UPSTREAM_NAME,
+} from "./task.ts";
 
 const isPlain = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
 
@@ -112,6 +123,15 @@ const call = v.pipe(
   ),
 );
 
+export const queueName = v.pipe(
+  v.string(),
+  v.regex(QUEUE_NAME, "must be 1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"),
+);
+
+const work = object({ queue: queueName, input: v.optional(v.unknown()) });
+
+const KINDS = ["call", "work", "group"] as const;
+
 const task = v.pipe(
   object({
     key: v.optional(name),
@@ -119,6 +139,7 @@ const task = v.pipe(
     after: v.optional(names),
     afterEnd: v.optional(names),
     call: v.optional(call),
+    work: v.optional(work),
     group: v.optional(object({})),
     dedupe: v.optional(v.picklist(["key", "content"])),
     priority: v.optional(v.picklist(PRIORITIES)),
@@ -128,10 +149,10 @@ const task = v.pipe(
     completion: v.optional(completion),
     labels: v.optional(labels),
   }),
-  v.check((spec) => (spec.call === undefined) !== (spec.group === undefined), "needs exactly one of call, group"),
+  v.check((spec) => KINDS.filter((kind) => spec[kind] !== undefined).length === 1, `needs exactly one of ${KINDS.join(", ")}`),
   v.check(
-    (spec) => spec.dedupe !== "content" || (spec.key === undefined && spec.call !== undefined),
-    "dedupe: content derives the key from the call, so it takes a call and no key",
+    (spec) => spec.dedupe !== "content" || (spec.key === undefined && spec.group === undefined),
+    "dedupe: content derives the key from the work itself, so it takes no key and no group",
   ),
 );
 

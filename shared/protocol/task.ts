@@ -44,6 +44,13 @@ export interface CallSpec {
   readonly idempotent?: boolean;
 }
 
+/** Work for whoever claims it from its queue. */
+export interface WorkSpec {
+  readonly queue: string;
+  /** Any JSON. */
+  readonly input?: unknown;
+}
+
 export interface TaskSpec {
   readonly key?: string;
   /** A task's id, or a key of this goal. */
@@ -51,6 +58,7 @@ export interface TaskSpec {
   readonly after?: readonly string[];
   readonly afterEnd?: readonly string[];
   readonly call?: CallSpec;
+  readonly work?: WorkSpec;
   readonly group?: Readonly<Record<string, never>>;
   readonly dedupe?: "key" | "content";
   readonly priority?: Priority;
@@ -65,6 +73,7 @@ export interface TaskSpec {
 export const IDEMPOTENT_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 
 export const UPSTREAM_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
+export const QUEUE_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
 export const HEADER_NAME = /^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$/;
 // A header's value must not end its line; anything below a space but a tab could.
 // oxlint-disable-next-line no-control-regex
@@ -176,6 +185,13 @@ function isCall(value: unknown): boolean {
   return hasBody === 0 || (hasBody === 1 && method !== undefined && method !== "GET" && method !== "HEAD");
 }
 
+function isWork(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  for (const name in value) if (name !== "queue" && name !== "input") return false;
+  const { queue } = value;
+  return typeof queue === "string" && QUEUE_NAME.test(queue);
+}
+
 /** Whether `value` is a task that Drover can take. */
 export function isTaskSpec(value: unknown): value is TaskSpec {
   if (!isObject(value)) return false;
@@ -193,6 +209,10 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
         break;
       case "call":
         if (!isCall(part)) return false;
+        kinds++;
+        break;
+      case "work":
+        if (!isWork(part)) return false;
         kinds++;
         break;
       case "group":
@@ -225,5 +245,5 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
     }
   }
   if (kinds !== 1) return false;
-  return value["dedupe"] !== "content" || (value["key"] === undefined && value["call"] !== undefined);
+  return value["dedupe"] !== "content" || (value["key"] === undefined && value["group"] === undefined);
 }

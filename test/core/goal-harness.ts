@@ -104,8 +104,7 @@ export class Driver {
     const reply = step(this.state, this.nowMs, command, out);
     // As on disk: what is written is text, and shares nothing with memory.
     this.journal.push(...(JSON.parse(JSON.stringify(out.changes)) as Change[]));
-    if (this.state.nextOffer > offer)
-      this.offers.set(offer, command.kind === "create" ? command.tasks.specs : (command as { specs?: readonly TaskSpec[] }).specs!);
+    if (this.state.nextOffer > offer) this.offers.set(offer, specsOf(command));
     this.sends.push(...out.sends);
     this.aborts.push(...out.aborts);
     this.reports.push(...out.reports);
@@ -200,6 +199,12 @@ export class Driver {
     for (const change of this.journal) apply(state, change, (offer) => this.offers.get(offer)!);
     return state;
   }
+}
+
+function specsOf(command: Command): readonly unknown[] {
+  if (command.kind === "create") return command.tasks.specs;
+  if (command.kind === "settle-claims") return command.spawn.specs;
+  return (command as { specs?: readonly TaskSpec[] }).specs!;
 }
 
 /** Everything that must survive, as one comparable value. */

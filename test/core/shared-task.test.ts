@@ -30,6 +30,7 @@ const NAMES = [
     "after",
     "afterEnd",
     "call",
+    "work",
     "group",
     "dedupe",
     "priority",
@@ -90,6 +91,9 @@ const identity = fc.oneof(
 );
 const valid = fc.oneof(
   fc.tuple(options, identity, fc.oneof(bodiless, bodied)).map(([some, who, call]) => ({ ...some, ...who, call })),
+  fc
+    .tuple(options, identity, fc.record({ queue: fc.stringMatching(/^[a-z0-9][a-z0-9_.-]{0,8}$/), input: fc.jsonValue() }))
+    .map(([some, who, work]) => ({ ...some, ...who, work })),
   fc.tuple(options, fc.record({ key: name })).map(([some, who]) => ({ ...some, ...who, group: {} })),
 );
 
@@ -161,6 +165,9 @@ test("both give one verdict on each property set to each odd value", () => {
       agree({ call: { ...call, headers: put({}) } });
       for (const inner of ["labels", "retry", "completion", "group"]) agree({ call, [inner]: put({}) });
       agree({ group: put({}) });
+      agree({ work: put({ queue: "review" }) });
+      agree(put({ work: { queue: "review" }, dedupe: "content" }));
+      agree({ call, work: put({ queue: "review" }) });
     }
   }
 });
@@ -180,8 +187,8 @@ test.for<[string, unknown, string, RegExp]>([
   ["a missing path", { call: { upstream: "search" } }, "/call/path", /^is missing$/],
   ["a missing upstream", { call: { path: "/" } }, "/call/upstream", /^is missing$/],
   ["an empty upstream", { call: { ...call, upstream: "" } }, "/call/upstream", /1 to 63 of a-z/],
-  ["two kinds", { call, group: {} }, "", /exactly one of call, group/],
-  ["no kind", { key: "a" }, "", /exactly one of call, group/],
+  ["two kinds", { call, group: {} }, "", /exactly one of call, work, group/],
+  ["no kind", { key: "a" }, "", /exactly one of call, work, group/],
   ["NaN", { call, ttlMs: Number.NaN }, "/ttlMs", /^must be number, not NaN$/],
   ["a fraction", { call, ttlMs: 1.5 }, "/ttlMs", /whole number/],
   ["too small a number", { call, retry: { maxAttempts: 0 } }, "/retry/maxAttempts", /at least 1/],
@@ -198,10 +205,13 @@ test.for<[string, unknown, string, RegExp]>([
   ["a header that is a number", { call: { ...call, headers: { a: 1 } } }, "/call/headers/a", /must be string, not 1/],
   ["labels in a list", { call, labels: [] }, "/labels", /must be an object of strings/],
   ["a label that is a number", { call, labels: { team: 5 } }, "/labels/team", /must be string, not 5/],
+  ["work without a queue", { work: { input: 1 } }, "/work/queue", /^is missing$/],
+  ["a queue that is no name", { work: { queue: "To Do" } }, "/work/queue", /1 to 63 of a-z/],
+  ["work with a path", { work: { queue: "a", path: "/" } }, "/work/path", /not a property that is known/],
   ["a group that is a list", { group: [] }, "/group", /must be an object/],
   ["a name in `after` that is empty", { call, after: ["a", ""] }, "/after/1", /must not be empty/],
   ["an empty key", { call, key: "" }, "/key", /must not be empty/],
-  ["content and a key", { call, dedupe: "content", key: "a" }, "", /takes a call and no key/],
+  ["content and a key", { call, dedupe: "content", key: "a" }, "", /takes no key and no group/],
   ["a list for a task", [], "", /must be an object/],
   ["nothing for a task", null, "", /must be an object/],
 ])("%s is named with its place and a sentence", ([, value, pointer, sentence]) => {

@@ -10,6 +10,7 @@ import { auth } from "./middleware/auth.ts";
 import { passUnread } from "./middleware/body.ts";
 import { onError } from "./middleware/problem.ts";
 import { problem } from "./reply.ts";
+import { claimTasks, heartbeatClaims, settleClaims } from "./routes/claims.ts";
 import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { health, ready } from "./routes/health.ts";
@@ -30,6 +31,9 @@ const PUBLIC_ROUTES: readonly Route[] = [
 const ROUTES: readonly Route[] = [
   ["POST", "/v1/goals/:goalId/tasks", submitTasks],
   ["GET", "/v1/tasks/:taskId", getTask],
+  ["POST", "/v1/goals/:goalId/claims", claimTasks],
+  ["POST", "/v1/goals/:goalId/claims/settle", settleClaims],
+  ["POST", "/v1/goals/:goalId/claims/heartbeat", heartbeatClaims],
   ["POST", "/v1/goals", createGoal],
   ["GET", "/v1/goals", listGoals],
   ["GET", "/v1/goals/:goalId", getGoal],

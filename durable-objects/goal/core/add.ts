@@ -7,10 +7,10 @@ import { parseTaskId } from "../../../shared/ids.ts";
 import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts";
 import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
 import type { TasksAdded } from "./change.ts";
-import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, SUCCEEDED } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { adoptTask, placeTask } from "./place.ts";
-import { type GoalState, newFamily, ROOT, upstreamNamed } from "./state.ts";
+import { type GoalState, newFamily, newUpstream, ROOT, upstreamNamed, workQueueName } from "./state.ts";
 import { addTimer } from "./timers.ts";
 
 const NORMAL = PRIORITIES.indexOf("normal");
@@ -38,6 +38,7 @@ export function hasLinks(spec: TaskSpec): boolean {
 export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded, index?: Map<string, number>): void {
   const { tasks } = state;
   assert(specs.length === change.size, "an offer must be replayed as it was taken");
+  const { base = 0 } = change;
   const first = tasks.n;
   reserve(tasks, change.size - change.skipped.length);
   const derived = new Map(change.keys);
@@ -53,7 +54,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
       continue;
     }
     const spec = specs[place] as TaskSpec;
-    const task = addRow(state, spec, change.offer, place, change.atMs);
+    const task = addRow(state, spec, change.offer, base + place, change.atMs);
     isLinked ||= hasLinks(spec);
     const key = spec.key ?? derived.get(place);
     if (key === undefined) continue;
@@ -62,7 +63,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
   }
   // Names may point forward, so links wait until every task has its number.
   for (let task = first; task < tasks.n; task++) {
-    if (isLinked) link(state, task, specs[tasks.position[task]!] as TaskSpec);
+    if (isLinked) link(state, task, specs[tasks.position[task]! - base] as TaskSpec);
     placeTask(state, task);
   }
   if (isLinked) setDepths(state, first);
@@ -74,7 +75,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
 function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, atMs: number): number {
   const { tasks } = state;
   const task = tasks.n++;
-  const upstream = spec.call === undefined ? 0 : upstreamOf(state, spec.call.upstream, task);
+  const upstream = placeOf(state, spec, task);
   const config = spec.call === undefined ? null : state.upstreams[upstream]!.config;
   tasks.upstream[task] = upstream;
   tasks.offer[task] = offer;
@@ -85,7 +86,7 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
   tasks.priority[task] = spec.priority === undefined ? NORMAL : PRIORITIES.indexOf(spec.priority);
   tasks.timeoutMs[task] = spec.timeoutMs ?? config?.timeoutMs ?? TIMEOUT_MS_DEFAULT;
   tasks.maxAttempts[task] = spec.retry?.maxAttempts ?? config?.retry.maxAttempts ?? ATTEMPTS_DEFAULT;
-  tasks.flags[task] = spec.call === undefined ? GROUP : isIdempotent(spec.call, config?.idempotency === "key") ? IDEMPOTENT : 0;
+  tasks.flags[task] = flagsOf(spec, config?.idempotency === "key");
   tasks.queuedAtMs[task] = atMs;
   if (spec.ttlMs !== undefined) {
     tasks.expiresAtMs[task] = atMs + spec.ttlMs;
@@ -93,6 +94,28 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
   }
   if (spec.completion !== undefined) state.families.set(task, newFamily(spec.completion));
   return task;
+}
+
+/** The entry whose queue the task waits in. */
+function placeOf(state: GoalState, { call, work }: TaskSpec, task: number): number {
+  if (call !== undefined) return upstreamOf(state, call.upstream, task);
+  return work === undefined ? 0 : workQueue(state, workQueueName(work.queue), task);
+}
+
+/** A queue is there from its first task on. */
+function workQueue(state: GoalState, name: string, task: number): number {
+  const known = upstreamOf(state, name, task);
+  if (known >= 0) return known;
+  const number = state.upstreams.push(newUpstream(name, null)) - 1;
+  state.upstreamNumbers.set(name, number);
+  return number;
+}
+
+/** Work that a claimer loses goes back into its queue, so its repetition is always allowed. */
+function flagsOf({ call, work }: TaskSpec, hasKeys: boolean): number {
+  if (work !== undefined) return WORK | IDEMPOTENT;
+  if (call === undefined) return GROUP;
+  return isIdempotent(call, hasKeys) ? IDEMPOTENT : 0;
 }
 
 /** Neighbours mostly call the same upstream, and comparing names is cheaper than looking one up. */

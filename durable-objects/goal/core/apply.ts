@@ -2,7 +2,8 @@
 import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
 import { applyBudget } from "./budget.ts";
-import { type Change, DEFERRED_WIDTH, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, WORKED_WIDTH } from "./change.ts";
+import { type Change, DEFERRED_WIDTH, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, type TasksAdded, WORKED_WIDTH } from "./change.ts";
+import { applyClaims, type ClaimChange } from "./claims.ts";
 import {
   createGoal,
   deferTask,
@@ -48,7 +49,7 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
       state.upstreams[change.upstream]!.gateUntilMs = change.untilMs;
       return;
     case "tasks.added":
-      return addTasks(state, readOffer(change.offer), change);
+      return addTasks(state, specsOf(readOffer(change.offer), change), change);
     case "task.repeated":
       return repeatTask(state, change.task, change.atMs);
     case "tasks.started":
@@ -70,12 +71,21 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "budget.child-spent":
     case "budget.child-closed":
       return applyBudget(state.budget, change);
+    case "claims.granted":
+    case "claims.extended":
+    case "claims.failed":
+      return applyClaims(state, change);
     default:
       return applyRows(state, change);
   }
 }
 
-type WithRows = Extract<Change, { rows: number[] }>;
+/** A change may take a part of its offer. */
+function specsOf(offer: readonly unknown[], { base, size }: TasksAdded): readonly unknown[] {
+  return base === undefined ? offer : offer.slice(base, base + size);
+}
+
+type WithRows = Exclude<Extract<Change, { rows: number[] }>, ClaimChange>;
 
 function applyRows(state: GoalState, change: WithRows): void {
   const { rows } = change;

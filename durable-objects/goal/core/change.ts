@@ -9,14 +9,16 @@ import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { BudgetChange } from "./budget.ts";
+import type { ClaimChange } from "./claims.ts";
 import type { GoalPhase } from "./state.ts";
 
 export interface TasksAdded {
   readonly kind: "tasks.added";
   readonly offer: number;
   readonly atMs: number;
-  /** How many specs the offer has. */
+  /** How many specs are taken from the offer, and the place of the first one where it is not the offer's first. */
   readonly size: number;
+  readonly base?: number;
   /** Places in the offer that became no task: joined or rejected. */
   readonly skipped: readonly number[];
   readonly joined: number;
@@ -59,7 +61,8 @@ export type Change =
   | { readonly kind: "tasks.released"; readonly atMs: number; readonly tasks: number[] }
   | { readonly kind: "tasks.lost"; readonly suspicion: number; readonly tasks: number[] }
   | { readonly kind: "results.late"; count: number }
-  | BudgetChange;
+  | BudgetChange
+  | ClaimChange;
 
 export const ENDED_WIDTH = 7;
 export const WORKED_WIDTH = 5;

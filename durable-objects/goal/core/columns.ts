@@ -38,7 +38,7 @@ const LAYOUT = {
   queuedAtMs: Float64Array,
   startedAtMs: Float64Array,
   endedAtMs: Float64Array,
-  /** When the backoff ends; 0 outside a backoff. */
+  /** When the backoff or the claim's lease ends; 0 outside of both. */
   dueAtMs: Float64Array,
   /** When the task expires unless it has started; 0 for never. */
   expiresAtMs: Float64Array,

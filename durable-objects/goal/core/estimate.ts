@@ -25,15 +25,17 @@ export function estimatorOf(state: GoalState, nowMs: number, outlooks: Outlooks)
   });
   const perSecond = state.upstreams.map(({ name }, upstream) => rateOf(state, upstream, outlooks.get(name) ?? 0));
   const peek: Estimator["peek"] = (upstream) => {
-    const position = ahead[upstream]!;
-    const behind = Math.max(0, position - free[upstream]!);
-    return { position, startMs: perSecond[upstream] === 0 ? 0 : Math.round((behind * 1_000) / perSecond[upstream]!) };
+    // A queue that came with the request has nothing in it, and nobody knows the pace of claimers.
+    const position = ahead[upstream] ?? 0;
+    const behind = Math.max(0, position - (free[upstream] ?? 0));
+    const rate = perSecond[upstream] ?? 0;
+    return { position, startMs: rate === 0 ? 0 : Math.round((behind * 1_000) / rate) };
   };
   return {
     peek,
     next(upstream) {
       const place = peek(upstream);
-      ahead[upstream]!++;
+      ahead[upstream] = place.position + 1;
       return place;
     },
   };

@@ -91,11 +91,11 @@ export function parentVerdict(state: GoalState, parent: number): "open" | "succe
   return verdictOf(family.rule, family.counts, false);
 }
 
-/** After sealing, a group that never got a child has nothing to wait for. */
-export function closeEmptyGroups(rec: Recorder): void {
+/** After sealing, a group that never got a child has nothing to wait for. Looks at tasks from `first` on. */
+export function closeEmptyGroups(rec: Recorder, first = 0): void {
   const { tasks } = rec.state;
   const ended: number[] = [];
-  for (let task = 0; task < tasks.n; task++) decideParent(rec, task, ended);
+  for (let task = first; task < tasks.n; task++) decideParent(rec, task, ended);
   cascade(rec, ended);
 }
 

@@ -21,6 +21,7 @@ import {
   STARTED,
   SUCCEEDED,
   WAITING,
+  WORK,
   WORK_DONE,
 } from "./codes.ts";
 import type { Change } from "./change.ts";
@@ -94,7 +95,7 @@ export function releaseTask(state: GoalState, task: number, atMs: number): void 
 }
 
 /** Takes a task off the head of its queue, past entries whose tasks have ended. */
-function dequeue(state: GoalState, queue: Queue, task: number): void {
+export function dequeue(state: GoalState, queue: Queue, task: number): void {
   const { status } = state.tasks;
   assert(status[task] === QUEUED, () => `task ${task} must be queued to start`);
   for (let head = peek(queue); head !== task; head = peek(queue)) {
@@ -132,7 +133,7 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number): v
   const { tasks } = state;
   const id = tasks.batch[task]!;
   const batch = state.batches.get(id);
-  if (batch === undefined) return;
+  if (batch === undefined) return leaveClaim(state, task);
   tasks.batch[task] = 0;
   const upstream = state.upstreams[batch.upstream]!;
   upstream.running--;
@@ -146,16 +147,28 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number): v
   if (batch.left === 0) state.batches.delete(id);
 }
 
-/** Counts an attempt that an executor reported. */
-function countAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number): void {
-  state.calls++;
+/** As `leaveBatch`, for work that somebody has claimed. */
+function leaveClaim(state: GoalState, task: number): void {
+  const { tasks } = state;
+  if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & WORK) === 0) return;
+  const queue = state.upstreams[tasks.upstream[task]!]!;
+  queue.running--;
+  queue.wanted[tasks.priority[task]!]!--;
+  tasks.dueAtMs[task] = 0;
+}
+
+/** Counts an attempt that was reported. What a claimer did is no call. */
+export function countAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number): void {
   state.tasks.suspicion[task] = 0;
+  if ((state.tasks.flags[task]! & WORK) !== 0) return;
+  state.calls++;
   record(state.latencies, Math.max(0, endedAtMs - startedAtMs));
 }
 
 /** How long the upstream takes, from an attempt that it answered; failures that come fast say nothing about that. Before the attempt leaves its batch. */
 function noteLatency(state: GoalState, task: number, startedAtMs: number, endedAtMs: number): void {
   const { tasks, upstreams, batches } = state;
+  if (tasks.batch[task] === 0) return;
   const upstream = upstreams[tasks.upstream[task]!]!;
   const ms = Math.max(0, endedAtMs - startedAtMs);
   const follow = (averageMs: number): number => (averageMs === 0 ? Math.max(ms, 0.5) : averageMs + LATENCY_GAIN * (ms - averageMs));
@@ -166,7 +179,7 @@ function noteLatency(state: GoalState, task: number, startedAtMs: number, endedA
 }
 
 /** Keeps as many as can count against a task: overload and restarts, which do not count, may go on for hours. */
-function keepAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number, outcome: string): void {
+export function keepAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number, outcome: string): void {
   const list = state.attempts.get(task);
   if (list === undefined) {
     state.attempts.set(task, [{ startedAtMs, endedAtMs, outcome }]);
@@ -197,7 +210,7 @@ export function endTask(state: GoalState, ending: Ending, atMs: number): void {
     if (status === SUCCEEDED) noteLatency(state, task, ending.startedAtMs, ending.endedAtMs);
     tasks.startedAtMs[task] = ending.startedAtMs;
   }
-  if (tasks.batch[task] !== 0) leaveBatch(state, task, byAttempt ? ending.endedAtMs : 0);
+  if (tasks.status[task] === RUNNING) leaveBatch(state, task, byAttempt ? ending.endedAtMs : 0);
   setStatus(state, task, status, NO_REASON);
   tasks.code[task] = ending.code;
   tasks.dueAtMs[task] = 0;

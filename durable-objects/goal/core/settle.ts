@@ -141,7 +141,8 @@ export function expireLease(rec: Recorder, batch: number, suspicion: number): vo
   }
 }
 
-function loseTask(rec: Recorder, task: number, suspicion: number): void {
+/** What may be repeated goes back into its queue, or ends as poison. */
+export function loseTask(rec: Recorder, task: number, suspicion: number): void {
   const { tasks } = rec.state;
   // An earlier one of the batch may have taken this one with it.
   if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & IDEMPOTENT) === 0) return;

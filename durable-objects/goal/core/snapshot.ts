@@ -4,7 +4,7 @@
  */
 import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
 import { addTimer, newTimers } from "./timers.ts";
-import { FOR_BACKOFF, isTerminal, QUEUED, STARTED, WAITING } from "./codes.ts";
+import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
 import { contents, newQueue } from "./queue.ts";
 import {
@@ -109,6 +109,8 @@ function setTimers(state: GoalState): void {
   for (let task = 0; task < tasks.n; task++) {
     if (isTerminal(tasks.status[task]!)) continue;
     if (tasks.status[task] === WAITING && tasks.reason[task] === FOR_BACKOFF) addTimer(state.timers, tasks.dueAtMs[task]!, task);
+    const isClaimed = tasks.status[task] === RUNNING && (tasks.flags[task]! & WORK) !== 0;
+    if (isClaimed) addTimer(state.timers, tasks.dueAtMs[task]!, task);
     if (tasks.expiresAtMs[task]! > 0 && (tasks.flags[task]! & STARTED) === 0) addTimer(state.timers, tasks.expiresAtMs[task]!, task);
   }
 }

@@ -162,6 +162,10 @@ export function newState(): GoalState {
   };
 }
 
+/** Tasks without an upstream stand in entries of their own, whose names no upstream can have. */
+export const workQueueName = (queue: string): string => `work:${queue}`;
+export const isUpstream = ({ name }: UpstreamState): boolean => !name.includes(":");
+
 /** The number of an upstream that this goal has heard of; -1 for none. */
 export function upstreamNamed(state: GoalState, name: string): number {
   return state.upstreamNumbers.get(name) ?? -1;

@@ -10,6 +10,16 @@ import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
+import {
+  type Claim,
+  claim,
+  type ExtendClaims,
+  extendClaims,
+  type Grant as ClaimGrant,
+  type SettleClaims,
+  settleClaims,
+  type Standing,
+} from "./claims.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
@@ -29,6 +39,9 @@ export type Command =
       readonly tasks: Omit<Submit, "kind" | "atomic">;
     }
   | Submit
+  | Claim
+  | SettleClaims
+  | ExtendClaims
   /** Result lines; `seed` is a random 32-bit integer. */
   | { readonly kind: "settle"; readonly lines: readonly string[]; readonly seed: number }
   /** `refusal` where the batch was lost before an executor said anything. */
@@ -54,7 +67,14 @@ export type Command =
   /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
   | { readonly kind: "dispatch"; readonly seed: number };
 
-export type Reply = Result<{ readonly receipts?: Receipts; readonly task?: number }, Failure>;
+interface Done {
+  readonly receipts?: Receipts;
+  readonly task?: number;
+  readonly grant?: ClaimGrant;
+  readonly standings?: readonly Standing[];
+}
+
+export type Reply = Result<Done, Failure>;
 
 const DONE: Reply = ok({});
 
@@ -103,9 +123,22 @@ function decide(rec: Recorder, command: Command): Reply {
     case "unanswered":
       noteUnanswered(rec, command.upstream);
       return DONE;
+    case "claim":
+    case "settle-claims":
+    case "extend-claims":
+      return pull(rec, command);
     default:
       return control(rec, command);
   }
+}
+
+/** What workers outside ask. Holders of claims are told of the goal's end claim by claim. */
+function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims): Reply {
+  const { goal } = rec.state;
+  if (goal === null) return err(missingGoal());
+  if (command.kind === "settle-claims") return ok({ standings: settleClaims(rec, command) });
+  if (command.kind === "extend-claims") return ok({ standings: extendClaims(rec, command) });
+  return goal.phase === "active" ? ok({ grant: claim(rec, command) }) : err(endedGoal(rec.state));
 }
 
 type Control = Extract<Command, { kind: "pause" | "resume" | "seal" | "cancel" | "cancel-task" | "retry-task" | "resolve" }>;

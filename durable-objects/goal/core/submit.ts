@@ -5,7 +5,7 @@
  */
 import { assert } from "../../../shared/assert.ts";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
-import { TASKS_PER_GOAL_MAX } from "../../../shared/limits.ts";
+import { TASKS_PER_GOAL_MAX, WORK_QUEUES_PER_GOAL_MAX } from "../../../shared/limits.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hasLinks } from "./add.ts";
@@ -14,7 +14,7 @@ import { type Estimator, estimatorOf, type Outlooks } from "./estimate.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
-import { type GoalState, upstreamNamed } from "./state.ts";
+import { type GoalState, isUpstream, upstreamNamed, workQueueName } from "./state.ts";
 
 export interface Submit {
   readonly kind: "submit";
@@ -25,6 +25,8 @@ export interface Submit {
   /** Keys derived from content, by place. */
   readonly contentKeys: ReadonlyMap<number, string>;
   readonly atomic: boolean;
+  /** Where the tasks are a part of an offer: its number, and the place of the first one. */
+  readonly within?: { readonly offer: number; readonly base: number };
   /** What the goal may expect of upstreams that it has not dealt with yet. */
   readonly outlooks?: Outlooks;
 }
@@ -68,6 +70,7 @@ function sortOut(state: GoalState, command: Submit): Draft {
   const linked: number[] = [];
   // Most requests are for one upstream; it is looked up once.
   let usable = "";
+  const mayQueue = queueGuard(state);
   const hasKeys = state.keys.size > 0;
   for (let place = 0; place < command.specs.length; place++) {
     const spec = command.specs[place]!;
@@ -82,6 +85,10 @@ function sortOut(state: GoalState, command: Submit): Draft {
         continue;
       }
       usable = upstream;
+    }
+    if (spec.work !== undefined && !mayQueue(spec.work.queue)) {
+      rejected.set(place, tooManyQueues());
+      continue;
     }
     const key = spec.key ?? command.contentKeys.get(place);
     if (key !== undefined) {
@@ -102,6 +109,24 @@ function unknownUpstream(name: string): Failure {
   return failure("invalid_request", detail, { errors: [{ pointer: "/call/upstream", detail }] });
 }
 
+/** Whether a goal takes work for a queue: each has an entry for as long as the goal lives. */
+function queueGuard(state: GoalState): (queue: string) => boolean {
+  const fresh = new Set<string>();
+  let room = -1;
+  return (queue) => {
+    if (fresh.has(queue) || upstreamNamed(state, workQueueName(queue)) >= 0) return true;
+    if (room < 0) room = WORK_QUEUES_PER_GOAL_MAX - state.upstreams.filter((upstream) => !isUpstream(upstream)).length;
+    if (fresh.size >= room) return false;
+    fresh.add(queue);
+    return true;
+  };
+}
+
+function tooManyQueues(): Failure {
+  const detail = `a goal has at most ${WORK_QUEUES_PER_GOAL_MAX} queues of work`;
+  return failure("quota_exceeded", detail, { errors: [{ pointer: "/work/queue", detail }] });
+}
+
 function isUsable(state: GoalState, name: string): boolean {
   const upstream = upstreamNamed(state, name);
   return upstream >= 0 && state.upstreams[upstream]!.config !== null;
@@ -118,7 +143,7 @@ function atomicFailure(rejected: ReadonlyMap<number, Failure>): Failure {
 }
 
 /** Adds what the draft accepts. */
-export function take(rec: Recorder, { specs, contentKeys, outlooks = new Map() }: Submit, draft: Draft): Receipts {
+export function take(rec: Recorder, { specs, contentKeys, within, outlooks = new Map() }: Submit, draft: Draft): Receipts {
   const { state } = rec;
   const first = state.tasks.n;
   const tasks = new Int32Array(specs.length).fill(-1);
@@ -148,12 +173,13 @@ export function take(rec: Recorder, { specs, contentKeys, outlooks = new Map() }
     if (derived !== undefined) keys.push([place, derived]);
   }
   const estimator = estimatorOf(state, rec.nowMs, outlooks);
-  const offer = state.nextOffer;
+  const offer = within?.offer ?? state.nextOffer;
   if (next === first && joined > 0) rec.join(joined);
   if (next > first) {
     // In a goal's first request a place is a task's number.
     const index = isPlain && first === 0 ? draft.places : undefined;
-    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, skipped, joined, keys }, index);
+    const base = within === undefined ? {} : { base: within.base };
+    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, ...base, skipped, joined, keys }, index);
     if (draft.linked.length > 0) cancelUnmeetable(rec, first);
   }
   const { position, startMs } = next > first && isCall(state, first) ? estimator.peek(state.tasks.upstream[first]!) : NOW;

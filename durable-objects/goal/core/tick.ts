@@ -1,6 +1,7 @@
 /** What time alone brings about: backoffs end, tasks and leases expire, deadlines and retention pass. */
 import { IDLE_MS_DEFAULT, SUSPICION_EXECUTOR_LOST } from "../../../shared/limits.ts";
-import { codeOf, EXPIRED, FOR_BACKOFF, isTerminal, STARTED, WAITING } from "./codes.ts";
+import { expireClaim } from "./claims.ts";
+import { codeOf, EXPIRED, FOR_BACKOFF, isTerminal, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { verdictOf } from "./completion.ts";
 import { finish, stopGoal } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
@@ -32,7 +33,7 @@ function fire(rec: Recorder, task: number): void {
     finish(rec, { task, status: EXPIRED, code: codeOf("expired") });
   } else if (status === WAITING && tasks.reason[task] === FOR_BACKOFF && tasks.dueAtMs[task]! <= rec.nowMs) {
     rec.release(task);
-  }
+  } else if (status === RUNNING && (tasks.flags[task]! & WORK) !== 0) expireClaim(rec, task);
 }
 
 /** At the deadline the goal has succeeded if its rule already holds; what has not ended expires either way. */

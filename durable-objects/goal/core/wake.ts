@@ -9,7 +9,7 @@
  */
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
 import { hasRoom } from "./dispatch.ts";
-import { type GoalState, liveCount } from "./state.ts";
+import { type GoalState, isUpstream, liveCount } from "./state.ts";
 import { nextTimeMs } from "./timers.ts";
 
 /** Milliseconds since the epoch; null for a goal that does not exist. */
@@ -40,8 +40,7 @@ export function isBusy(state: GoalState): boolean {
 }
 
 /** Whether work waits for an upstream that was deleted: it may come back, and nobody will say so. */
-export function isStalled(state: GoalState): boolean {
-  return (
-    state.goal?.phase === "active" && !state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config === null)
-  );
+export function isStalled({ goal, upstreams }: GoalState): boolean {
+  const isWaiting = upstreams.some((upstream) => upstream.queued > 0 && upstream.config === null && isUpstream(upstream));
+  return goal?.phase === "active" && !goal.paused && isWaiting;
 }

@@ -1,0 +1,238 @@
+/**
+ * Where workers outside come for work: the lines of those who wait, one for
+ * each queue, and what they are told. A commit that makes work ready serves the
+ * first in line in the next turn; nobody polls.
+ */
+import { RpcTarget } from "cloudflare:workers";
+import { failure, problemOf } from "../../shared/errors.ts";
+import { taskIdOf } from "../../shared/ids.ts";
+import { CLAIM_CHARS_MAX, CLAIMERS_WAITING_MAX } from "../../shared/limits.ts";
+import { err, ok } from "../../shared/result.ts";
+import type {
+  Answer,
+  ClaimPlaceRpc,
+  ClaimRequest,
+  ClaimSettlement,
+  HeartbeatRequest,
+  JsonReply,
+  SettleClaimsRequest,
+} from "../../shared/rpc.ts";
+import { randomSeed } from "../kit/chance.ts";
+import type { Grant, Settlement, Standing } from "./core/claims.ts";
+import { type GoalState, upstreamNamed, workQueueName } from "./core/state.ts";
+import type { Directory } from "./directory.ts";
+import { parseOffer, upstreamNames } from "./offers.ts";
+import { prepare } from "./prepare.ts";
+import type { GoalStore } from "./store.ts";
+import type { Turns } from "./turns.ts";
+
+interface Claimer {
+  readonly request: ClaimRequest;
+  /** In the turn that comes next. */
+  isAsking: boolean;
+  /** Has its answer, or has gone. */
+  isOver: boolean;
+  resolve: (answer: Answer<JsonReply>) => void;
+}
+
+const NO_CLAIMS = '{"claims":[]}';
+const nothing: Answer<JsonReply> = ok({ json: NO_CLAIMS, replayed: false });
+const isNothing = (answer: Answer<JsonReply>): boolean => answer.ok && answer.value.json === NO_CLAIMS;
+
+export class ClaimDesk {
+  readonly #turns: Turns;
+  readonly #store: GoalStore;
+  readonly #directory: Directory;
+  /** Who waits, by queue, in the order of arrival. */
+  readonly #lines = new Map<string, Set<Claimer>>();
+  #waiting = 0;
+
+  constructor(turns: Turns, store: GoalStore, directory: Directory) {
+    this.#turns = turns;
+    this.#store = store;
+    this.#directory = directory;
+  }
+
+  /** What is there right now. Those who wait come first. */
+  async claim(request: ClaimRequest): Promise<Answer<JsonReply>> {
+    const stored = this.#turns.stored(request.idempotency);
+    if (stored !== null) return stored;
+    return this.#lines.has(request.queue) ? nothing : this.#ask(request);
+  }
+
+  /** A place at the end of the line. */
+  place(request: ClaimRequest): ClaimPlaceRpc {
+    return new ClaimPlace(this, { request, isAsking: false, isOver: false, resolve: () => undefined });
+  }
+
+  /** After each commit: whoever can be served now is. */
+  committed(): void {
+    if (this.#waiting === 0) return;
+    for (const [queue, line] of this.#lines) this.#serve(queue, line);
+  }
+
+  wait(claimer: Claimer): Promise<Answer<JsonReply>> {
+    const { queue, waitMs } = claimer.request;
+    if (this.#waiting >= CLAIMERS_WAITING_MAX) {
+      const detail = `${CLAIMERS_WAITING_MAX} claim requests wait in this goal already`;
+      return Promise.resolve(err(failure("temporary_reduced_capacity", detail, { retryAfterMs: 1_000 })));
+    }
+    this.#waiting++;
+    const line = this.#lines.get(queue) ?? new Set();
+    this.#lines.set(queue, line.add(claimer));
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.leave(claimer, nothing), waitMs);
+      claimer.resolve = (answer) => {
+        clearTimeout(timer);
+        resolve(answer);
+      };
+      this.#serve(queue, line);
+    });
+  }
+
+  /** Takes a claimer out of its line. */
+  leave(claimer: Claimer, answer: Answer<JsonReply>): void {
+    if (claimer.isOver) return;
+    claimer.isOver = true;
+    const { queue } = claimer.request;
+    const line = this.#lines.get(queue);
+    if (line?.delete(claimer) === true) this.#waiting--;
+    if (line?.size === 0) this.#lines.delete(queue);
+    claimer.resolve(answer);
+  }
+
+  #serve(queue: string, line: ReadonlySet<Claimer>): void {
+    let ready = readyIn(this.#turns.state, queue);
+    for (const claimer of line) {
+      if (ready <= 0) return;
+      ready -= claimer.request.max;
+      if (!claimer.isAsking) void this.#try(claimer);
+    }
+  }
+
+  /** Whoever comes away with nothing keeps its place. */
+  async #try(claimer: Claimer): Promise<void> {
+    claimer.isAsking = true;
+    const answer = await this.#ask(claimer.request);
+    claimer.isAsking = false;
+    if (!isNothing(answer)) return this.leave(claimer, answer);
+    const line = this.#lines.get(claimer.request.queue);
+    if (line !== undefined) this.#serve(claimer.request.queue, line);
+  }
+
+  #ask({ queue, max, leaseMs, idempotency }: ClaimRequest): Promise<Answer<JsonReply>> {
+    const inputs: string[] = [];
+    let chars = 0;
+    const fits = (task: number): boolean => {
+      const { offer, position } = this.#turns.state.tasks;
+      const input = JSON.stringify(this.#store.calls.work(offer[task]!, position[task]!)?.input ?? null);
+      chars += input.length;
+      if (inputs.length > 0 && chars > CLAIM_CHARS_MAX) return false;
+      inputs.push(input);
+      return true;
+    };
+    return this.#turns.run({
+      command: { kind: "claim", queue, max, leaseMs, fits },
+      idempotency,
+      isKept: ({ grant }) => grant!.tasks.length > 0,
+      render: ({ grant }) => claimsJson(this.#turns.state, grant!, inputs),
+    });
+  }
+
+  async settle({ settlements, spawnedJson, idempotency }: SettleClaimsRequest): Promise<Answer<JsonReply>> {
+    const stored = this.#turns.stored(idempotency);
+    if (stored !== null) return stored;
+    const body = new TextEncoder().encode(spawnedJson === "" ? "[]" : spawnedJson);
+    const values = parseOffer(body, "array");
+    if (!values.ok) return values;
+    await this.#directory.refreshFor(this.#turns.state, upstreamNames(values.value));
+    return this.#turns.run({
+      command: {
+        kind: "settle-claims",
+        settlements: settlementsOf(settlements),
+        spawn: await prepare(values.value),
+        seed: randomSeed(),
+      },
+      offer: { format: "array", body, specs: values.value },
+      idempotency,
+      render: ({ standings }) => settledJson(settlements, standings!),
+    });
+  }
+
+  async heartbeat({ claims, leaseMs }: HeartbeatRequest): Promise<Answer<string>> {
+    const pairs = claims.map(({ task, attempt }) => [task, attempt] as const);
+    const render = ({ standings }: { standings?: readonly Standing[] }): string => {
+      const { dueAtMs } = this.#turns.state.tasks;
+      const lines = standings!.map(({ task, attempt, status }, i) => ({
+        taskId: claims[i]!.taskId,
+        attempt,
+        status,
+        ...(status === "held" && { leaseExpiresAt: timestamp(dueAtMs[task]!) }),
+      }));
+      return JSON.stringify({ claims: lines });
+    };
+    const reply = await this.#turns.run({ command: { kind: "extend-claims", claims: pairs, leaseMs }, render });
+    return reply.ok ? ok(reply.value.json) : reply;
+  }
+}
+
+/** One who waits. The runtime disposes of it when its caller lets go or is gone. */
+class ClaimPlace extends RpcTarget implements ClaimPlaceRpc {
+  readonly #desk: ClaimDesk;
+  readonly #claimer: Claimer;
+
+  constructor(desk: ClaimDesk, claimer: Claimer) {
+    super();
+    this.#desk = desk;
+    this.#claimer = claimer;
+  }
+
+  claimed(): Promise<Answer<JsonReply>> {
+    return this.#desk.wait(this.#claimer);
+  }
+
+  [Symbol.dispose](): void {
+    this.#desk.leave(this.#claimer, nothing);
+  }
+}
+
+/** Tasks that could be claimed now. When the goal has ended everybody is told. */
+function readyIn(state: GoalState, queue: string): number {
+  const { goal, upstreams } = state;
+  if (goal?.phase !== "active") return Number.POSITIVE_INFINITY;
+  const number = upstreamNamed(state, workQueueName(queue));
+  return number < 0 || goal.paused ? 0 : upstreams[number]!.queued;
+}
+
+const timestamp = (ms: number): string => new Date(ms).toISOString();
+
+function claimsJson(state: GoalState, { tasks, fence, untilMs }: Grant, inputs: readonly string[]): string {
+  const goalId = state.goal!.id;
+  const tail = `"leaseExpiresAt":"${timestamp(untilMs)}","fence":${fence}}`;
+  const claims = tasks.map((task, i) => {
+    return `{"taskId":"${taskIdOf(goalId, task)}","attempt":${state.tasks.attempt[task]!},"input":${inputs[i]!},${tail}`;
+  });
+  return `{"claims":[${claims.join(",")}]}`;
+}
+
+/** What the core takes: the settlements that are ones. */
+function settlementsOf(settlements: readonly ClaimSettlement[]): Settlement[] {
+  let spawned = 0;
+  return settlements.flatMap((one) => {
+    if ("fault" in one) return [];
+    const { task, attempt, problem, payload, tokens, spawns } = one;
+    const from = spawned;
+    spawned += spawns;
+    return [{ task, attempt, problem, payload, tokens, spawn: [from, spawned] as const }];
+  });
+}
+
+function settledJson(settlements: readonly ClaimSettlement[], standings: readonly Standing[]): string {
+  let next = 0;
+  const lines = settlements.map((one) => {
+    const { taskId } = one;
+    const { status, problem } = "fault" in one ? ({ status: "rejected", problem: one.fault } as const) : standings[next++]!;
+    return { taskId, status, ...(problem !== undefined && { problem: problemOf({ ...problem, taskId }) }) };
+  });
+  return JSON.stringify({ settlements: lines });
+}

@@ -1,0 +1,280 @@
+/**
+ * Workers that pull: tasks wait in named queues, are claimed under a lease, and
+ * are settled by whoever holds the claim. A claim is one attempt of its task,
+ * and only the current attempt is heard. The lease is in the task's own
+ * `dueAtMs`, so a claim outlives the coordinator that granted it.
+ */
+import { type Failure, failure } from "../../../shared/errors.ts";
+import { SUSPICION_EXECUTOR_LOST } from "../../../shared/limits.ts";
+import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
+import { formatLine } from "../../../shared/protocol/line.ts";
+import type { TaskSpec } from "../../../shared/protocol/task.ts";
+import { CANCELED, CODES, codeOf, EXPIRED, FAILED, FOR_BACKOFF, QUEUED, RUNNING } from "./codes.ts";
+import { NO_REASON, STARTED, SUCCEEDED, WAITING, WORK, WORK_DONE } from "./codes.ts";
+import { closeEmptyGroups, finish } from "./lifecycle.ts";
+import { countAttempt, dequeue, keepAttempt, leaveBatch, setStatus } from "./mutate.ts";
+import type { Recorder } from "./recorder.ts";
+import { loseTask, succeed } from "./settle.ts";
+import { type GoalState, upstreamNamed, workQueueName } from "./state.ts";
+import { draftOf, type Submit, take } from "./submit.ts";
+import { addTimer } from "./timers.ts";
+
+export type ClaimChange =
+  /** `fence` rises with each grant. */
+  | {
+      readonly kind: "claims.granted";
+      readonly fence: number;
+      readonly queue: number;
+      readonly atMs: number;
+      readonly untilMs: number;
+      readonly tasks: readonly number[];
+    }
+  | { readonly kind: "claims.extended"; readonly untilMs: number; readonly tasks: readonly number[] }
+  /** task, resultRow, resultIndex, startedAtMs, endedAtMs, dueAtMs: the claimer reported a problem, and another attempt will be made. */
+  | { readonly kind: "claims.failed"; readonly rows: readonly number[] };
+
+const FAILED_WIDTH = 6;
+
+export interface Claim {
+  readonly kind: "claim";
+  readonly queue: string;
+  readonly max: number;
+  readonly leaseMs: number;
+  /** Whether the answer takes one more task: its input has to fit. */
+  readonly fits: (task: number) => boolean;
+}
+
+export interface Settlement {
+  readonly task: number;
+  readonly attempt: number;
+  /** Null for a result. */
+  readonly problem: { readonly retryable: boolean } | null;
+  /** The result or problem as the JSON text that is kept. */
+  readonly payload: string;
+  readonly tokens: number;
+  /** Its children's places among the specs of the request: from the first on, up to the second. */
+  readonly spawn: readonly [number, number];
+}
+
+export interface SettleClaims {
+  readonly kind: "settle-claims";
+  readonly settlements: readonly Settlement[];
+  /** The children of all settlements. */
+  readonly spawn: Pick<Submit, "specs" | "failures" | "contentKeys">;
+  /** A random 32-bit integer, for the backoffs. */
+  readonly seed: number;
+}
+
+export interface ExtendClaims {
+  readonly kind: "extend-claims";
+  /** Task and attempt. */
+  readonly claims: readonly (readonly [number, number])[];
+  readonly leaseMs: number;
+}
+
+export interface Grant {
+  readonly tasks: readonly number[];
+  readonly fence: number;
+  readonly untilMs: number;
+}
+
+/** How a claim stands, as its holder is told. */
+export interface Standing {
+  readonly task: number;
+  readonly attempt: number;
+  /** `settled` and `retrying`: this attempt has been settled, now or before. */
+  readonly status: "held" | "settled" | "retrying" | "canceled" | "stale" | "rejected";
+  readonly problem?: Failure;
+}
+
+function record(rec: Recorder, change: ClaimChange): void {
+  applyClaims(rec.state, change);
+  rec.out.changes.push(change);
+}
+
+/** Carries a change out, when it is decided and when it is replayed. */
+export function applyClaims(state: GoalState, change: ClaimChange): void {
+  switch (change.kind) {
+    case "claims.granted":
+      return startClaims(state, change);
+    case "claims.extended":
+      for (const task of change.tasks) state.tasks.dueAtMs[task] = Math.max(state.tasks.dueAtMs[task]!, change.untilMs);
+      return;
+    case "claims.failed":
+      for (let i = 0; i < change.rows.length; i += FAILED_WIDTH) failClaim(state, change.rows.slice(i, i + FAILED_WIDTH));
+      return;
+  }
+}
+
+function startClaims(
+  state: GoalState,
+  { fence, queue, atMs, untilMs, tasks: claimed }: Extract<ClaimChange, { kind: "claims.granted" }>,
+): void {
+  const { tasks } = state;
+  const { ready } = state.upstreams[queue]!;
+  for (const task of claimed) {
+    dequeue(state, ready[tasks.priority[task]!]!, task);
+    setStatus(state, task, RUNNING, NO_REASON);
+    tasks.attempt[task] = tasks.attempt[task]! + 1;
+    tasks.flags[task] = tasks.flags[task]! | STARTED;
+    tasks.startedAtMs[task] = atMs;
+    tasks.dueAtMs[task] = untilMs;
+    addTimer(state.timers, untilMs, task);
+  }
+  state.upstreams[queue]!.running += claimed.length;
+  state.nextBatch = fence + 1;
+}
+
+function failClaim(state: GoalState, row: readonly number[]): void {
+  const { tasks } = state;
+  const [task, resultRow, resultIndex, startedAtMs, endedAtMs, dueAtMs] = row as [number, number, number, number, number, number];
+  countAttempt(state, task, startedAtMs, endedAtMs);
+  keepAttempt(state, task, startedAtMs, endedAtMs, "failed");
+  leaveBatch(state, task, endedAtMs);
+  // The last problem stays with the task, whatever ends it.
+  tasks.resultRow[task] = resultRow;
+  tasks.resultIndex[task] = resultIndex;
+  tasks.failures[task] = tasks.failures[task]! + 1;
+  tasks.dueAtMs[task] = dueAtMs;
+  setStatus(state, task, WAITING, FOR_BACKOFF);
+  addTimer(state.timers, dueAtMs, task);
+}
+
+/** Grants what is ready in the queue, the urgent first. */
+export function claim(rec: Recorder, { queue, max, leaseMs, fits }: Claim): Grant {
+  const { state, nowMs } = rec;
+  const number = upstreamNamed(state, workQueueName(queue));
+  const grant = {
+    tasks: number < 0 || state.goal!.paused ? [] : pick(state, number, max, fits),
+    fence: state.nextBatch,
+    untilMs: nowMs + leaseMs,
+  };
+  if (grant.tasks.length > 0) record(rec, { kind: "claims.granted", queue: number, atMs: nowMs, ...grant });
+  return grant;
+}
+
+function pick(state: GoalState, number: number, max: number, fits: Claim["fits"]): number[] {
+  const picked: number[] = [];
+  const { ready, queued } = state.upstreams[number]!;
+  if (queued === 0) return picked;
+  for (const { items, head } of ready) {
+    for (let at = head; at < items.length && picked.length < max; at++) {
+      const task = items[at]!;
+      if (state.tasks.status[task] !== QUEUED) continue;
+      if (!fits(task)) return picked;
+      picked.push(task);
+    }
+  }
+  return picked;
+}
+
+const isWork = ({ tasks }: GoalState, task: number): boolean => task < tasks.n && (tasks.flags[task]! & WORK) !== 0;
+const SETTLED_CODES: ReadonlySet<number> = new Set([codeOf("upstream_error"), codeOf("children_failed")]);
+
+function standingOf(state: GoalState, task: number, attempt: number): Standing["status"] {
+  const { tasks } = state;
+  if (!isWork(state, task) || tasks.attempt[task] !== attempt) return "stale";
+  const status = tasks.status[task]!;
+  if (status === RUNNING) return "held";
+  if (status === CANCELED || status === EXPIRED) return "canceled";
+  if (status === SUCCEEDED || (tasks.flags[task]! & WORK_DONE) !== 0) return "settled";
+  if (status === WAITING && tasks.reason[task] === FOR_BACKOFF) return "retrying";
+  return status === FAILED && SETTLED_CODES.has(tasks.code[task]!) ? "settled" : "stale";
+}
+
+/** Extends the leases of claims that are held; the others' holders are told. */
+export function extendClaims(rec: Recorder, { claims, leaseMs }: ExtendClaims): Standing[] {
+  const untilMs = rec.nowMs + leaseMs;
+  const held = new Set<number>();
+  const standings = claims.map(([task, attempt]): Standing => {
+    const status = standingOf(rec.state, task, attempt);
+    if (status === "held") held.add(task);
+    return { task, attempt, status: status === "held" || status === "canceled" ? status : "stale" };
+  });
+  if (held.size > 0) record(rec, { kind: "claims.extended", untilMs, tasks: [...held] });
+  return standings;
+}
+
+/** Takes results and problems, one after the other. What is not of a current attempt changes nothing. */
+export function settleClaims(rec: Recorder, command: SettleClaims): Standing[] {
+  const offer = rec.state.nextOffer;
+  return command.settlements.map((settlement) => settleClaim(rec, settlement, command, offer));
+}
+
+function settleClaim(rec: Recorder, settlement: Settlement, command: SettleClaims, offer: number): Standing {
+  const { task, attempt, spawn } = settlement;
+  if (!isWork(rec.state, task)) {
+    return { task, attempt, status: "rejected", problem: failure("not_found", "there is no such task of kind work in this goal") };
+  }
+  const status = standingOf(rec.state, task, attempt);
+  if (status !== "held") return { task, attempt, status, ...problemOf(rec.state, task, status) };
+  const refusal = spawn[0] === spawn[1] ? null : spawnChildren(rec, spawn, command.spawn, offer);
+  if (refusal !== null) return { task, attempt, status: "rejected", problem: refusal };
+  return { task, attempt, status: endAttempt(rec, settlement, command.seed) };
+}
+
+function problemOf(state: GoalState, task: number, status: Standing["status"]): { problem?: Failure } {
+  if (status === "stale")
+    return { problem: failure("stale_attempt", `the task is at attempt ${state.tasks.attempt[task]!}; the lease of this claim has ended`) };
+  return status === "canceled" ? { problem: failure("canceled", `the task has ended: ${CODES[state.tasks.code[task]!]!}`) } : {};
+}
+
+/** Adds the children of one settlement, all or none. A sealed goal takes them: its own work brings them. */
+function spawnChildren(rec: Recorder, [from, to]: Settlement["spawn"], all: SettleClaims["spawn"], offer: number): Failure | null {
+  const { state } = rec;
+  const own = <T>(map: ReadonlyMap<number, T>): Map<number, T> =>
+    new Map([...map].filter(([place]) => place >= from && place < to).map(([place, value]) => [place - from, value]));
+  const submit: Submit = {
+    kind: "submit",
+    specs: all.specs.slice(from, to),
+    failures: own(all.failures),
+    contentKeys: own(all.contentKeys),
+    atomic: true,
+    within: { offer, base: from },
+  };
+  const draft = draftOf(state, submit);
+  if (!draft.ok) return spawnFailure(draft.error);
+  const first = state.tasks.n;
+  take(rec, submit, draft.value);
+  // In a sealed goal a group without children has nothing to wait for.
+  if (state.goal!.sealed && submit.specs.some((spec: TaskSpec | null) => spec?.group !== undefined)) closeEmptyGroups(rec, first);
+  return null;
+}
+
+const spawnFailure = ({ errors, ...fault }: Failure): Failure =>
+  errors === undefined
+    ? fault
+    : { ...fault, errors: errors.map(({ pointer, detail }) => ({ pointer: pointer.replace("/tasks/", "/spawn/"), detail })) };
+
+function endAttempt(rec: Recorder, { task, attempt, problem, payload, tokens }: Settlement, seed: number): "settled" | "retrying" {
+  const { tasks } = rec.state;
+  const startedAtMs = tasks.startedAtMs[task]!;
+  const endedAtMs = Math.max(rec.nowMs, startedAtMs);
+  const head = {
+    task,
+    attempt,
+    outcome: "answered",
+    status: problem === null ? 200 : 500,
+    retryAfterMs: 0,
+    startedAtMs,
+    endedAtMs,
+    tokens,
+  } as const;
+  const place = rec.out.keep(formatLine(head, payload));
+  const failures = tasks.failures[task]! + 1;
+  if (problem === null) succeed(rec, task, place, startedAtMs, endedAtMs);
+  else if (problem.retryable && failures < tasks.maxAttempts[task]!) {
+    const dueAtMs = rec.nowMs + Math.max(1, backoffMs(failures, chance(seed, task, attempt)));
+    record(rec, { kind: "claims.failed", rows: [task, place.row, place.index, startedAtMs, endedAtMs, dueAtMs] });
+    return "retrying";
+  } else finish(rec, { task, status: FAILED, code: codeOf("upstream_error"), place, startedAtMs, endedAtMs });
+  return "settled";
+}
+
+/** A lease may have been extended since its timer was set. Where it has ended, the claim is lost. */
+export function expireClaim(rec: Recorder, task: number): void {
+  const { tasks, timers } = rec.state;
+  const untilMs = tasks.dueAtMs[task]!;
+  if (untilMs > rec.nowMs) addTimer(timers, untilMs, task);
+  else loseTask(rec, task, SUSPICION_EXECUTOR_LOST);
+}
