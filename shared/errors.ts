@@ -65,6 +65,8 @@ export interface Failure {
   readonly detail: string;
   readonly errors?: readonly Fault[];
   readonly retryAfterMs?: number;
+  /** How many are ahead in the queue. */
+  readonly position?: number;
   readonly goalId?: string;
   readonly taskId?: string;
 }

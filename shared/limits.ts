@@ -167,6 +167,28 @@ export const TOKEN_SLICE_MS = 5_000;
 /** How long a governor without clients waits before it writes that it is idle. */
 export const GOVERNOR_IDLE_MS = 2_000;
 
+// Locks and shared state.
+export const LOCK_NAME_CHARS_MAX = 128;
+export const HOLDER_CHARS_MAX = 512;
+export const LOCK_TTL_MS_MIN = 100;
+export const LOCK_TTL_MS_DEFAULT = 30_000;
+export const LOCK_TTL_MS_MAX = 3_600_000;
+export const LOCK_PERMITS_MAX = 10_000;
+export const LOCKS_PER_TASK_MAX = 16;
+/** Locks in use at once in a goal, or in one shard of the tenant's. */
+export const LOCKS_MAX = 100_000;
+export const HOLDERS_PER_LOCK_MAX = 10_000;
+export const WAITERS_PER_LOCK_MAX = 20_000;
+/** When a caller that got no lock is told to come again. */
+export const LOCK_RETRY_MS_MIN = 1_000;
+export const LOCK_RETRY_MS_MAX = 30_000;
+/** Objects that the tenant's locks are spread over, by their names. */
+export const LOCK_SHARDS = 16;
+/** Changes of locks that a wake may have to read again before a snapshot is worth its rows. */
+export const LOCK_REPLAY_BYTES_MAX = 1 * MIB;
+/** Holders of one lock that a GET lists. */
+export const LOCK_HOLDERS_SHOWN_MAX = 100;
+
 // Calls passed through.
 /** Gates that one caller's calls are spread over: an object takes about a thousand requests a second. */
 export const PROXY_SHARDS = 4;

@@ -3,6 +3,7 @@
  * here; rooms never import one another. Mutating calls are idempotent.
  */
 import type { Failure } from "./errors.ts";
+import type { Granted, LockAsk, LockRelease, LockView } from "./policy/lock-steps.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
@@ -123,6 +124,20 @@ export interface PermitsRpc {
   /** A governor tells one life of the client of permits that it did not ask for just now. */
   permits(upstream: string, life: string, grant: Grant): Promise<void>;
 }
+
+/** Locks by name: the goal's own, or a shard of the tenant's. */
+export interface LocksRpc {
+  /**
+   * Asks for a lock, and waits for it for up to `waitMs`. The same holder
+   * asking again renews what it has, or keeps its place. Fails with `lock_held`.
+   */
+  acquireLock(ask: OutsideAsk): Promise<Answer<Granted>>;
+  releaseLock(release: LockRelease): Promise<Answer<null>>;
+  lookAtLock(name: string): Promise<Answer<LockView>>;
+}
+
+/** Who asks by HTTP is on the line while it waits. */
+export type OutsideAsk = Omit<LockAsk, "owner">;
 
 export interface GoalRpc extends PermitsRpc {
   create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;

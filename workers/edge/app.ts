@@ -14,6 +14,7 @@ import { claimTasks, heartbeatClaims, settleClaims } from "./routes/claims.ts";
 import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { health, ready } from "./routes/health.ts";
+import { deleteLock, getLock, putLock } from "./routes/locks.ts";
 import { proxied } from "./routes/proxy.ts";
 import { getResults } from "./routes/results.ts";
 import { cancelTask, getTask, listTasks, resolveTask, retryTask, submitTasks } from "./routes/tasks.ts";
@@ -42,6 +43,9 @@ const ROUTES: readonly Route[] = [
   ["GET", "/v1/goals/:goalId/results", getResults],
   ["GET", "/v1/goals/:goalId/events", getEvents],
   ["GET", "/v1/goals/:goalId/tree", getTree],
+  ["PUT", "/v1/locks/:name", putLock],
+  ["GET", "/v1/locks/:name", getLock],
+  ["DELETE", "/v1/locks/:name", deleteLock],
   ["POST", "/v1/tasks/:taskId/cancel", cancelTask],
   ["POST", "/v1/tasks/:taskId/retry", retryTask],
   ["POST", "/v1/tasks/:taskId/resolve", resolveTask],

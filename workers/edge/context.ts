@@ -6,7 +6,7 @@
 import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
-import type { GoalRpc, GovernorRpc, TenantRpc } from "../../shared/rpc.ts";
+import type { GoalRpc, GovernorRpc, LocksRpc, TenantRpc } from "../../shared/rpc.ts";
 import { problem } from "./reply.ts";
 
 export type EdgeContext = Context<{ Bindings: Env }>;
@@ -46,6 +46,11 @@ export function tenantStub(env: Env): TenantRpc {
 
 export function governorStub(env: Env, upstream: string): GovernorRpc {
   return env.GOVERNOR.get(env.GOVERNOR.idFromName(upstream));
+}
+
+/** A shard of the tenant's locks. */
+export function locksStub(env: Env, shard: number): LocksRpc {
+  return env.LOCKS.get(env.LOCKS.idFromName(String(shard)));
 }
 
 /** A handler of a route below `/v1/goals/:goalId`. */

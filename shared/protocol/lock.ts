@@ -1,0 +1,13 @@
+/** How locks and their holders are named. */
+
+/** Safe in a path once it is encoded, and in the header `Drover-Fence` as it stands. */
+export const LOCK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}$/;
+/** A path of printable names. */
+export const HOLDER = /^(?=.{1,512}$)[!-.0-~]+(?:\/[!-.0-~]+)*$/;
+
+/** The shard that a tenant-wide lock belongs to: FNV-1a, 32 bits (Fowler, Noll and Vo). */
+export function shardOf(name: string, shards: number): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193) >>> 0;
+  return hash % shards;
+}
