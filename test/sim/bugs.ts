@@ -4,6 +4,7 @@
  * way in, and fails where the text it changes is not there exactly once.
  */
 import { registerHooks } from "node:module";
+import { CLAIM_BUGS } from "./claims/bugs.ts";
 
 export interface Bug {
   readonly says: string;
@@ -16,6 +17,7 @@ const core = (name: string): string => `durable-objects/goal/core/${name}.ts`;
 const LEASE = "shared/policy/lease.ts";
 
 export const BUGS: Readonly<Record<string, Bug>> = {
+  ...CLAIM_BUGS,
   "skip-attempt-check": {
     says: "a result of an older attempt settles the newer one",
     file: core("settle"),

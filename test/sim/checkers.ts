@@ -4,6 +4,7 @@
  * from the upstreams' ledger; it calls nothing of the core but the comparison
  * of two states.
  */
+import type { Grant } from "../../durable-objects/goal/core/claims.ts";
 import { toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
 import type { GoalState } from "../../durable-objects/goal/core/state.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
@@ -17,6 +18,7 @@ import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
 import { PermitChecker } from "./permits.ts";
 import type { Disk } from "./storage.ts";
+import { ClaimChecker } from "./claims/checker.ts";
 import { must } from "./violation.ts";
 
 /** Everything that must survive, as text. Timers are not in it: they follow from the columns, and stale ones do no harm. */
@@ -34,6 +36,7 @@ const CHILDREN_FAILED = 5;
 export class Checkers {
   readonly model: Model;
   readonly #permits: PermitChecker;
+  readonly #claims: ClaimChecker;
   readonly #disk: Disk;
   readonly #plan: Plan;
   readonly #ends = new Map<number, TaskStatus>();
@@ -54,8 +57,14 @@ export class Checkers {
   constructor(plan: Plan, disk: Disk) {
     this.model = new Model(plan.upstreams);
     this.#permits = new PermitChecker(this.model);
+    this.#claims = new ClaimChecker(this.model);
     this.#plan = plan;
     this.#disk = disk;
+  }
+
+  /** A worker was told of its claims. */
+  told(grant: Grant): void {
+    this.#claims.told(grant);
   }
 
   /** A caller was told that these tasks were accepted. */
@@ -75,6 +84,7 @@ export class Checkers {
       }
       this.model.note(executed, nowMs);
     }
+    this.#claims.turn(turn, before, this.#statuses);
     this.#absorption(state);
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
     this.#late(turn);
@@ -124,6 +134,7 @@ export class Checkers {
     }
     const tasks = state.tasks.n;
     must(this.model.tasks.size === tasks, "no task comes from nowhere", () => `${tasks} tasks, ${this.model.tasks.size} accepted`);
+    this.#claims.end(state, (row, index) => this.#disk.rows.get(row)?.[index]);
     must(state.ended.length === tasks, "each task ends once", () => `${state.ended.length} ends of ${tasks} tasks`);
   }
 
@@ -189,6 +200,10 @@ export class Checkers {
     }
   }
 
+  #isWork(task: number): boolean {
+    return this.model.tasks.get(task)?.spec.work !== undefined;
+  }
+
   #isEndedBefore(before: readonly TaskStatus[], task: number): boolean {
     const status = before[task];
     return status !== undefined && isEnd(status);
@@ -211,6 +226,7 @@ export class Checkers {
       if (status === 0) load[tasks.upstream[task]!]![0]!++;
       if (status !== 2) continue;
       load[tasks.upstream[task]!]![1]!++;
+      if (this.#isWork(task)) continue;
       left.set(tasks.batch[task]!, (left.get(tasks.batch[task]!) ?? 0) + 1);
     }
     for (const [parent, { counts: kept }] of state.families) {
@@ -318,6 +334,10 @@ export class Checkers {
       const hasStarted = tasks.attempt[task]! > 0 || (spec.group !== undefined && tasks.reason[task] === REASON.children);
       if (expiresAtMs !== null && !hasStarted) due(expiresAtMs, () => `the time to live of task ${task}`);
       if (this.#statuses[task] !== "running") continue;
+      if (spec.work !== undefined) {
+        due(tasks.dueAtMs[task]!, () => `the lease of task ${task}`);
+        continue;
+      }
       const lease = batches.get(tasks.batch[task]!);
       const isBounded = lease !== undefined && lease.leaseUntilMs <= nowMs + tasks.timeoutMs[task]! + lease.timeoutMs + LEASE_GRACE_MS + 1;
       must(isBounded, "every running task has a lease that ends", () => `task ${task}`);
@@ -335,9 +355,9 @@ export class Checkers {
       const head = line === undefined ? null : parseLineHead(line);
       must(head?.task === task, "a result is where its address says", () => `task ${task}`);
       const last = tasks.attempt[task]!;
-      // What a person decided is of no attempt.
+      // What a person decided is of no attempt; what a claimer reported stays when later ones say nothing.
       must(
-        head.attempt === last || head.status === RESOLVED_STATUS,
+        head.attempt === last || head.status === RESOLVED_STATUS || (this.#isWork(task) && head.attempt < last),
         "a result is of the last attempt",
         () => `task ${task}: ${head.attempt} of ${last}`,
       );

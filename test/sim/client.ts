@@ -25,9 +25,12 @@ export class Client {
   readonly #random: Random;
   readonly #plan: Plan;
   readonly #goal: GoalId;
+  /** A task's work for outside; null for any other. */
+  readonly #outside: () => Pick<TaskSpec, "work"> | null;
   #made = 0;
 
-  constructor(random: Random, plan: Plan, goal: GoalId) {
+  constructor(random: Random, plan: Plan, goal: GoalId, work: () => Pick<TaskSpec, "work"> | null) {
+    this.#outside = work;
     this.#random = random;
     this.#plan = plan;
     this.#goal = goal;
@@ -105,8 +108,10 @@ export class Client {
     return Array.from({ length: this.#random.between(1, 10) }, (_, i) => ({ ...this.#work(), key: `k${i}` }));
   }
 
-  #work(): Pick<TaskSpec, "call" | "group"> {
+  #work(): Pick<TaskSpec, "call" | "group" | "work"> {
     const random = this.#random;
+    const outside = this.#outside();
+    if (outside !== null) return outside;
     if (random.chance(0.12)) return { group: {} };
     const upstream = random.chance(0.01) ? "nowhere" : random.pick(this.#plan.upstreams).name;
     const idempotent = random.chance(0.1) ? { idempotent: random.chance(0.5) } : {};

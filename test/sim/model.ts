@@ -6,6 +6,7 @@
 import { parseTaskId } from "../../shared/ids.ts";
 import type { CompletionRule, TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
+import type { SettleClaims, Standing } from "../../durable-objects/goal/core/claims.ts";
 import type { Executed } from "./shell.ts";
 
 export interface Known {
@@ -26,6 +27,8 @@ export class Model {
   readonly keys = new Map<string, number>();
   /** Tasks whose next call a person has asked for. */
   readonly allowedAgain = new Set<number>();
+  /** Attempts of claims that were settled with a result, or for good: task and attempt. */
+  readonly settled = new Set<string>();
   isPaused = false;
   isSealed = false;
   isCancelAsked = false;
@@ -52,6 +55,8 @@ export class Model {
         return this.#accept(command.tasks.specs, command.tasks.contentKeys, reply.value.receipts, nowMs);
       case "submit":
         return this.#accept(command.specs, command.contentKeys, reply.value.receipts!, nowMs);
+      case "settle-claims":
+        return this.#spawn(command, reply.value.standings!, nowMs);
       case "retry-task": {
         const original = this.tasks.get(command.task)!;
         this.tasks.set(reply.value.task!, { ...original, after: [], afterEnd: [], expiresAtMs: null, rule: {} });
@@ -95,6 +100,23 @@ export class Model {
       if (key !== undefined) this.keys.set(key, tasks[place]!);
     }
     for (const { spec, place } of taken) this.tasks.set(tasks[place]!, this.#known(spec, nowMs));
+  }
+
+  /** A settlement that counts brings its children, whose numbers follow those that there are. */
+  #spawn({ settlements, spawn }: SettleClaims, standings: readonly Standing[], nowMs: number): void {
+    for (const [i, { task, attempt, status }] of standings.entries()) {
+      const name = `${task}.${attempt}`;
+      if (status !== "settled" || this.settled.has(name)) continue;
+      this.settled.add(name);
+      const specs = spawn.specs.slice(...settlements[i]!.spawn);
+      const first = this.tasks.size;
+      this.#accept(
+        specs,
+        new Map(),
+        { tasks: Int32Array.from(specs, (_, place) => first + place), joins: new Uint8Array(specs.length) },
+        nowMs,
+      );
+    }
   }
 
   #known(spec: TaskSpec, nowMs: number): Known {

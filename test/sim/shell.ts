@@ -153,7 +153,7 @@ export class Shell {
       this.#isRecovered ||= command.kind === "create";
       executed.push({ id, command, reply });
       if (this.state.nextOffer > offer) offers.push([offer, specsOf(command)]);
-      const text = textOf(reply);
+      const text = textOf(reply, this.state);
       if (id !== null && reply.ok) replies.push([id, text]);
       return text;
     });
@@ -219,12 +219,14 @@ export class Shell {
 function specsOf(command: Command): readonly unknown[] {
   if (command.kind === "create") return command.tasks.specs;
   if (command.kind === "submit") return command.specs;
+  if (command.kind === "settle-claims") return command.spawn.specs;
   throw new Error(`${command.kind} brings no tasks`);
 }
 
 /** The answer as it is stored and sent. */
-function textOf(reply: Reply): string {
+function textOf(reply: Reply, { tasks }: GoalState): string {
   if (!reply.ok) return JSON.stringify({ error: reply.error.code });
-  const { receipts, task } = reply.value;
-  return JSON.stringify({ tasks: receipts === undefined ? undefined : [...receipts.tasks], task });
+  const { receipts, task, grant, standings } = reply.value;
+  const claims = grant && { ...grant, attempts: grant.tasks.map((claimed) => tasks.attempt[claimed]!) };
+  return JSON.stringify({ tasks: receipts === undefined ? undefined : [...receipts.tasks], task, grant: claims, standings });
 }

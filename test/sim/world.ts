@@ -7,6 +7,8 @@ import { createHash } from "node:crypto";
 import { isBusy } from "../../durable-objects/goal/core/wake.ts";
 import { goalIdFrom } from "../../shared/ids.ts";
 import { Checkers } from "./checkers.ts";
+import { NO_FAULTS as NO_WORKER_FAULTS, workOf, workPlanOf } from "./claims/plan.ts";
+import { Workers } from "./claims/worker.ts";
 import { Client, type Request } from "./client.ts";
 import { Clock } from "./clock.ts";
 import { changed, type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
@@ -41,6 +43,7 @@ class World {
   readonly #network: Network;
   readonly #governors: Governors;
   readonly #client: Client;
+  readonly #workers: Workers;
   readonly #say: (text: string) => void;
   #shell: Shell | null = null;
   #lives = 0;
@@ -57,7 +60,21 @@ class World {
     this.#say = say;
     say(`seed ${seed} ${JSON.stringify(this.plan)}`);
     this.checkers = new Checkers(this.plan, this.disk);
-    this.#client = new Client(this.#random.fork(), this.plan, goalIdFrom(START_MS, new Uint8Array(16)));
+    const goal = goalIdFrom(START_MS, new Uint8Array(16));
+    const outside = new Random(seed ^ 0x9e3779b9);
+    const work = workPlanOf(outside.fork());
+    const kinds = outside.fork();
+    if (work.queues.length > 0) say(JSON.stringify(work));
+    this.#client = new Client(this.#random.fork(), this.plan, goal, () => workOf(kinds, work));
+    this.#workers = new Workers({
+      clock: this.clock,
+      random: outside.fork(),
+      plan: work,
+      goal,
+      faults: () => (this.#isCalm ? NO_WORKER_FAULTS : work.faults),
+      ask: (id, command, then) => this.#ask({ id, command }, then),
+      told: (grant) => this.checkers.told(grant),
+    });
     this.#network = new Network({
       clock: this.clock,
       random: this.#random.fork(),
@@ -88,6 +105,7 @@ class World {
   run(): void {
     const { clock, plan } = this;
     this.#create();
+    this.#workers.start();
     for (let i = 0; i < plan.requests; i++) {
       clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask(this.#client.submit()));
     }
