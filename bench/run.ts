@@ -8,6 +8,7 @@ import { parseArgs } from "node:util";
 import { type Finding, lineOf, machine, save } from "./report.ts";
 import { absorb } from "./scenarios/absorb.ts";
 import { capacityOf } from "./scenarios/capacity.ts";
+import { claims } from "./scenarios/claims.ts";
 import { estimate } from "./scenarios/estimate.ts";
 import { fairnessOf } from "./scenarios/fairness.ts";
 import { goal } from "./scenarios/goal.ts";
@@ -39,6 +40,7 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   outage: outageOf(values.fast ? 5_000 : 10_000),
   origins,
   estimate,
+  claims,
   proxy: proxyOf(values.fast),
   capacity: capacityOf(values.fast ? 8_000 : 16_000),
   trickle: trickleOf(values.fast ? 20 : 100),

@@ -19,6 +19,8 @@ export type Transport = "text" | "bytes";
 export interface Floor {
   /** Keeps a body durably. */
   keep(as: Transport, body: string, object: string): Promise<void>;
+  /** The next of `tasks` inputs, at most `max` of them, after one durable write. */
+  handOut<T>(object: string, max: number, tasks: number): Promise<T>;
   /** Makes the calls, `lanes` at a time. */
   fetchAll(paths: readonly string[], upstream: string, lanes: number): Promise<void>;
 }
@@ -54,10 +56,11 @@ const floor :Workerd.Worker = ( modules = [ (name = "worker.mjs", esModule = emb
 `;
 }
 
-async function answered(url: string, init?: RequestInit): Promise<void> {
+async function answered(url: string, init?: RequestInit): Promise<string> {
   const response = await fetch(url, init);
-  await response.text();
+  const text = await response.text();
   if (!response.ok) throw new Error(`${url} answered ${response.status}`);
+  return text;
 }
 
 async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildProcess }> {
@@ -79,9 +82,14 @@ async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildP
     await pause(50);
   }
   const floor: Floor = {
-    keep: (as, body, object) => answered(`${url}/keep-${as}?object=${object}`, { method: "POST", body }),
-    fetchAll: (paths, upstream, lanes) =>
-      answered(`${url}/fetch?upstream=${encodeURIComponent(upstream)}&lanes=${lanes}`, { method: "POST", body: JSON.stringify(paths) }),
+    keep: async (as, body, object) => void (await answered(`${url}/keep-${as}?object=${object}`, { method: "POST", body })),
+    handOut: async <T>(object: string, max: number, tasks: number) =>
+      JSON.parse(await answered(`${url}/hand-out?object=${object}&max=${max}&tasks=${tasks}`, { method: "POST" })) as T,
+    fetchAll: async (paths, upstream, lanes) =>
+      void (await answered(`${url}/fetch?upstream=${encodeURIComponent(upstream)}&lanes=${lanes}`, {
+        method: "POST",
+        body: JSON.stringify(paths),
+      })),
   };
   return { floor, child };
 }

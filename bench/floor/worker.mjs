@@ -1,7 +1,7 @@
 /**
  * The floor: the least that the same input and output cost on this machine. A
  * bare Worker that keeps a body in one Durable Object, and one that makes the
- * same calls with nothing durable. Served by the same workerd, on its own socket.
+ * same calls with nothing durable, and one that hands out work. Served by the same workerd, on its own socket.
  */
 import { DurableObject } from "cloudflare:workers";
 
@@ -19,7 +19,26 @@ export class Blob extends DurableObject {
     for (let at = 0; at < length; at += ROW) this.ctx.storage.sql.exec("INSERT INTO blobs(body) VALUES (?)", body.slice(at, at + ROW));
     return length;
   }
+
+  #next = 0;
+
+  /** The next inputs, and one row that says which they are. */
+  handOut(max, tasks) {
+    const from = this.#next;
+    const to = Math.min(tasks, from + max);
+    if (from === to) return '{"claims":[]}';
+    this.#next = to;
+    this.ctx.storage.sql.exec("INSERT INTO blobs(body) VALUES (?)", JSON.stringify({ from, to, at: Date.now() }));
+    const claims = Array.from({ length: to - from }, (_, i) => ({
+      taskId: headersOf(from + i)["drover-task"],
+      attempt: 1,
+      input: inputOf(from + i),
+    }));
+    return JSON.stringify({ claims });
+  }
 }
+
+const inputOf = (n) => ({ n, page: `/page/${n}`, note: "as long as an input is in real life, more or less" });
 
 /** The five headers that every attempt carries. */
 const headersOf = (n) => ({
@@ -53,6 +72,8 @@ export default {
     const blob = env.BLOB.get(env.BLOB.idFromName(searchParams.get("object")));
     if (pathname === "/keep-text") return Response.json(await blob.keep(await request.text()), { status: 202 });
     if (pathname === "/keep-bytes") return Response.json(await blob.keep(await request.arrayBuffer()), { status: 202 });
+    if (pathname === "/hand-out")
+      return new Response(await blob.handOut(Number(searchParams.get("max")), Number(searchParams.get("tasks"))));
     return Response.json(await fetchAll(await request.json(), searchParams.get("upstream"), Number(searchParams.get("lanes"))));
   },
 };
