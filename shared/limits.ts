@@ -57,6 +57,19 @@ export const WEIGHT_MAX = 1_000;
 export const TOKENS_MAX = 1_000_000_000_000;
 export const DURATION_MS_MAX = 365 * 24 * 3_600_000;
 
+// Tokens and policies.
+export const TOKEN_CHARS_MAX = 8_192;
+/** Caveats that a token has beside its root. */
+export const CAVEATS_MAX = 64;
+export const CAVEAT_ITEMS_MAX = 64;
+export const CAVEAT_TEXT_CHARS_MAX = 256;
+/** Policies that together say what a goal may do. */
+export const POLICIES_MAX = 128;
+/** Tokens that an isolate remembers to be genuine. */
+export const TOKEN_CACHE_MAX = 10_000;
+/** How long an isolate relies on the tenant's epoch where it need not be exact. */
+export const TENANT_EPOCH_AGE_MS_MAX = 2_000;
+
 // Payloads.
 export const RESPONSE_BYTES_MAX = 8 * MIB;
 /** A result line up to this size is packed with its neighbours; a larger one gets chunk rows of its own. */

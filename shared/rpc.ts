@@ -8,7 +8,9 @@ import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Upstream } from "./protocol/upstream.ts";
+import type { Policy } from "./policy/rules.ts";
 import type { Result } from "./result.ts";
+import type { Bearer } from "./token/claims.ts";
 
 export type Answer<T> = Result<T, Failure>;
 
@@ -48,6 +50,7 @@ export interface SubmitRequest {
   /** Take all tasks or none. */
   readonly atomic: boolean;
   readonly idempotency?: IdempotencyKey | undefined;
+  readonly bearer?: Bearer | undefined;
 }
 
 export interface TaskQuery {
@@ -81,6 +84,7 @@ export interface ClaimRequest {
   readonly leaseMs: number;
   readonly waitMs: number;
   readonly idempotency?: IdempotencyKey | undefined;
+  readonly bearer?: Bearer | undefined;
 }
 
 /** A place in the line of those who wait for work. Dropping it leaves the line. */
@@ -110,11 +114,13 @@ export interface SettleClaimsRequest {
   /** The children of all settlements, as one JSON array. Empty where there are none. */
   readonly spawnedJson: string;
   readonly idempotency?: IdempotencyKey | undefined;
+  readonly bearer?: Bearer | undefined;
 }
 
 export interface HeartbeatRequest {
   readonly claims: readonly { readonly taskId: string; readonly task: number; readonly attempt: number }[];
   readonly leaseMs: number;
+  readonly bearer?: Bearer | undefined;
 }
 
 export type GoalVerb = "cancel" | "pause" | "resume" | "seal";
@@ -139,24 +145,29 @@ export interface LocksRpc {
 /** Who asks by HTTP is on the line while it waits. */
 export type OutsideAsk = Omit<LockAsk, "owner">;
 
+/** The last argument of what a caller asks for is what has to be known of the caller's token. A revoked one gets no answer but that. */
 export interface GoalRpc extends PermitsRpc {
   create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;
   submit(request: SubmitRequest): Promise<Answer<JsonReply>>;
   /** Pause, resume, cancel or seal; repeating one changes nothing. */
-  control(verb: GoalVerb): Promise<Answer<GoalView>>;
-  view(): Promise<Answer<GoalView>>;
+  control(verb: GoalVerb, bearer?: Bearer): Promise<Answer<GoalView>>;
+  view(bearer?: Bearer): Promise<Answer<GoalView>>;
   /** A page as JSON: `{items, nextCursor}`. */
-  listTasks(query: TaskQuery): Promise<Answer<string>>;
-  tree(root: string | undefined, depth: number): Promise<Answer<string>>;
+  listTasks(query: TaskQuery, bearer?: Bearer): Promise<Answer<string>>;
+  tree(root: string | undefined, depth: number, bearer?: Bearer): Promise<Answer<string>>;
   /** The task as JSON; waits until it is terminal, at most `waitMs`. */
-  getTask(index: number, waitMs: number): Promise<Answer<{ json: string; terminal: boolean }>>;
-  cancelTask(index: number): Promise<Answer<string>>;
+  getTask(index: number, waitMs: number, bearer?: Bearer): Promise<Answer<{ json: string; terminal: boolean }>>;
+  cancelTask(index: number, bearer?: Bearer): Promise<Answer<string>>;
+  /** Lets a task that waits for approval go on, or ends it as denied; repeating it changes nothing. */
+  decideTask(index: number, verdict: "approve" | "deny", bearer?: Bearer): Promise<Answer<string>>;
+  /** Ends all tokens that are for this goal, and answers with the new epoch. */
+  revokeTokens(bearer?: Bearer): Promise<Answer<{ epoch: number }>>;
   /** Makes a new task with `retryOf`. */
-  retryTask(index: number, idempotency?: IdempotencyKey): Promise<Answer<JsonReply>>;
+  retryTask(index: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
   /** Decides a task whose outcome is unknown. `resultJson` is a `CallResult`. */
-  resolveTask(index: number, as: "succeeded" | "failed" | "retry", resultJson?: string): Promise<Answer<string>>;
+  resolveTask(index: number, as: "succeeded" | "failed" | "retry", resultJson?: string, bearer?: Bearer): Promise<Answer<string>>;
   /** NDJSON, closed by `{"end": …}`. */
-  results(query: ResultsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
+  results(query: ResultsQuery, bearer?: Bearer): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** `text/event-stream`. */
   events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** What can be claimed at once, as `{claims: […]}`. Without claims where others wait already. */
@@ -167,6 +178,7 @@ export interface GoalRpc extends PermitsRpc {
   settleClaims(request: SettleClaimsRequest): Promise<Answer<JsonReply>>;
   /** Extends leases: `{claims: […]}`, a line for each, in their order. */
   heartbeat(request: HeartbeatRequest): Promise<Answer<string>>;
+  events(query: EventsQuery, bearer?: Bearer): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** Result lines of an executor whose stream broke. */
   settle(lines: string): Promise<void>;
 }
@@ -183,6 +195,11 @@ export interface PassRequest {
   /** The gate's own name, which it gives to governors. */
   readonly gate: string;
   readonly upstream: string;
+  readonly method: string;
+  /** Path and query. */
+  readonly path: string;
+  /** What has to be known of the caller's token. */
+  readonly bearer?: Bearer | undefined;
   /** The goal that the call is made for. */
   readonly goalId?: string | undefined;
   /** How long the caller waits for a permit. */
@@ -298,9 +315,11 @@ export interface ExecutorRpc {
 // edge and goal → tenant
 
 export interface Registry {
-  /** Rises with every change of an upstream. */
+  /** Rises with every change of an upstream or of the policy. */
   readonly version: number;
   readonly upstreams: readonly Upstream[];
+  /** What all goals of the tenant may do; left out or null where it is not restricted. */
+  readonly policy?: Policy | null;
 }
 
 /** What the directory knows of a goal; the goal reports it. */
@@ -329,6 +348,12 @@ export interface TenantRpc {
   /** Goals that have work for it keep their own copy until they refresh theirs. */
   deleteUpstream(name: string): Promise<Answer<null>>;
   registry(): Promise<Registry>;
+  /** Sets the policy of all goals; null takes it away. */
+  putPolicy(policy: Policy | null): Promise<void>;
+  /** Tokens of an earlier epoch are revoked. */
+  tokenEpoch(): Promise<number>;
+  /** Ends all tokens of an epoch up to `epoch`; answers with the new one. */
+  revokeTokens(epoch: number): Promise<number>;
   /** Maps an idempotency key to one goal id, for ever: the first proposal wins. */
   claimGoalId(idempotency: IdempotencyKey, proposedGoalId: string): Promise<Answer<{ goalId: string }>>;
   /** Puts a goal's report into the directory; answers with the registry if it is newer than `knownVersion`. */

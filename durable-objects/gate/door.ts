@@ -7,7 +7,8 @@ import type { Answer, KeyedCall, Opening, PassRequest, WholeAnswer } from "../..
 import type { Keys } from "./keys.ts";
 import type { Doorkeeper, Visit } from "./pass.ts";
 import type { Queues, Visitor } from "./queues.ts";
-import { type GoalCopy, goalCopy, type RegistryCopy } from "./registry.ts";
+import { Permissions } from "./permissions.ts";
+import { type GoalCopy, goalCopy, type GoalStanding, type RegistryCopy } from "./registry.ts";
 
 export interface Caller extends Visit, Visitor {
   /** The key that is its own now: nobody else calls with it meanwhile. */
@@ -34,6 +35,7 @@ export class Door implements Doorkeeper<Caller> {
   readonly #registry: RegistryCopy;
   readonly #keys: Keys;
   readonly #queues: Queues;
+  readonly #permissions: Permissions;
   #goal: GoalCopy | null = null;
 
   constructor(env: Env, registry: RegistryCopy, keys: Keys, queues: Queues) {
@@ -41,11 +43,13 @@ export class Door implements Doorkeeper<Caller> {
     this.#registry = registry;
     this.#keys = keys;
     this.#queues = queues;
+    this.#permissions = new Permissions(registry);
   }
 
   async admit(caller: Caller): Promise<Answer<{ readonly opening: Opening } | { readonly replay: WholeAnswer }>> {
     const { gate, upstream: name, goalId } = caller.request;
-    const refusal = goalId === undefined ? null : await this.#refusalOf(goalId);
+    const goal = goalId === undefined ? null : await this.#goalOf(goalId);
+    const refusal = goal?.failure ?? (await this.#permissions.refusal(caller.request, goal));
     if (refusal !== null) return err(refusal);
     const found = await this.#find(name);
     if (found === null) return err(unknownUpstream(name));
@@ -83,9 +87,9 @@ export class Door implements Doorkeeper<Caller> {
     caller.key = null;
   }
 
-  async #refusalOf(goalId: string): Promise<Failure | null> {
+  #goalOf(goalId: string): Promise<GoalStanding> {
     this.#goal ??= goalCopy(this.#env, goalId);
-    return (await this.#goal.get()).failure;
+    return this.#goal.get();
   }
 
   /** An upstream that is not in the copy may be new. */

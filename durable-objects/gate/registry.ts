@@ -1,6 +1,8 @@
 /** What a gate knows of upstreams and of its goal: copies that are at most two seconds old while they are used. */
 import { type Failure, failure } from "../../shared/errors.ts";
 import { REGISTRY_AGE_MS_MAX } from "../../shared/limits.ts";
+import type { Policy } from "../../shared/policy/rules.ts";
+import type { GoalStatus } from "../../shared/protocol/goal.ts";
 import type { GoalRpc, Registry, TenantRpc } from "../../shared/rpc.ts";
 
 /** A value that is asked for again when it is too old, by one question at a time. */
@@ -41,17 +43,28 @@ export function registryCopy(env: Env): Copy<Registry> {
   return new Copy(() => tenant.registry());
 }
 
-/** Why the goal's calls cannot be made; null where they can. */
-export function goalCopy(env: Env, goalId: string): Copy<{ readonly failure: Failure | null }> {
+/** What a gate knows of its goal. */
+export interface GoalStanding {
+  /** Why its calls cannot be made; null where they can. */
+  readonly failure: Failure | null;
+  readonly epoch: number;
+  readonly policies: readonly Policy[];
+}
+
+export function goalCopy(env: Env, goalId: string): Copy<GoalStanding> {
   const goal = env.GOAL.get(env.GOAL.idFromName(goalId)) as unknown as Pick<GoalRpc, "view">;
   return new Copy(async () => {
     const view = await goal.view();
-    if (!view.ok) return { failure: view.error };
-    const { status } = view.value;
-    if (status === "active") return { failure: null };
-    if (status === "paused") return { failure: failure("conflict", `the goal ${goalId} is paused; resume it first`, { goalId }) };
-    return { failure: failure("goal_ended", `the goal ${goalId} is ${status}`, { goalId }) };
+    if (!view.ok) return { failure: view.error, epoch: 0, policies: [] };
+    const { status, epoch, policies } = view.value;
+    return { failure: statusFailure(goalId, status), epoch, policies };
   });
+}
+
+function statusFailure(goalId: string, status: GoalStatus): Failure | null {
+  if (status === "active") return null;
+  if (status === "paused") return failure("conflict", `the goal ${goalId} is paused; resume it first`, { goalId });
+  return failure("goal_ended", `the goal ${goalId} is ${status}`, { goalId });
 }
 
 export type RegistryCopy = ReturnType<typeof registryCopy>;

@@ -120,7 +120,7 @@ export class ClaimDesk {
     if (line !== undefined) this.#serve(claimer.request.queue, line);
   }
 
-  #ask({ queue, max, leaseMs, idempotency }: ClaimRequest): Promise<Answer<JsonReply>> {
+  #ask({ queue, max, leaseMs, idempotency, bearer }: ClaimRequest): Promise<Answer<JsonReply>> {
     const inputs: string[] = [];
     let chars = 0;
     const fits = (task: number): boolean => {
@@ -134,12 +134,13 @@ export class ClaimDesk {
     return this.#turns.run({
       command: { kind: "claim", queue, max, leaseMs, fits },
       idempotency,
+      bearer,
       isKept: ({ grant }) => grant!.tasks.length > 0,
       render: ({ grant }) => claimsJson(this.#turns.state, grant!, inputs),
     });
   }
 
-  async settle({ settlements, spawnedJson, idempotency }: SettleClaimsRequest): Promise<Answer<JsonReply>> {
+  async settle({ settlements, spawnedJson, idempotency, bearer }: SettleClaimsRequest): Promise<Answer<JsonReply>> {
     const stored = this.#turns.stored(idempotency);
     if (stored !== null) return stored;
     const body = new TextEncoder().encode(spawnedJson === "" ? "[]" : spawnedJson);
@@ -155,11 +156,12 @@ export class ClaimDesk {
       },
       offer: { format: "array", body, specs: values.value },
       idempotency,
+      bearer,
       render: ({ standings }) => settledJson(settlements, standings!),
     });
   }
 
-  async heartbeat({ claims, leaseMs }: HeartbeatRequest): Promise<Answer<string>> {
+  async heartbeat({ claims, leaseMs, bearer }: HeartbeatRequest): Promise<Answer<string>> {
     const pairs = claims.map(({ task, attempt }) => [task, attempt] as const);
     const render = ({ standings }: { standings?: readonly Standing[] }): string => {
       const { dueAtMs } = this.#turns.state.tasks;
@@ -171,7 +173,7 @@ export class ClaimDesk {
       }));
       return JSON.stringify({ claims: lines });
     };
-    const reply = await this.#turns.run({ command: { kind: "extend-claims", claims: pairs, leaseMs }, render });
+    const reply = await this.#turns.run({ command: { kind: "extend-claims", claims: pairs, leaseMs }, bearer, render });
     return reply.ok ? ok(reply.value.json) : reply;
   }
 }

@@ -53,12 +53,15 @@ export class Directory {
       .finally(() => (this.#isAsking = false));
   }
 
-  /** A task for an upstream that the goal has not heard of is worth a question. */
+  /** A task for an upstream that the goal has not heard of is worth a question, and so is one that comes after a long rest: its policy may have changed. */
   async refreshFor(state: GoalState, names: ReadonlySet<string>): Promise<void> {
     const isUnknown = [...names].some((name) => {
       const number = upstreamNamed(state, name);
       return number < 0 || state.upstreams[number]!.config === null;
     });
-    if (isUnknown) await this.report(state);
+    if (isUnknown) return this.report(state);
+    if (Date.now() - this.#askedAtMs < REGISTRY_AGE_MS_MAX) return;
+    // What is known will do where the tenant does not answer.
+    await this.report(state).catch((error: unknown) => console.warn(`the tenant did not answer: ${String(error)}`));
   }
 }

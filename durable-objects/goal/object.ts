@@ -29,10 +29,12 @@ import type {
   TaskQuery,
   TenantRpc,
 } from "../../shared/rpc.ts";
+import type { Bearer } from "../../shared/token/claims.ts";
 import { type Governors, governorsOf } from "../kit/governors.ts";
 import { ClaimDesk } from "./claim-desk.ts";
 import { isTerminal } from "./core/codes.ts";
 import { type Outlooks, strangersAmong } from "./core/estimate.ts";
+import { revocation } from "./core/rights.ts";
 import { Directory } from "./directory.ts";
 import { parseOffer, upstreamNames } from "./offers.ts";
 import { prepare } from "./prepare.ts";
@@ -46,6 +48,7 @@ import { goalView, receiptsJson } from "./views.ts";
 
 const missing = () => err(failure("not_found", "there is no such goal"));
 const POOL_SIZE = 256;
+const NO_NAMES: ReadonlySet<string> = new Set();
 
 export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #store: GoalStore;
@@ -88,6 +91,13 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return this.#turns.state.goal !== null;
   }
 
+  /** Why a caller gets no answer: there is no goal, or its token is revoked. */
+  #refusal(bearer: Bearer | undefined): Answer<never> | null {
+    if (!this.#exists) return missing();
+    const revoked = bearer === undefined ? null : revocation(this.#turns.state, bearer);
+    return revoked === null ? null : err(revoked);
+  }
+
   async create({ goalId, spec, tasksJson, idempotency }: CreateGoalRequest): Promise<Answer<JsonReply>> {
     const body = new TextEncoder().encode(tasksJson === "" ? "[]" : tasksJson);
     const values = parseOffer(body, "array");
@@ -104,8 +114,9 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return reply;
   }
 
-  async submit({ body, format, allReceipts, atomic, idempotency }: SubmitRequest): Promise<Answer<JsonReply>> {
-    if (!this.#exists) return missing();
+  async submit({ body, format, allReceipts, atomic, idempotency, bearer }: SubmitRequest): Promise<Answer<JsonReply>> {
+    const refusal = this.#refusal(bearer);
+    if (refusal !== null) return refusal;
     const stored = this.#turns.stored(idempotency);
     if (stored !== null) return stored;
     const values = parseOffer(body, format);
@@ -119,6 +130,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       command: { kind: "submit", ...prepared, atomic, ...(outlooks === undefined ? {} : { outlooks }) },
       offer: { format, body, specs: values.value },
       idempotency,
+      bearer,
       render: ({ receipts }) => receiptsJson(this.#turns.state, receipts!, allReceipts),
     };
     // A large body is worth a commit of its own; small ones wait a moment for one another.
@@ -133,26 +145,34 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return new Map(await Promise.all(strangers.map(async (name) => [name, await this.#governors.outlook(name, weight)] as const)));
   }
 
-  async control(verb: GoalVerb): Promise<Answer<GoalView>> {
+  async control(verb: GoalVerb, bearer?: Bearer): Promise<Answer<GoalView>> {
     if (!this.#exists) return missing();
-    const reply = await this.#turns.run({ command: { kind: verb } });
+    const reply = await this.#turns.run({ command: { kind: verb }, bearer });
     return reply.ok ? ok(this.#view()) : reply;
   }
 
-  async view(): Promise<Answer<GoalView>> {
-    return this.#exists ? ok(this.#view()) : missing();
+  async revokeTokens(bearer?: Bearer): Promise<Answer<{ epoch: number }>> {
+    if (!this.#exists) return missing();
+    const reply = await this.#turns.run({ command: { kind: "revoke" }, bearer });
+    return reply.ok ? ok({ epoch: this.#turns.state.rights.epoch }) : reply;
   }
 
-  async listTasks(query: TaskQuery): Promise<Answer<string>> {
-    return this.#exists ? this.#reader.page(this.#turns.state, query) : missing();
+  async view(bearer?: Bearer): Promise<Answer<GoalView>> {
+    return this.#refusal(bearer) ?? ok(this.#view());
   }
 
-  async tree(root: string | undefined, depth: number): Promise<Answer<string>> {
-    return this.#exists ? treeJson(this.#turns.state, root, depth) : missing();
+  async listTasks(query: TaskQuery, bearer?: Bearer): Promise<Answer<string>> {
+    return this.#refusal(bearer) ?? this.#reader.page(this.#turns.state, query);
   }
 
-  async getTask(index: number, waitMs: number): Promise<Answer<{ json: string; terminal: boolean }>> {
+  async tree(root: string | undefined, depth: number, bearer?: Bearer): Promise<Answer<string>> {
+    return this.#refusal(bearer) ?? treeJson(this.#turns.state, root, depth);
+  }
+
+  async getTask(index: number, waitMs: number, bearer?: Bearer): Promise<Answer<{ json: string; terminal: boolean }>> {
     const state = this.#turns.state;
+    const refusal = this.#refusal(bearer);
+    if (refusal !== null) return refusal;
     if (index >= state.tasks.n) return err(failure("not_found", "there is no such task"));
     const until = Date.now() + waitMs;
     while (!isTerminal(state.tasks.status[index]!)) {
@@ -161,21 +181,29 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return ok({ json: this.#reader.json(state, index), terminal: isTerminal(state.tasks.status[index]!) });
   }
 
-  async cancelTask(index: number): Promise<Answer<string>> {
-    return this.#decideTask({ command: { kind: "cancel-task", task: index } });
+  async cancelTask(index: number, bearer?: Bearer): Promise<Answer<string>> {
+    return this.#decideTask({ command: { kind: "cancel-task", task: index }, bearer });
   }
 
-  async retryTask(index: number, idempotency?: IdempotencyKey): Promise<Answer<JsonReply>> {
+  async decideTask(index: number, verdict: "approve" | "deny", bearer?: Bearer): Promise<Answer<string>> {
     if (!this.#exists) return missing();
-    const render: Ask["render"] = ({ task }) => this.#reader.json(this.#turns.state, task!);
-    return this.#turns.run({ command: { kind: "retry-task", task: index }, idempotency, render });
+    // What was policy when the task was taken may be none by now.
+    await this.#directory.refreshFor(this.#turns.state, NO_NAMES);
+    return this.#decideTask({ command: { kind: `${verdict}-task`, task: index }, bearer });
   }
 
-  async resolveTask(index: number, as: "succeeded" | "failed" | "retry", resultJson?: string): Promise<Answer<string>> {
+  async retryTask(index: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
+    if (!this.#exists) return missing();
+    await this.#directory.refreshFor(this.#turns.state, NO_NAMES);
+    const render: Ask["render"] = ({ task }) => this.#reader.json(this.#turns.state, task!);
+    return this.#turns.run({ command: { kind: "retry-task", task: index }, idempotency, bearer, render });
+  }
+
+  async resolveTask(index: number, as: "succeeded" | "failed" | "retry", resultJson?: string, bearer?: Bearer): Promise<Answer<string>> {
     const now = Date.now();
     const head = { task: index, attempt: 0, outcome: "answered", status: 0, retryAfterMs: 0, startedAtMs: now, endedAtMs: now } as const;
     const line = resultJson === undefined ? null : formatLine(head, resultJson);
-    return this.#decideTask({ command: { kind: "resolve", task: index, as, line } });
+    return this.#decideTask({ command: { kind: "resolve", task: index, as, line }, bearer });
   }
 
   async #decideTask(ask: Ask & { command: { task: number } }): Promise<Answer<string>> {
@@ -184,16 +212,16 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return reply.ok ? ok(this.#reader.json(this.#turns.state, ask.command.task)) : reply;
   }
 
-  async results(query: ResultsQuery): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#exists ? this.#streams.results(query) : missing();
+  async results(query: ResultsQuery, bearer?: Bearer): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#refusal(bearer) ?? this.#streams.results(query);
   }
 
-  async events(query: EventsQuery): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#exists ? this.#streams.events(query) : missing();
+  async events(query: EventsQuery, bearer?: Bearer): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#refusal(bearer) ?? this.#streams.events(query);
   }
 
   async claim(request: ClaimRequest): Promise<Answer<JsonReply>> {
-    return this.#exists ? this.#desk.claim(request) : missing();
+    return this.#refusal(request.bearer) ?? this.#desk.claim(request);
   }
 
   async awaitClaims(request: ClaimRequest): Promise<ClaimPlaceRpc> {
@@ -201,11 +229,11 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   }
 
   async settleClaims(request: SettleClaimsRequest): Promise<Answer<JsonReply>> {
-    return this.#exists ? this.#desk.settle(request) : missing();
+    return this.#refusal(request.bearer) ?? this.#desk.settle(request);
   }
 
   async heartbeat(request: HeartbeatRequest): Promise<Answer<string>> {
-    return this.#exists ? this.#desk.heartbeat(request) : missing();
+    return this.#refusal(request.bearer) ?? this.#desk.heartbeat(request);
   }
 
   async settle(lines: string): Promise<void> {

@@ -8,7 +8,9 @@ import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok } from "../../shared/result.ts";
+import type { Bearer } from "../../shared/token/claims.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
 import { newLife, randomSeed } from "../kit/chance.ts";
 import type { Governors } from "../kit/governors.ts";
@@ -31,6 +33,8 @@ export interface Ask {
   /** The request body that the command's tasks come from. */
   readonly offer?: Omit<NewOffer, "offer">;
   readonly idempotency?: IdempotencyKey | undefined;
+  /** What has to be known of the token behind it; left out where it is restricted to nothing. */
+  readonly bearer?: Bearer | undefined;
   /** The answer as JSON, made right after the step. */
   readonly render?: (reply: Done) => string;
   /** Whether the answer is kept under the key; left out, it is. One without effect may come out better the next time. */
@@ -180,8 +184,20 @@ export class Turns {
     const { store } = this.#around;
     const nowMs = Date.now();
     const lines = new LineKeeper(store.nextRow);
-    const out: Out = { changes: [], sends: [], aborts: [], reports: [], keep: (line) => lines.keep(line), destroy: false };
-    const commit: Mutable<Commit> = { changes: out.changes, lines, offers: [], replies: [] };
+    const commit: Mutable<Commit> = { changes: [], lines, offers: [], replies: [] };
+    const out: Out = {
+      changes: commit.changes,
+      sends: [],
+      aborts: [],
+      reports: [],
+      keep: (line) => lines.keep(line),
+      callOf: (offer, place) => {
+        // An offer of this turn is not on disk yet.
+        const fresh = commit.offers.find((each) => each.offer === offer);
+        return fresh === undefined ? store.calls.get(offer, place) : (fresh.specs[place] as TaskSpec).call;
+      },
+      destroy: false,
+    };
     const settled = this.#lines.length;
     this.#stepReports(nowMs, out);
     const answers = waiting.map(({ ask }) => this.#answer(ask, nowMs, out, commit));
@@ -207,11 +223,16 @@ export class Turns {
     step(this.#state, nowMs, { kind: "tick" }, out);
   }
 
-  #answer({ command, offer, idempotency, render, isKept }: Ask, nowMs: number, out: Out, commit: Mutable<Commit>): Answer<JsonReply> {
+  #answer(
+    { command, offer, idempotency, bearer, render, isKept }: Ask,
+    nowMs: number,
+    out: Out,
+    commit: Mutable<Commit>,
+  ): Answer<JsonReply> {
     const earlier = this.#earlier(idempotency, commit);
     if (earlier !== null) return earlier;
     const number = this.#state.nextOffer;
-    const reply = step(this.#state, nowMs, command, out);
+    const reply = step(this.#state, nowMs, command, out, bearer);
     this.#isRecovered ||= command.kind === "create";
     if (!reply.ok) return reply;
     if (this.#state.nextOffer > number) {

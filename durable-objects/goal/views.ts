@@ -49,7 +49,8 @@ export function goalView(state: GoalState, rowsWritten: number, nowMs: number): 
     ...(goal.endedAtMs === null ? {} : { endedAt: timestamp(goal.endedAtMs) }),
     deadlineAt: goal.deadlineAtMs === null ? null : timestamp(goal.deadlineAtMs),
     sealed: goal.sealed,
-    epoch: 0,
+    epoch: state.rights.epoch,
+    policies: goal.spec.policies ?? [],
     counts: countsOf(state.counts),
     joined: state.joined,
     position,
@@ -93,9 +94,9 @@ function attemptsOf(state: GoalState, task: number): AttemptView[] {
   if (status === RUNNING) attempts.push({ startedAt, outcome: "running" });
   // The attempt that ended the task is in its own columns, unless the task lived on for its children.
   const isKept = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
-  // What a claimer reported before it was lost is of an earlier attempt.
-  const endedByAttempt = (status === SUCCEEDED || status === FAILED) && tasks.code[task] !== codeOf("poison");
-  if (isKept && endedByAttempt) {
+  // What a claimer reported before it was lost is of an earlier attempt, and what says why a task was denied is of none.
+  const isOfAnother = tasks.code[task] === codeOf("poison") || tasks.code[task] === codeOf("denied");
+  if (isKept && (status === SUCCEEDED || status === FAILED) && !isOfAnother) {
     attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome: status === SUCCEEDED ? "answered" : "failed" });
   }
   return attempts;

@@ -8,6 +8,7 @@ import { retryable } from "cloudflare:durable-objects";
 import { failure } from "../../shared/errors.ts";
 import { UPSTREAMS_MAX } from "../../shared/limits.ts";
 import type { Counts } from "../../shared/protocol/goal.ts";
+import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, GoalReport, GoalsQuery, IdempotencyKey, Registry, TenantRpc } from "../../shared/rpc.ts";
@@ -24,12 +25,14 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
   readonly #store: TenantStore;
   /** Null until read, and again after each change. */
   #registry: Registry | null = null;
+  #tokenEpoch: number | null = null;
   /** Running counts by goal, oldest first; lost with the object, and reported again. */
   readonly #liveCounts = new Map<string, Counts>();
 
   static {
     // A repeated DELETE would answer `not_found` for its own success, so it is not marked.
     retryable(this.prototype.putUpstream, this.prototype.claimGoalId, this.prototype.report, this.prototype.forget);
+    retryable(this.prototype.putPolicy, this.prototype.revokeTokens);
   }
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -69,6 +72,25 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
 
   async registry(): Promise<Registry> {
     return this.#current();
+  }
+
+  async putPolicy(policy: Policy | null): Promise<void> {
+    const { version, policy: known = null } = this.#current();
+    if (JSON.stringify(policy) === JSON.stringify(known)) return;
+    this.#store.putPolicy(policy, version + 1);
+    this.#registry = null;
+  }
+
+  async tokenEpoch(): Promise<number> {
+    this.#tokenEpoch ??= this.#store.tokenEpoch();
+    return this.#tokenEpoch;
+  }
+
+  async revokeTokens(epoch: number): Promise<number> {
+    const next = Math.max(this.#store.tokenEpoch(), epoch + 1);
+    this.#store.setTokenEpoch(next);
+    this.#tokenEpoch = next;
+    return next;
   }
 
   async claimGoalId(idempotency: IdempotencyKey, proposedGoalId: string): Promise<Answer<{ goalId: string }>> {

@@ -17,4 +17,6 @@ export const MIGRATIONS: readonly string[] = [
   CREATE INDEX goals_by_status ON goals(status, goal_id)`,
   // Written by the first goal creation of an idempotency key; the stored reply is the goal's id.
   REPLIES_TABLE,
+  // One row. Written when tokens are revoked and when the policy changes.
+  `CREATE TABLE rights(id INTEGER PRIMARY KEY CHECK (id = 0), epoch INTEGER NOT NULL, policy TEXT)`,
 ];

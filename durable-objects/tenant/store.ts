@@ -5,6 +5,7 @@
  */
 import type { Failure } from "../../shared/errors.ts";
 import type { Counts, GoalStatus } from "../../shared/protocol/goal.ts";
+import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { Result } from "../../shared/result.ts";
 import { ok } from "../../shared/result.ts";
@@ -57,7 +58,29 @@ export class TenantStore {
     if (!this.#hasRows()) return { version: 0, upstreams: [] };
     const version = this.#sql.exec("SELECT version FROM registry").toArray()[0]?.["version"] as number | undefined;
     const rows = this.#sql.exec("SELECT spec FROM upstreams ORDER BY name").toArray();
-    return { version: version ?? 0, upstreams: rows.map((row) => JSON.parse(row["spec"] as string) as Upstream) };
+    const upstreams = rows.map((row) => JSON.parse(row["spec"] as string) as Upstream);
+    const policy = this.#sql.exec("SELECT policy FROM rights").toArray()[0]?.["policy"] as string | null | undefined;
+    return { version: version ?? 0, upstreams, ...(typeof policy === "string" && { policy: JSON.parse(policy) as Policy }) };
+  }
+
+  putPolicy(policy: Policy | null, version: number): void {
+    this.#open();
+    const text = policy === null ? null : JSON.stringify(policy);
+    this.#storage.transactionSync(() => {
+      const upsert = "INSERT INTO rights(id, epoch, policy) VALUES (0, 0, ?) ON CONFLICT(id) DO UPDATE SET policy = excluded.policy";
+      exec(this.#sql, upsert, text);
+      this.#setVersion(version);
+    });
+  }
+
+  tokenEpoch(): number {
+    if (!this.#hasRows()) return 0;
+    return (this.#sql.exec("SELECT epoch FROM rights").toArray()[0]?.["epoch"] as number | undefined) ?? 0;
+  }
+
+  setTokenEpoch(epoch: number): void {
+    this.#open();
+    exec(this.#sql, "INSERT INTO rights(id, epoch) VALUES (0, ?) ON CONFLICT(id) DO UPDATE SET epoch = excluded.epoch", epoch);
   }
 
   putUpstream(name: string, spec: string, version: number): void {

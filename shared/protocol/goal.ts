@@ -2,8 +2,10 @@
 import * as v from "valibot";
 import type { Fault } from "../errors.ts";
 import { DURATION_MS_MAX, RETENTION_MS_DEFAULT, TASKS_PER_REQUEST_MAX, TITLE_CHARS_MAX, WEIGHT_MAX } from "../limits.ts";
+import type { Policy } from "../policy/rules.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
+import { policySchema } from "./policy.ts";
 import { completion, integer, labels, object } from "./task-schema.ts";
 import type { CompletionRule } from "./task.ts";
 
@@ -23,6 +25,8 @@ export interface GoalSpec {
   readonly sealed: boolean;
   /** Its part of an upstream that several goals want, in relation to theirs. */
   readonly weight: number;
+  /** All of them must allow what the goal does; left out, everything is allowed. */
+  readonly policies?: readonly Policy[];
 }
 
 /** The goal on the wire. Timestamps are RFC 3339 with milliseconds. */
@@ -35,7 +39,10 @@ export interface GoalView {
   readonly endedAt?: string;
   readonly deadlineAt: string | null;
   readonly sealed: boolean;
+  /** Rises when the goal's tokens are revoked. */
   readonly epoch: number;
+  /** All of them must allow what the goal does. */
+  readonly policies: readonly Policy[];
   readonly counts: Counts;
   readonly joined: number;
   /** Tasks that are queued, and when one that was added now would start, in milliseconds. */
@@ -60,6 +67,7 @@ const schema = object({
   weight: v.optional(
     v.pipe(v.number(), v.minValue(0.001, "must be at least 0.001"), v.maxValue(WEIGHT_MAX, `must be at most ${WEIGHT_MAX}`)),
   ),
+  policy: v.optional(policySchema),
   tasks: v.optional(v.pipe(v.array(v.unknown()), v.maxLength(TASKS_PER_REQUEST_MAX, `must have at most ${TASKS_PER_REQUEST_MAX} tasks`))),
 });
 
@@ -67,7 +75,7 @@ const schema = object({
 export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readonly unknown[] }, Fault[]> {
   const parsed = v.safeParse(schema, body);
   if (!parsed.success) return err(faultsOf(parsed, ""));
-  const { name, labels, deadlineMs, retentionMs, completion, sealed, weight, tasks } = parsed.output;
+  const { name, labels, deadlineMs, retentionMs, completion, sealed, weight, policy, tasks } = parsed.output;
   return ok({
     spec: {
       name: name ?? "",
@@ -77,6 +85,7 @@ export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readon
       completion: (completion ?? {}) as CompletionRule,
       sealed: sealed ?? false,
       weight: weight ?? 1,
+      ...(policy !== undefined && { policies: [policy as Policy] }),
     },
     tasks: tasks ?? [],
   });

@@ -10,7 +10,15 @@ const calls = (count: number): number[] => [0, count, 0, 0];
 function stage(funds: Bounds) {
   const goal = new Driver();
   const record = <T>(act: (rec: Recorder) => T): T => {
-    const out = { changes: goal.journal, sends: [], aborts: [], reports: [], keep: () => ({ row: 1, index: 0 }), destroy: false };
+    const out = {
+      changes: goal.journal,
+      sends: [],
+      aborts: [],
+      reports: [],
+      keep: () => ({ row: 1, index: 0 }),
+      callOf: () => undefined,
+      destroy: false,
+    };
     return act(new Recorder(goal.state, goal.nowMs, out));
   };
   record((rec) => takeGrantFromAbove(rec, funds));

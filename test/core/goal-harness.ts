@@ -19,6 +19,7 @@ import type { GoalSpec } from "../../shared/protocol/goal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { CompletionRule, TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
+import type { Bearer } from "../../shared/token/claims.ts";
 
 export const START_MS = 1_800_000_000_000;
 export const LIFE = "0123456789abcdef";
@@ -96,12 +97,20 @@ export class Driver {
     this.do({ kind: "create", id: GOAL_ID, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });
   }
 
-  do(command: Command): Reply {
+  do(command: Command, bearer?: Bearer): Reply {
     const offer = this.state.nextOffer;
     const row = this.#row++;
     let index = 0;
-    const out: Out = { changes: [], sends: [], aborts: [], reports: [], keep: () => ({ row, index: index++ }), destroy: false };
-    const reply = step(this.state, this.nowMs, command, out);
+    const out: Out = {
+      changes: [],
+      sends: [],
+      aborts: [],
+      reports: [],
+      keep: () => ({ row, index: index++ }),
+      callOf: (number, place) => (this.offers.get(number)![place] as TaskSpec).call,
+      destroy: false,
+    };
+    const reply = step(this.state, this.nowMs, command, out, bearer);
     // As on disk: what is written is text, and shares nothing with memory.
     this.journal.push(...(JSON.parse(JSON.stringify(out.changes)) as Change[]));
     if (this.state.nextOffer > offer) this.offers.set(offer, specsOf(command));

@@ -68,7 +68,15 @@ function specsOf(offer: number): TaskSpec[] {
 function filled(journal: Change[]): GoalState {
   const state = newState();
   const run = (command: Parameters<typeof step>[2]): void => {
-    const out = { changes: [], sends: [], aborts: [], reports: [], keep: () => ({ row: 1, index: 0 }), destroy: false };
+    const out = {
+      changes: [],
+      sends: [],
+      aborts: [],
+      reports: [],
+      keep: () => ({ row: 1, index: 0 }),
+      callOf: () => undefined,
+      destroy: false,
+    };
     const reply = step(state, NOW_MS, command, out);
     if (!reply.ok) throw new Error(reply.error.detail);
     journal.push(...(out.changes as Change[]));

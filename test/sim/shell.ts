@@ -12,6 +12,7 @@ import { type Command, type Reply, step } from "../../durable-objects/goal/core/
 import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { WATCHDOG_MS } from "../../shared/limits.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -132,16 +133,20 @@ export class Shell {
     this.#timerAtMs = NEVER;
     const row = disk.nextRow;
     const kept: string[] = [];
+    const offers: [number, readonly unknown[]][] = [];
     const out: Out = {
       changes: [],
       sends: [],
       aborts: [],
       reports: [],
       keep: (line) => ({ row, index: kept.push(line) - 1 }),
+      callOf: (offer, place) => {
+        const fresh = offers.find(([number]) => number === offer)?.[1];
+        return ((fresh ?? (JSON.parse(disk.offers.get(offer)!) as unknown[]))[place] as TaskSpec).call;
+      },
       destroy: false,
     };
     const executed: Executed[] = [];
-    const offers: [number, readonly unknown[]][] = [];
     const replies: [string, string][] = [];
     const settled = this.#stepReports(nowMs, out);
     const asks = this.#asks.splice(0);

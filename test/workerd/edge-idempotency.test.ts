@@ -36,7 +36,8 @@ test("a key that is none is refused before anything happens", async () => {
 /** The fingerprint of a request as a route would see it. */
 async function keyOf(method: string, path: string, body: string, headers: Record<string, string>) {
   const request = new Request(`http://drover.test${path}`, { method, body, headers: { "idempotency-key": "k", ...headers } });
-  const context = { req: { url: request.url, method, header: (name: string) => request.headers.get(name) ?? undefined } };
+  const req = { url: request.url, method, header: (name: string) => request.headers.get(name) ?? undefined };
+  const context = { req, get: () => ({ claims: { subject: "ann" } }) };
   const read = await readBody(request);
   if (!read.ok) throw new Error("the body must be read");
   const result = await idempotencyOf(context as unknown as EdgeContext, "/v1/x", read.value);
@@ -51,7 +52,7 @@ test("the same request has the same fingerprint, bare or quoted, with or without
   expect(await keyOf("POST", "/v1/x?a=1", "body", { "content-type": "application/json; charset=utf-8", "idempotency-key": '"k"' })).toEqual(
     first,
   );
-  expect(first).toMatchObject({ key: "root POST /v1/x k", fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/) });
+  expect(first).toMatchObject({ key: '"ann" POST /v1/x k', fingerprint: expect.stringMatching(/^[0-9a-f]{64}$/) });
 });
 
 test.each([

@@ -5,9 +5,11 @@
  */
 import { Hono } from "hono/tiny";
 import { failure } from "../../shared/errors.ts";
-import type { EdgeContext, Handler } from "./context.ts";
+import { SCOPES } from "../../shared/token/caveats.ts";
+import type { EdgeContext, EdgeEnv, Handler } from "./context.ts";
 import { auth } from "./middleware/auth.ts";
 import { passUnread } from "./middleware/body.ts";
+import { type Access, permitted } from "./middleware/permit.ts";
 import { onError } from "./middleware/problem.ts";
 import { problem } from "./reply.ts";
 import { claimTasks, heartbeatClaims, settleClaims } from "./routes/claims.ts";
@@ -15,47 +17,70 @@ import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { health, ready } from "./routes/health.ts";
 import { deleteLock, getLock, putLock } from "./routes/locks.ts";
+import { getPolicy, putPolicy } from "./routes/policy.ts";
 import { proxied } from "./routes/proxy.ts";
 import { getResults } from "./routes/results.ts";
-import { cancelTask, getTask, listTasks, resolveTask, retryTask, submitTasks } from "./routes/tasks.ts";
+import { cancelTask, decideTask, getTask, listTasks, resolveTask, retryTask, submitTasks } from "./routes/tasks.ts";
+import { createToken, revokeTokens } from "./routes/tokens.ts";
 import { deleteUpstream, getUpstream, listUpstreams, putUpstream } from "./routes/upstreams.ts";
 
 type Method = "GET" | "POST" | "PUT" | "DELETE";
-type Route = readonly [Method, path: string, Handler];
+type PublicRoute = readonly [Method, path: string, Handler];
+type Route = readonly [Method, path: string, Access, Handler];
 
-const PUBLIC_ROUTES: readonly Route[] = [
+const PUBLIC_ROUTES: readonly PublicRoute[] = [
   ["GET", "/healthz", health],
   ["GET", "/readyz", ready],
 ];
 
+const READ: Access = { scopes: ["read"] };
+const READ_ALL: Access = { scopes: ["read"], isTenantWide: true };
+const SUBMIT: Access = { scopes: ["submit"] };
+const SUBMIT_TASKS: Access = { scopes: ["submit"], isExact: true };
+const CREATE: Access = { scopes: ["submit"], isTenantWide: true, isExact: true };
+const WORK: Access = { scopes: ["work"] };
+/** Whoever submits or works locks what its work needs. */
+const LOCK: Access = { scopes: ["submit", "work"], isTenantWide: true };
+const APPROVE: Access = { scopes: ["approve"] };
+const CONFIGURE: Access = { scopes: ["admin"], isTenantWide: true, isExact: true };
+/** Of a goal's tokens, or of all. */
+const REVOKE: Access = { scopes: ["admin"], isExact: true };
+/** Whoever holds a token may give a part of it away. */
+const NARROW: Access = { scopes: SCOPES, isExact: true };
+
 /** The hottest first: routes are tried one after the other. */
 const ROUTES: readonly Route[] = [
-  ["POST", "/v1/goals/:goalId/tasks", submitTasks],
-  ["GET", "/v1/tasks/:taskId", getTask],
-  ["POST", "/v1/goals/:goalId/claims", claimTasks],
-  ["POST", "/v1/goals/:goalId/claims/settle", settleClaims],
-  ["POST", "/v1/goals/:goalId/claims/heartbeat", heartbeatClaims],
-  ["POST", "/v1/goals", createGoal],
-  ["GET", "/v1/goals", listGoals],
-  ["GET", "/v1/goals/:goalId", getGoal],
-  ["POST", "/v1/goals/:goalId/:verb{cancel|pause|resume|seal}", controlGoal],
-  ["GET", "/v1/goals/:goalId/tasks", listTasks],
-  ["GET", "/v1/goals/:goalId/results", getResults],
-  ["GET", "/v1/goals/:goalId/events", getEvents],
-  ["GET", "/v1/goals/:goalId/tree", getTree],
-  ["PUT", "/v1/locks/:name", putLock],
-  ["GET", "/v1/locks/:name", getLock],
-  ["DELETE", "/v1/locks/:name", deleteLock],
-  ["POST", "/v1/tasks/:taskId/cancel", cancelTask],
-  ["POST", "/v1/tasks/:taskId/retry", retryTask],
-  ["POST", "/v1/tasks/:taskId/resolve", resolveTask],
-  ["PUT", "/v1/upstreams/:name", putUpstream],
-  ["GET", "/v1/upstreams", listUpstreams],
-  ["GET", "/v1/upstreams/:name", getUpstream],
-  ["DELETE", "/v1/upstreams/:name", deleteUpstream],
+  ["POST", "/v1/goals/:goalId/tasks", SUBMIT_TASKS, submitTasks],
+  ["GET", "/v1/tasks/:taskId", READ, getTask],
+  ["POST", "/v1/goals/:goalId/claims", WORK, claimTasks],
+  ["POST", "/v1/goals/:goalId/claims/settle", WORK, settleClaims],
+  ["POST", "/v1/goals/:goalId/claims/heartbeat", WORK, heartbeatClaims],
+  ["POST", "/v1/goals", CREATE, createGoal],
+  ["GET", "/v1/goals", READ_ALL, listGoals],
+  ["GET", "/v1/goals/:goalId", READ, getGoal],
+  ["POST", "/v1/goals/:goalId/:verb{cancel|pause|resume|seal}", SUBMIT, controlGoal],
+  ["GET", "/v1/goals/:goalId/tasks", READ, listTasks],
+  ["GET", "/v1/goals/:goalId/results", READ, getResults],
+  ["GET", "/v1/goals/:goalId/events", READ, getEvents],
+  ["GET", "/v1/goals/:goalId/tree", READ, getTree],
+  ["PUT", "/v1/locks/:name", LOCK, putLock],
+  ["GET", "/v1/locks/:name", READ_ALL, getLock],
+  ["DELETE", "/v1/locks/:name", LOCK, deleteLock],
+  ["POST", "/v1/tasks/:taskId/cancel", SUBMIT, cancelTask],
+  ["POST", "/v1/tasks/:taskId/retry", SUBMIT, retryTask],
+  ["POST", "/v1/tasks/:taskId/resolve", SUBMIT, resolveTask],
+  ["POST", "/v1/tasks/:taskId/:verdict{approve|deny}", APPROVE, decideTask],
+  ["POST", "/v1/tokens", NARROW, createToken],
+  ["POST", "/v1/tokens/revoke", REVOKE, revokeTokens],
+  ["GET", "/v1/policy", CONFIGURE, getPolicy],
+  ["PUT", "/v1/policy", CONFIGURE, putPolicy],
+  ["PUT", "/v1/upstreams/:name", CONFIGURE, putUpstream],
+  ["GET", "/v1/upstreams", CONFIGURE, listUpstreams],
+  ["GET", "/v1/upstreams/:name", CONFIGURE, getUpstream],
+  ["DELETE", "/v1/upstreams/:name", CONFIGURE, deleteUpstream],
 ];
 
-type App = Hono<{ Bindings: Env }>;
+type App = Hono<EdgeEnv>;
 
 /** The methods that the path takes; none where there is no such path. */
 function methodsOf(app: App, path: string): string[] {
@@ -78,7 +103,7 @@ export function createApp(): App {
   app.use("*", passUnread);
   for (const [method, path, handler] of PUBLIC_ROUTES) app.on(method, path, handler);
   app.use("*", auth);
-  for (const [method, path, handler] of ROUTES) app.on(method, path, handler);
-  app.all("/v1/proxy/*", proxied);
+  for (const [method, path, access, handler] of ROUTES) app.on(method, path, permitted(access, handler));
+  app.all("/v1/proxy/*", permitted(SUBMIT, proxied));
   return app;
 }

@@ -7,13 +7,20 @@ import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
 import type { GoalRpc, GovernorRpc, LocksRpc, TenantRpc } from "../../shared/rpc.ts";
+import type { Bearer } from "../../shared/token/claims.ts";
 import { problem } from "./reply.ts";
+import type { Caller } from "./tokens/caller.ts";
 
-export type EdgeContext = Context<{ Bindings: Env }>;
+/** What the routes of the app have at hand: `auth` says who calls. */
+export interface EdgeEnv {
+  readonly Bindings: Env;
+  readonly Variables: { caller: Caller };
+}
+export type EdgeContext = Context<EdgeEnv>;
 export type Handler = (c: EdgeContext) => Response | Promise<Response>;
 
 const SHOWN_CHARS_MAX = 64;
-const TENANT_NAME = "default";
+export const TENANT_NAME = "default";
 
 /** The edge knows an object by its contract, never by its class; the compiler holds the class to it. */
 export function goalStub(env: Env, goalId: GoalId, hint?: DurableObjectLocationHint): GoalRpc {
@@ -52,6 +59,9 @@ export function governorStub(env: Env, upstream: string): GovernorRpc {
 export function locksStub(env: Env, shard: number): LocksRpc {
   return env.LOCKS.get(env.LOCKS.idFromName(String(shard)));
 }
+
+/** What the goal has to know of the caller's token. */
+export const bearerIn = (c: EdgeContext): Bearer | undefined => c.get("caller").bearer;
 
 /** A handler of a route below `/v1/goals/:goalId`. */
 export function withGoal(handler: (c: EdgeContext, goal: GoalRpc, goalId: GoalId) => Promise<Response>): Handler {

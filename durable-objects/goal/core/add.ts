@@ -7,9 +7,10 @@ import { parseTaskId } from "../../../shared/ids.ts";
 import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts";
 import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
 import type { TasksAdded } from "./change.ts";
-import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, SUCCEEDED, WORK } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { adoptTask, placeTask } from "./place.ts";
+import { noteBrought } from "./rights.ts";
 import { type GoalState, newFamily, newUpstream, ROOT, upstreamNamed, workQueueName } from "./state.ts";
 import { addTimer } from "./timers.ts";
 
@@ -46,6 +47,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
     assert(state.keys.size === 0, "only a goal without keys takes an index as it is");
     state.keys = index;
   }
+  const approvals = change.approvals === undefined ? null : new Set(change.approvals);
   let isLinked = false;
   let skip = 0;
   for (let place = 0; place < specs.length; place++) {
@@ -55,6 +57,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
     }
     const spec = specs[place] as TaskSpec;
     const task = addRow(state, spec, change.offer, base + place, change.atMs);
+    if (approvals?.has(place) === true) tasks.flags[task] = tasks.flags[task]! | NEEDS_APPROVAL;
     isLinked ||= hasLinks(spec);
     const key = spec.key ?? derived.get(place);
     if (key === undefined) continue;
@@ -67,6 +70,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
     placeTask(state, task);
   }
   if (isLinked) setDepths(state, first);
+  if (change.policies !== undefined) noteBrought(state, first, tasks.n, change.policies);
   state.joined += change.joined;
   state.nextOffer = change.offer + 1;
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, change.atMs);

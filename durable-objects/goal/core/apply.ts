@@ -18,6 +18,7 @@ import {
   startBatch,
 } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
+import { applyRights, setTenantPolicy } from "./rights.ts";
 import type { GoalState } from "./state.ts";
 
 /** Finds the specs of an offer: the array that was submitted, as it was parsed. */
@@ -44,7 +45,8 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
       state.goal!.endReported = true;
       return;
     case "upstreams.set":
-      return setUpstreams(state, change.version, change.upstreams);
+      setUpstreams(state, change.version, change.upstreams);
+      return setTenantPolicy(state, change.policy ?? null);
     case "upstream.gated":
       state.upstreams[change.upstream]!.gateUntilMs = change.untilMs;
       return;
@@ -75,6 +77,10 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "claims.extended":
     case "claims.failed":
       return applyClaims(state, change);
+    case "tokens.revoked":
+    case "task.approved":
+    case "tasks.parked":
+      return applyRights(state, change);
     default:
       return applyRows(state, change);
   }

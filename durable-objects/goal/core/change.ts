@@ -10,6 +10,8 @@ import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { BudgetChange } from "./budget.ts";
 import type { ClaimChange } from "./claims.ts";
+import type { Policy } from "../../../shared/policy/rules.ts";
+import type { RightsChange } from "./rights.ts";
 import type { GoalPhase } from "./state.ts";
 
 export interface TasksAdded {
@@ -24,6 +26,10 @@ export interface TasksAdded {
   readonly joined: number;
   /** Keys that were derived from content, by place. */
   readonly keys: readonly (readonly [number, string])[];
+  /** Places of tasks that need approval. */
+  readonly approvals?: readonly number[];
+  /** What the token that brought them was restricted to. */
+  readonly policies?: readonly Policy[];
 }
 
 export type Change =
@@ -33,7 +39,7 @@ export type Change =
   /** `rest` is what becomes of the tasks that have not ended. */
   | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: "canceled" | "expired"; readonly atMs: number }
   | { readonly kind: "goal.end-reported" }
-  | { readonly kind: "upstreams.set"; readonly version: number; readonly upstreams: readonly Upstream[] }
+  | { readonly kind: "upstreams.set"; readonly version: number; readonly upstreams: readonly Upstream[]; readonly policy?: Policy | null }
   | { readonly kind: "upstream.gated"; readonly upstream: number; readonly untilMs: number }
   | TasksAdded
   /** Submissions that joined tasks, in a request that added none. */
@@ -62,7 +68,8 @@ export type Change =
   | { readonly kind: "tasks.lost"; readonly suspicion: number; readonly tasks: number[] }
   | { readonly kind: "results.late"; count: number }
   | BudgetChange
-  | ClaimChange;
+  | ClaimChange
+  | RightsChange;
 
 export const ENDED_WIDTH = 7;
 export const WORKED_WIDTH = 5;

@@ -9,11 +9,14 @@ import { SUSPICION_EXECUTOR_LOST } from "../../../shared/limits.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
+import type { Bearer } from "../../../shared/token/claims.ts";
+import { mayStart, refusalFor } from "./approval.ts";
 import { CANCELED, CODES, codeOf, EXPIRED, FAILED, FOR_BACKOFF, QUEUED, RUNNING } from "./codes.ts";
 import { NO_REASON, STARTED, SUCCEEDED, WAITING, WORK, WORK_DONE } from "./codes.ts";
 import { closeEmptyGroups, finish } from "./lifecycle.ts";
 import { countAttempt, dequeue, keepAttempt, leaveBatch, setStatus } from "./mutate.ts";
 import type { Recorder } from "./recorder.ts";
+import { policiesBehind, rulesFor } from "./rights.ts";
 import { loseTask, succeed } from "./settle.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./state.ts";
 import { draftOf, type Submit, take } from "./submit.ts";
@@ -145,7 +148,7 @@ export function claim(rec: Recorder, { queue, max, leaseMs, fits }: Claim): Gran
   const { state, nowMs } = rec;
   const number = upstreamNamed(state, workQueueName(queue));
   const grant = {
-    tasks: number < 0 || state.goal!.paused ? [] : pick(state, number, max, fits),
+    tasks: number < 0 || state.goal!.paused ? [] : pick(rec, number, max, fits),
     fence: state.nextBatch,
     untilMs: nowMs + leaseMs,
   };
@@ -153,14 +156,15 @@ export function claim(rec: Recorder, { queue, max, leaseMs, fits }: Claim): Gran
   return grant;
 }
 
-function pick(state: GoalState, number: number, max: number, fits: Claim["fits"]): number[] {
+function pick(rec: Recorder, number: number, max: number, fits: Claim["fits"]): number[] {
+  const { state } = rec;
   const picked: number[] = [];
   const { ready, queued } = state.upstreams[number]!;
   if (queued === 0) return picked;
   for (const { items, head } of ready) {
     for (let at = head; at < items.length && picked.length < max; at++) {
       const task = items[at]!;
-      if (state.tasks.status[task] !== QUEUED) continue;
+      if (state.tasks.status[task] !== QUEUED || !mayStart(rec, task)) continue;
       if (!fits(task)) return picked;
       picked.push(task);
     }
@@ -196,19 +200,21 @@ export function extendClaims(rec: Recorder, { claims, leaseMs }: ExtendClaims): 
 }
 
 /** Takes results and problems, one after the other. What is not of a current attempt changes nothing. */
-export function settleClaims(rec: Recorder, command: SettleClaims): Standing[] {
+export function settleClaims(rec: Recorder, command: SettleClaims, bearer: Bearer): Standing[] {
   const offer = rec.state.nextOffer;
-  return command.settlements.map((settlement) => settleClaim(rec, settlement, command, offer));
+  return command.settlements.map((settlement) => settleClaim(rec, settlement, command, offer, bearer));
 }
 
-function settleClaim(rec: Recorder, settlement: Settlement, command: SettleClaims, offer: number): Standing {
+function settleClaim(rec: Recorder, settlement: Settlement, command: SettleClaims, offer: number, bearer: Bearer): Standing {
   const { task, attempt, spawn } = settlement;
   if (!isWork(rec.state, task)) {
     return { task, attempt, status: "rejected", problem: failure("not_found", "there is no such task of kind work in this goal") };
   }
+  const denial = refusalFor(rec, task, bearer);
+  if (denial !== null) return { task, attempt, status: "rejected", problem: denial };
   const status = standingOf(rec.state, task, attempt);
   if (status !== "held") return { task, attempt, status, ...problemOf(rec.state, task, status) };
-  const refusal = spawn[0] === spawn[1] ? null : spawnChildren(rec, spawn, command.spawn, offer);
+  const refusal = spawn[0] === spawn[1] ? null : spawnChildren(rec, settlement, command.spawn, offer, bearer);
   if (refusal !== null) return { task, attempt, status: "rejected", problem: refusal };
   return { task, attempt, status: endAttempt(rec, settlement, command.seed) };
 }
@@ -220,8 +226,16 @@ function problemOf(state: GoalState, task: number, status: Standing["status"]): 
 }
 
 /** Adds the children of one settlement, all or none. A sealed goal takes them: its own work brings them. */
-function spawnChildren(rec: Recorder, [from, to]: Settlement["spawn"], all: SettleClaims["spawn"], offer: number): Failure | null {
+function spawnChildren(
+  rec: Recorder,
+  { task, spawn: [from, to] }: Settlement,
+  all: SettleClaims["spawn"],
+  offer: number,
+  bearer: Bearer,
+): Failure | null {
   const { state } = rec;
+  // Children may do what their parent might have, as far as whoever settles it may too.
+  const policies = [...policiesBehind(state, task), ...bearer.policies];
   const own = <T>(map: ReadonlyMap<number, T>): Map<number, T> =>
     new Map([...map].filter(([place]) => place >= from && place < to).map(([place, value]) => [place - from, value]));
   const submit: Submit = {
@@ -232,10 +246,10 @@ function spawnChildren(rec: Recorder, [from, to]: Settlement["spawn"], all: Sett
     atomic: true,
     within: { offer, base: from },
   };
-  const draft = draftOf(state, submit);
+  const draft = draftOf(state, submit, rulesFor(state, state.goal!.spec.policies ?? [], policies));
   if (!draft.ok) return spawnFailure(draft.error);
   const first = state.tasks.n;
-  take(rec, submit, draft.value);
+  take(rec, submit, draft.value, policies);
   // In a sealed goal a group without children has nothing to wait for.
   if (state.goal!.sealed && submit.specs.some((spec: TaskSpec | null) => spec?.group !== undefined)) closeEmptyGroups(rec, first);
   return null;

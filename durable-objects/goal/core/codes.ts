@@ -43,6 +43,8 @@ export const LOCKED = 128;
 export const HAS_LOCKS = 256;
 /** Must be approved before it starts. */
 export const NEEDS_APPROVAL = 512;
+/** Was approved. */
+export const APPROVED = 1024;
 
 export const CODES: readonly (TaskErrorCode | "")[] = [
   "",

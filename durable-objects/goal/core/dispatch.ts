@@ -9,6 +9,7 @@ import { BATCH_DURATION_MS_TARGET, BATCH_LANES_MAX, BATCH_TASKS_MAX, SHORT_CALL_
 import { type Lease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { admissionOf } from "./admission.ts";
+import { admitted } from "./approval.ts";
 import { IDEMPOTENT, QUEUED } from "./codes.ts";
 import type { Recorder } from "./recorder.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
@@ -34,8 +35,11 @@ function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: n
   const room = Math.min(windowOf(upstream, lease) - upstream.running, lease.starts);
   if (lanes <= 0 || room <= 0) return false;
   const origin = chooseOrigin(upstream.origins, upstream.config.origins.length, lease.origins, seed ^ rec.state.nextBatch);
-  const tasks = pick(rec.state, upstream, Math.min(room, batchSize(upstream, lease, origin, lanes)), lanes);
-  if (tasks.length === 0) return false;
+  const picked = pick(rec.state, upstream, Math.min(room, batchSize(upstream, lease, origin, lanes)), lanes);
+  if (picked.length === 0) return false;
+  const tasks = admitted(rec, picked);
+  // Others may be in the place of those that may not start.
+  if (tasks.length === 0) return true;
   lease.starts -= tasks.length;
   rec.start({ batch: rec.state.nextBatch, upstream: number, origin, lanes: Math.min(lanes, tasks.length), tasks });
   return true;

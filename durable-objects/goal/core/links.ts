@@ -7,10 +7,12 @@
 import type { Failure, Fault } from "../../../shared/errors.ts";
 import { failure } from "../../../shared/errors.ts";
 import { DEPTH_MAX } from "../../../shared/limits.ts";
+import type { Bound, Rules } from "../../../shared/policy/rules.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { resolve } from "./add.ts";
 import { isTerminal } from "./codes.ts";
-import { type GoalState, ROOT } from "./state.ts";
+import { permissionDenied } from "./rights.ts";
+import { type GoalState, ROOT, totalCount } from "./state.ts";
 
 /** The specs of a request and what is decided of each so far. */
 export interface Draft {
@@ -23,12 +25,14 @@ export interface Draft {
   readonly joins: ReadonlyMap<number, number | string>;
   /** Places of new tasks that name other tasks. */
   readonly linked: readonly number[];
+  /** Places of tasks that need approval. */
+  readonly approvals: readonly number[];
 }
 
 /** A node that something waits for: a place of the request, or (negative) an existing task. */
 const existing = (task: number): number => -1 - task;
 
-export function checkLinks(state: GoalState, draft: Draft): void {
+export function checkLinks(state: GoalState, draft: Draft, rules: Rules | null): void {
   const { linked } = draft;
   if (linked.length === 0) return;
   for (const place of linked) checkNames(state, draft, place);
@@ -36,7 +40,8 @@ export function checkLinks(state: GoalState, draft: Draft): void {
   rejectCircles(state, draft, linked);
   // A circle of parents has no depth: it must be gone, with all below it, before depths are counted.
   spread(draft, linked);
-  rejectDeep(state, draft, linked);
+  rejectDeep(state, draft, linked, rules?.depth ?? null);
+  if (rules !== null && rules.children !== null) rejectCrowded(state, draft, linked, rules.children);
   spread(draft, linked);
 }
 
@@ -153,7 +158,7 @@ function waitersOf(state: GoalState, task: number): Set<number> {
   return found;
 }
 
-function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[]): void {
+function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[], bound: Bound | null): void {
   for (const place of linked) {
     if (draft.rejected.has(place)) continue;
     let depth = 0;
@@ -164,8 +169,27 @@ function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[]): 
       depth += node < 0 ? state.tasks.depth[-1 - node]! + 1 : 1;
       at = node;
     }
-    if (depth <= DEPTH_MAX) continue;
-    const detail = `the task would be more than ${DEPTH_MAX} levels deep`;
-    reject(draft, place, detail, [{ pointer: "/parentTaskId", detail }]);
+    if (depth > DEPTH_MAX) {
+      const detail = `the task would be more than ${DEPTH_MAX} levels deep`;
+      reject(draft, place, detail, [{ pointer: "/parentTaskId", detail }]);
+    } else if (bound !== null && depth > bound.max) {
+      const detail = `${bound.from} does not allow tasks more than ${bound.max} levels deep (rule "maxDepth")`;
+      draft.rejected.set(place, permissionDenied(detail, "/parentTaskId"));
+    }
+  }
+}
+
+/** Rejects the children that a parent would have more than the policy allows, the last ones first. */
+function rejectCrowded(state: GoalState, draft: Draft, linked: readonly number[], { max, from }: Bound): void {
+  const children = new Map<number, number>();
+  for (const place of linked) {
+    const name = draft.specs[place]!.parentTaskId;
+    if (name === undefined || draft.rejected.has(place)) continue;
+    const parent = nodeOf(state, draft, name)!;
+    const there = children.get(parent) ?? (parent < 0 ? totalCount(state.families.get(-1 - parent)?.counts ?? []) : 0);
+    children.set(parent, there + 1);
+    if (there < max) continue;
+    const detail = `${from} does not allow more than ${max} children of a task (rule "maxChildrenPerTask")`;
+    draft.rejected.set(place, permissionDenied(detail, "/parentTaskId"));
   }
 }

@@ -5,6 +5,7 @@
  */
 import { assert } from "../../../shared/assert.ts";
 import {
+  APPROVED,
   DEPENDENCY_FAILED,
   FOR_AFTER,
   FOR_APPROVAL,
@@ -37,7 +38,7 @@ export function enqueue(state: GoalState, task: number): void {
 /** What a task whose dependencies are met waits for next, in this order: approval, its locks, its children or its turn. */
 export function destinationOf({ tasks }: GoalState, task: number): { readonly status: number; readonly reason: number } {
   const flags = tasks.flags[task]!;
-  if ((flags & NEEDS_APPROVAL) !== 0) return { status: WAITING, reason: FOR_APPROVAL };
+  if ((flags & (NEEDS_APPROVAL | APPROVED)) === NEEDS_APPROVAL) return { status: WAITING, reason: FOR_APPROVAL };
   if ((flags & (LOCKED | HAS_LOCKS)) === LOCKED) return { status: WAITING, reason: FOR_LOCK };
   return (flags & GROUP) === 0 ? { status: QUEUED, reason: NO_REASON } : { status: WAITING, reason: FOR_CHILDREN };
 }

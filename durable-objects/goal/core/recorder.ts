@@ -5,7 +5,9 @@
  */
 import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
+import type { CallSpec } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { addTasks } from "./add.ts";
 import { admissionOf } from "./admission.ts";
@@ -14,6 +16,7 @@ import type { Change, TasksAdded } from "./change.ts";
 import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
 import { releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
+import { applyRights, approveTask, parkTask, setTenantPolicy } from "./rights.ts";
 import type { GoalPhase, GoalState } from "./state.ts";
 
 /** Where a result line was put. */
@@ -43,6 +46,8 @@ export interface Out {
   readonly reports: Report[];
   /** Keeps a result line with this commit, and says where it will be. */
   readonly keep: (line: string) => Place;
+  /** The call of a task, by its offer and its place there; undefined where it has none. May have to read it from disk. */
+  readonly callOf: (offer: number, place: number) => CallSpec | undefined;
   /** The goal is past its retention: everything may be deleted. */
   destroy: boolean;
 }
@@ -64,9 +69,28 @@ export class Recorder {
     this.out.changes.push(change);
   }
 
-  setUpstreams(version: number, upstreams: readonly Upstream[]): void {
+  setUpstreams(version: number, upstreams: readonly Upstream[], policy: Policy | null): void {
     setUpstreams(this.state, version, upstreams);
-    this.out.changes.push({ kind: "upstreams.set", version, upstreams });
+    setTenantPolicy(this.state, policy);
+    this.out.changes.push({ kind: "upstreams.set", version, upstreams, policy });
+  }
+
+  revokeTokens(): void {
+    const change = { kind: "tokens.revoked", epoch: this.state.rights.epoch + 1 } as const;
+    applyRights(this.state, change);
+    this.out.changes.push(change);
+  }
+
+  approve(task: number): void {
+    approveTask(this.state, task, this.nowMs);
+    this.out.changes.push({ kind: "task.approved", task, atMs: this.nowMs });
+  }
+
+  park(task: number): void {
+    parkTask(this.state, task);
+    const last = this.#last("tasks.parked");
+    if (last === undefined) this.out.changes.push({ kind: "tasks.parked", tasks: [task] });
+    else last.tasks.push(task);
   }
 
   add(specs: readonly unknown[], change: TasksAdded, index?: Map<string, number>): void {

@@ -7,6 +7,7 @@ import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
 import { contents, newQueue } from "./queue.ts";
+import { rightsFrom, type RightsImage, rightsImage } from "./rights.ts";
 import {
   type AttemptRecord,
   type BatchState,
@@ -41,6 +42,7 @@ export interface SnapshotMeta {
   readonly late: number;
   readonly latencies: readonly number[];
   readonly budget: BudgetImage;
+  readonly rights: RightsImage;
 }
 
 export interface Snapshot {
@@ -69,6 +71,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     late: state.late,
     latencies: [...state.latencies],
     budget: budgetImage(state.budget),
+    rights: rightsImage(state.rights),
   };
   return { meta, columns: usedColumns(state.tasks) };
 }
@@ -96,6 +99,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     late: meta.late,
     latencies: Uint32Array.from(meta.latencies),
     budget: budgetFrom(meta.budget),
+    rights: rightsFrom(meta.rights),
   };
   for (const [key, task] of meta.keys) state.names[task] = key;
   setTimers(state);

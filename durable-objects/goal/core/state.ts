@@ -12,6 +12,7 @@ import type { Admission } from "./admission.ts";
 import { type BudgetState, newBudget } from "./budget.ts";
 import { newTable, type TaskTable } from "./columns.ts";
 import { newQueue, type Queue } from "./queue.ts";
+import type { Rights } from "./rights.ts";
 import { newTimers, type Timers } from "./timers.ts";
 
 export type GoalPhase = "active" | "succeeded" | "failed" | "canceled" | "expired";
@@ -115,6 +116,7 @@ export interface GoalState {
   latencies: Uint32Array;
   budget: BudgetState;
   timers: Timers;
+  rights: Rights;
   /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
   admissions: Admission[];
   life: string;
@@ -157,6 +159,7 @@ export function newState(): GoalState {
     latencies: newHistogram(),
     budget: newBudget(),
     timers: newTimers(),
+    rights: { epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: undefined },
     admissions: [],
     life: "",
   };
@@ -164,6 +167,9 @@ export function newState(): GoalState {
 
 /** Tasks without an upstream stand in entries of their own, whose names no upstream can have. */
 export const workQueueName = (queue: string): string => `work:${queue}`;
+/** The queue that a task of kind `work` waits in. */
+export const queueOf = ({ tasks, upstreams }: GoalState, task: number): string =>
+  upstreams[tasks.upstream[task]!]!.name.slice("work:".length);
 export const isUpstream = ({ name }: UpstreamState): boolean => !name.includes(":");
 
 /** The number of an upstream that this goal has heard of; -1 for none. */

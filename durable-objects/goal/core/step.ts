@@ -6,6 +6,7 @@
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { type GoalId, taskIdOf } from "../../../shared/ids.ts";
 import { SUSPICION_EXECUTOR_LOST, SUSPICION_RESTART } from "../../../shared/limits.ts";
+import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -20,22 +21,33 @@ import {
   settleClaims,
   type Standing,
 } from "./claims.ts";
+import type { Bearer } from "../../../shared/token/claims.ts";
+import { decideApproval, refusalFor } from "./approval.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
 import { type Out, type Place, Recorder } from "./recorder.ts";
+import { revocation, rulesFor } from "./rights.ts";
 import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { tick } from "./tick.ts";
+
+/** What the tenant has registered; a version is never used twice. */
+interface Registered {
+  readonly version: number;
+  readonly upstreams: readonly Upstream[];
+  /** The tenant's default policy. */
+  readonly policy?: Policy | null;
+}
 
 export type Command =
   | {
       readonly kind: "create";
       readonly id: GoalId;
       readonly spec: GoalSpec;
-      readonly registry: { readonly version: number; readonly upstreams: readonly Upstream[] };
+      readonly registry: Registered;
       readonly tasks: Omit<Submit, "kind" | "atomic">;
     }
   | Submit
@@ -48,13 +60,17 @@ export type Command =
   | { readonly kind: "batch-lost"; readonly batch: number; readonly refusal?: Refusal | undefined }
   /** A new incarnation knows of no executor: sent once after loading. */
   | { readonly kind: "recover" }
-  | { readonly kind: "upstreams"; readonly version: number; readonly upstreams: readonly Upstream[] }
+  | ({ readonly kind: "upstreams" } & Registered)
   | { readonly kind: "pause" }
   | { readonly kind: "resume" }
   | { readonly kind: "seal" }
   | { readonly kind: "cancel" }
   | { readonly kind: "cancel-task"; readonly task: number }
   | { readonly kind: "retry-task"; readonly task: number }
+  | { readonly kind: "approve-task"; readonly task: number }
+  | { readonly kind: "deny-task"; readonly task: number }
+  /** Tokens that are for this goal end. */
+  | { readonly kind: "revoke" }
   | { readonly kind: "resolve"; readonly task: number; readonly as: "succeeded" | "failed" | "retry"; readonly line: string | null }
   | { readonly kind: "end-reported" }
   | { readonly kind: "tick" }
@@ -78,19 +94,23 @@ export type Reply = Result<Done, Failure>;
 
 const DONE: Reply = ok({});
 
-export function step(state: GoalState, nowMs: number, command: Command, out: Out): Reply {
+const ANYBODY: Bearer = { policies: [] };
+
+/** `bearer` is what has to be known of the token behind a command that a caller sent. */
+export function step(state: GoalState, nowMs: number, command: Command, out: Out, bearer: Bearer = ANYBODY): Reply {
   const rec = new Recorder(state, nowMs, out);
-  const reply = decide(rec, command);
+  const revoked = revocation(state, bearer);
+  const reply = revoked === null ? decide(rec, command, bearer) : err(revoked);
   decideGoal(rec);
   return reply;
 }
 
-function decide(rec: Recorder, command: Command): Reply {
+function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
   switch (command.kind) {
     case "create":
       return create(rec, command);
     case "submit":
-      return submitTo(rec, command);
+      return submitTo(rec, command, bearer.policies);
     case "settle":
       settle(rec, command.lines, command.seed);
       return DONE;
@@ -102,7 +122,7 @@ function decide(rec: Recorder, command: Command): Reply {
       loseBatch(rec, null, SUSPICION_RESTART);
       return DONE;
     case "upstreams":
-      if (command.version > rec.state.registryVersion) rec.setUpstreams(command.version, command.upstreams);
+      if (command.version > rec.state.registryVersion) setRegistry(rec, command);
       return DONE;
     case "end-reported":
       if (!rec.state.goal!.endReported) rec.noteEndReported();
@@ -126,25 +146,26 @@ function decide(rec: Recorder, command: Command): Reply {
     case "claim":
     case "settle-claims":
     case "extend-claims":
-      return pull(rec, command);
+      return pull(rec, command, bearer);
     default:
-      return control(rec, command);
+      return control(rec, command, bearer);
   }
 }
 
 /** What workers outside ask. Holders of claims are told of the goal's end claim by claim. */
-function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims): Reply {
+function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims, bearer: Bearer): Reply {
   const { goal } = rec.state;
   if (goal === null) return err(missingGoal());
-  if (command.kind === "settle-claims") return ok({ standings: settleClaims(rec, command) });
+  if (command.kind === "settle-claims") return ok({ standings: settleClaims(rec, command, bearer) });
   if (command.kind === "extend-claims") return ok({ standings: extendClaims(rec, command) });
   return goal.phase === "active" ? ok({ grant: claim(rec, command) }) : err(endedGoal(rec.state));
 }
 
-type Control = Extract<Command, { kind: "pause" | "resume" | "seal" | "cancel" | "cancel-task" | "retry-task" | "resolve" }>;
+type Control = Extract<Command, { kind: "pause" | "resume" | "seal" | "cancel" | "revoke" } | AboutTask>;
+type AboutTask = Extract<Command, { kind: "cancel-task" | "retry-task" | "approve-task" | "deny-task" | "resolve" }>;
 
 /** What a caller asks of the goal or of one task. Asking again changes nothing. */
-function control(rec: Recorder, command: Control): Reply {
+function control(rec: Recorder, command: Control, bearer: Bearer): Reply {
   const goal = rec.state.goal;
   if (goal === null) return err(missingGoal());
   switch (command.kind) {
@@ -162,13 +183,31 @@ function control(rec: Recorder, command: Control): Reply {
       if (goal.phase !== "active") return err(endedGoal(rec.state));
       stopGoal(rec, "canceled", "canceled");
       return DONE;
-    case "cancel-task":
-    case "retry-task":
-    case "resolve":
-      if (command.task >= rec.state.tasks.n) return err(failure("not_found", "there is no such task in this goal"));
-      if (command.kind === "cancel-task") return cancelTask(rec, command.task);
-      return command.kind === "retry-task" ? retryTask(rec, command.task) : resolve(rec, command);
+    case "revoke":
+      rec.revokeTokens();
+      return DONE;
+    default:
+      return decideTask(rec, command, bearer);
   }
+}
+
+function decideTask(rec: Recorder, command: AboutTask, bearer: Bearer): Reply {
+  if (command.task >= rec.state.tasks.n) return err(failure("not_found", "there is no such task in this goal"));
+  switch (command.kind) {
+    case "cancel-task":
+      return cancelTask(rec, command.task);
+    case "retry-task":
+      return retryTask(rec, command.task, bearer);
+    case "approve-task":
+    case "deny-task":
+      return decideApproval(rec, command.task, command.kind === "approve-task", bearer);
+    case "resolve":
+      return resolve(rec, command);
+  }
+}
+
+function setRegistry(rec: Recorder, { version, upstreams, policy = null }: Registered): void {
+  rec.setUpstreams(version, upstreams, policy);
 }
 
 const missingGoal = (): Failure => failure("not_found", "there is no such goal");
@@ -185,23 +224,24 @@ function endedGoal(state: GoalState): Failure {
  */
 function create(rec: Recorder, { id, spec, registry, tasks }: Extract<Command, { kind: "create" }>): Reply {
   if (rec.state.goal !== null) return DONE;
-  rec.setUpstreams(registry.version, registry.upstreams);
+  setRegistry(rec, registry);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
-  const draft = draftOf(rec.state, command);
+  // What the token behind it may is in the goal's own policies already.
+  const draft = draftOf(rec.state, command, rulesFor(rec.state, spec.policies ?? [], []));
   if (!draft.ok) return err(draft.error);
   rec.create(id, spec);
-  const receipts = take(rec, command, draft.value);
+  const receipts = take(rec, command, draft.value, []);
   if (spec.sealed) closeEmptyGroups(rec);
   return ok({ receipts });
 }
 
-function submitTo(rec: Recorder, command: Submit): Reply {
+function submitTo(rec: Recorder, command: Submit, policies: readonly Policy[]): Reply {
   const { goal } = rec.state;
   if (goal === null) return err(missingGoal());
   if (goal.phase !== "active") return err(endedGoal(rec.state));
   if (goal.sealed) return err(failure("goal_sealed", "the goal is sealed and takes no more tasks", { goalId: goal.id }));
-  const draft = draftOf(rec.state, command);
-  return draft.ok ? ok({ receipts: take(rec, command, draft.value) }) : err(draft.error);
+  const draft = draftOf(rec.state, command, rulesFor(rec.state, goal.spec.policies ?? [], policies));
+  return draft.ok ? ok({ receipts: take(rec, command, draft.value, policies) }) : err(draft.error);
 }
 
 function setPaused(rec: Recorder, paused: boolean): Reply {
@@ -216,8 +256,10 @@ function cancelTask(rec: Recorder, task: number): Reply {
   return ok({ task });
 }
 
-function retryTask(rec: Recorder, task: number): Reply {
+function retryTask(rec: Recorder, task: number, bearer: Bearer): Reply {
   const { state } = rec;
+  const refusal = refusalFor(rec, task, bearer);
+  if (refusal !== null) return err(refusal);
   const taskId = taskIdOf(state.goal!.id, task);
   if (state.goal!.phase !== "active") return err(endedGoal(state));
   const status = state.tasks.status[task]!;

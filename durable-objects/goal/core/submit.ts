@@ -6,6 +6,7 @@
 import { assert } from "../../../shared/assert.ts";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
 import { TASKS_PER_GOAL_MAX, WORK_QUEUES_PER_GOAL_MAX } from "../../../shared/limits.ts";
+import type { Policy, Rules } from "../../../shared/policy/rules.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hasLinks } from "./add.ts";
@@ -14,6 +15,7 @@ import { type Estimator, estimatorOf, type Outlooks } from "./estimate.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
+import { permissionDenied, verdictOn } from "./rights.ts";
 import { type GoalState, isUpstream, upstreamNamed, workQueueName } from "./state.ts";
 
 export interface Submit {
@@ -52,22 +54,23 @@ export interface Receipts {
 const FAULTS_IN_ANSWER_MAX = 20;
 
 /** Decides about every task of a request, and changes nothing yet. */
-export function draftOf(state: GoalState, command: Submit): Result<Draft, Failure> {
+export function draftOf(state: GoalState, command: Submit, rules: Rules | null): Result<Draft, Failure> {
   const { specs, atomic } = command;
   if (state.tasks.n + specs.length > TASKS_PER_GOAL_MAX) {
     return err(failure("quota_exceeded", `a goal takes at most ${TASKS_PER_GOAL_MAX} tasks; this one has ${state.tasks.n}`));
   }
-  const draft = sortOut(state, command);
-  checkLinks(state, draft);
+  const draft = sortOut(state, command, rules);
+  checkLinks(state, draft, rules);
   return atomic && draft.rejected.size > 0 ? err(atomicFailure(draft.rejected)) : ok(draft);
 }
 
-/** First pass: upstreams, and keys that are known already, in the goal or earlier in the request. */
-function sortOut(state: GoalState, command: Submit): Draft {
+/** First pass: what is permitted, upstreams, and keys that are known already, in the goal or earlier in the request. */
+function sortOut(state: GoalState, command: Submit, rules: Rules | null): Draft {
   const rejected = new Map(command.failures);
   const places = new Map<string, number>();
   const joins = new Map<number, number | string>();
   const linked: number[] = [];
+  const approvals: number[] = [];
   // Most requests are for one upstream; it is looked up once.
   let usable = "";
   const mayQueue = queueGuard(state);
@@ -76,6 +79,11 @@ function sortOut(state: GoalState, command: Submit): Draft {
     const spec = command.specs[place]!;
     if (spec === null) {
       assert(rejected.has(place), "a spec is missing only with a reason");
+      continue;
+    }
+    const verdict = rules === null ? "allowed" : verdictOn(rules, spec);
+    if (typeof verdict !== "string") {
+      rejected.set(place, permissionDenied(verdict.detail, "/call"));
       continue;
     }
     const upstream = spec.call?.upstream;
@@ -99,9 +107,10 @@ function sortOut(state: GoalState, command: Submit): Draft {
       }
       places.set(key, place);
     }
+    if (verdict === "needs approval") approvals.push(place);
     if (hasLinks(spec)) linked.push(place);
   }
-  return { specs: command.specs, rejected, places, joins, linked };
+  return { specs: command.specs, rejected, places, joins, linked, approvals };
 }
 
 function unknownUpstream(name: string): Failure {
@@ -139,11 +148,18 @@ function atomicFailure(rejected: ReadonlyMap<number, Failure>): Failure {
       if (errors.length < FAULTS_IN_ANSWER_MAX) errors.push({ pointer: `/tasks/${place}${pointer}`, detail });
     }
   }
-  return failure("invalid_request", `${rejected.size} of the tasks cannot be taken, so none was`, { errors });
+  const isForbidden = [...rejected.values()].every(({ code }) => code === "permission_denied");
+  const detail = `${rejected.size} of the tasks cannot be taken, so none was`;
+  return failure(isForbidden ? "permission_denied" : "invalid_request", detail, { errors });
 }
 
-/** Adds what the draft accepts. */
-export function take(rec: Recorder, { specs, contentKeys, within, outlooks = new Map() }: Submit, draft: Draft): Receipts {
+/** Adds what the draft accepts. `policies` are those of the token that the request came with. */
+export function take(
+  rec: Recorder,
+  { specs, contentKeys, within, outlooks = new Map() }: Submit,
+  draft: Draft,
+  policies: readonly Policy[],
+): Receipts {
   const { state } = rec;
   const first = state.tasks.n;
   const tasks = new Int32Array(specs.length).fill(-1);
@@ -178,8 +194,10 @@ export function take(rec: Recorder, { specs, contentKeys, within, outlooks = new
   if (next > first) {
     // In a goal's first request a place is a task's number.
     const index = isPlain && first === 0 ? draft.places : undefined;
+    const approvals = draft.approvals.filter((place) => !draft.rejected.has(place));
     const base = within === undefined ? {} : { base: within.base };
-    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, ...base, skipped, joined, keys }, index);
+    const rights = { ...(approvals.length > 0 && { approvals }), ...(policies.length > 0 && { policies }) };
+    rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, ...base, skipped, joined, keys, ...rights }, index);
     if (draft.linked.length > 0) cancelUnmeetable(rec, first);
   }
   const { position, startMs } = next > first && isCall(state, first) ? estimator.peek(state.tasks.upstream[first]!) : NOW;

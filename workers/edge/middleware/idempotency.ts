@@ -10,8 +10,6 @@ import type { Answer, IdempotencyKey } from "../../../shared/rpc.ts";
 import type { EdgeContext } from "../context.ts";
 import type { Body } from "./body.ts";
 
-/** There is one token for now, and this is its subject. */
-const SUBJECT = "root";
 const PRINTABLE = /^[\x20-\x7e]+$/;
 /** A string of RFC 8941 §3.3.3: in quotes, where `\` stands before `"` and `\` only. */
 const QUOTED = /^"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/;
@@ -40,5 +38,5 @@ export async function idempotencyOf(c: EdgeContext, route: string, body: Body): 
   const { pathname, search } = new URL(c.req.url);
   const parts = [c.req.method, pathname, search, body.mediaType, await sha256(body.bytes)];
   const fingerprint = await sha256(new TextEncoder().encode(parts.join("\n")));
-  return ok({ key: `${SUBJECT} ${c.req.method} ${route} ${key}`, fingerprint });
+  return ok({ key: `${JSON.stringify(c.get("caller").claims.subject)} ${c.req.method} ${route} ${key}`, fingerprint });
 }

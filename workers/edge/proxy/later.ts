@@ -7,6 +7,7 @@ import { type GoalId, goalIdFrom } from "../../../shared/ids.ts";
 import { HEADER_CHARS_MAX, HEADERS_MAX, RETENTION_MS_DEFAULT } from "../../../shared/limits.ts";
 import { HEADER_VALUE, METHODS, RESERVED_HEADER } from "../../../shared/protocol/task.ts";
 import type { GoalRpc } from "../../../shared/rpc.ts";
+import type { Bearer } from "../../../shared/token/claims.ts";
 import { base64Of } from "../../kit/base64.ts";
 import { json, problem } from "../reply.ts";
 import { requestHeaders } from "./headers.ts";
@@ -59,12 +60,12 @@ interface Accepted {
 }
 
 /** Makes the call a task of the goal: 202 once that is durable. */
-export async function queueCall(goal: GoalRpc, goalId: string, call: LaterCall): Promise<Response> {
+export async function queueCall(goal: GoalRpc, goalId: string, call: LaterCall, bearer: Bearer | undefined): Promise<Response> {
   const { upstream, method, path, headers, body, key } = call;
   const sent = body.byteLength === 0 ? {} : { bodyBase64: base64Of(body) };
   const task = { ...(key === undefined ? {} : { key }), call: { upstream, method, path, headers: taskHeaders(headers), ...sent } };
   const bytes = new TextEncoder().encode(JSON.stringify({ tasks: [task] }));
-  const reply = await goal.submit({ body: bytes, format: "json", allReceipts: true, atomic: true });
+  const reply = await goal.submit({ body: bytes, format: "json", allReceipts: true, atomic: true, bearer });
   if (!reply.ok) return problem(reply.error);
   const [{ taskId, status, position = 0, estimatedStartMs = 0 }] = (JSON.parse(reply.value.json) as Accepted).receipts;
   const seconds = String(Math.max(1, Math.ceil(estimatedStartMs / 1_000)));

@@ -18,9 +18,10 @@ import type { CallResult } from "../../../shared/protocol/line.ts";
 import { integer, object, queueName } from "../../../shared/protocol/task-schema.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, ClaimPlaceRpc, ClaimRequest, ClaimSettlement, GoalRpc, JsonReply } from "../../../shared/rpc.ts";
-import { withGoal } from "../context.ts";
+import { bearerIn, withGoal } from "../context.ts";
 import { jsonText, readJsonObject } from "../middleware/body.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
+import { refused } from "../middleware/permit.ts";
 import { json, jsonOnce, problem, respond } from "../reply.ts";
 
 const leaseMs = v.optional(integer(CLAIM_LEASE_MS_MIN, CLAIM_LEASE_MS_MAX), CLAIM_LEASE_MS_DEFAULT);
@@ -64,14 +65,16 @@ function indexIn(goalId: GoalId, taskId: string): number {
   return parsed?.goalId === goalId ? parsed.index : -1;
 }
 
-export const claimTasks = withGoal(async (c, goal) => {
+export const claimTasks = withGoal(async (c, goal, goalId) => {
   const request = await readJsonObject(c.req.raw);
   if (!request.ok) return problem(request.error);
   const parsed = v.safeParse(claimRequest, request.value.value);
   if (!parsed.success) return problem(invalid("the claim request", faultsOf(parsed, "")));
+  const refusal = refused(c, { scopes: ["work"], goalId, queue: parsed.output.queue });
+  if (refusal !== null) return refusal;
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/claims", request.value.body);
   if (!idempotency.ok) return problem(idempotency.error);
-  const claims = await claim(goal, { ...parsed.output, idempotency: idempotency.value });
+  const claims = await claim(goal, { ...parsed.output, idempotency: idempotency.value, bearer: bearerIn(c) });
   return respond(claims, (reply) => jsonOnce(reply, 200));
 });
 
@@ -103,7 +106,12 @@ export const settleClaims = withGoal(async (c, goal, goalId) => {
   }
   const spawnedJson = spawned.length === 0 ? ok("") : jsonText(spawned);
   if (!spawnedJson.ok) return problem(spawnedJson.error);
-  const settled = await goal.settleClaims({ settlements, spawnedJson: spawnedJson.value, idempotency: idempotency.value });
+  const settled = await goal.settleClaims({
+    settlements,
+    spawnedJson: spawnedJson.value,
+    idempotency: idempotency.value,
+    bearer: bearerIn(c),
+  });
   return respond(settled, (reply) => jsonOnce(reply, 200));
 });
 
@@ -158,5 +166,5 @@ export const heartbeatClaims = withGoal(async (c, goal, goalId) => {
   const parsed = v.safeParse(heartbeatRequest, request.value.value);
   if (!parsed.success) return problem(invalid("the request", faultsOf(parsed, "")));
   const claims = parsed.output.claims.map((one) => ({ ...one, task: indexIn(goalId, one.taskId) }));
-  return respond(await goal.heartbeat({ claims, leaseMs: parsed.output.leaseMs }), json);
+  return respond(await goal.heartbeat({ claims, leaseMs: parsed.output.leaseMs, bearer: bearerIn(c) }), json);
 });

@@ -1,7 +1,7 @@
 /** `GET /v1/goals/{id}/events`: server-sent events; `Last-Event-ID` goes on where an earlier stream ended. */
 import { failure } from "../../../shared/errors.ts";
 import { KEY_CHARS_MAX } from "../../../shared/limits.ts";
-import { withGoal } from "../context.ts";
+import { bearerIn, withGoal } from "../context.ts";
 import { Query } from "../query.ts";
 import { problem } from "../reply.ts";
 import { streamed } from "../stream.ts";
@@ -15,5 +15,5 @@ export const getEvents = withGoal(async (c, goal) => {
   if (lastEventId !== undefined && lastEventId.length > KEY_CHARS_MAX) {
     return problem(failure("invalid_request", "the Last-Event-ID must be the id of an event of this stream"));
   }
-  return streamed(c, await goal.events({ lastEventId, tasks }), "text/event-stream");
+  return streamed(c, await goal.events({ lastEventId, tasks }, bearerIn(c)), "text/event-stream");
 });

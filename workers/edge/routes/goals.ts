@@ -2,10 +2,12 @@
 import { failure } from "../../../shared/errors.ts";
 import { goalIdFrom, parseGoalId } from "../../../shared/ids.ts";
 import { DEPTH_MAX } from "../../../shared/limits.ts";
-import { GOAL_STATUSES, type GoalView, parseGoal } from "../../../shared/protocol/goal.ts";
+import { narrow } from "../../../shared/policy/rules.ts";
+import { GOAL_STATUSES, type GoalSpec, type GoalView, parseGoal } from "../../../shared/protocol/goal.ts";
 import { ok } from "../../../shared/result.ts";
 import type { Answer, GoalReport, GoalVerb, IdempotencyKey } from "../../../shared/rpc.ts";
-import { type EdgeContext, goalStub, hintOf, tenantStub, withGoal } from "../context.ts";
+import type { Bearer } from "../../../shared/token/claims.ts";
+import { bearerIn, type EdgeContext, goalStub, hintOf, tenantStub, withGoal } from "../context.ts";
 import { jsonText, readJsonObject } from "../middleware/body.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { Query } from "../query.ts";
@@ -36,6 +38,11 @@ async function goalIdFor(env: Env, idempotency: IdempotencyKey | undefined): Pro
   return idempotency === undefined ? ok({ goalId }) : tenantStub(env).claimGoalId(idempotency, goalId);
 }
 
+/** A goal may never do more than the token that it was made with. */
+function within(spec: GoalSpec, bearer: Bearer | undefined): GoalSpec {
+  return bearer === undefined ? spec : { ...spec, policies: narrow(bearer.policies, spec.policies ?? [], 0) };
+}
+
 export async function createGoal(c: EdgeContext): Promise<Response> {
   const request = await readJsonObject(c.req.raw);
   if (!request.ok) return problem(request.error);
@@ -51,7 +58,7 @@ export async function createGoal(c: EdgeContext): Promise<Response> {
   const goalId = parseGoalId(claimed.value.goalId)!;
   const created = await goalStub(c.env, goalId, hintOf(c.req.raw)).create({
     goalId,
-    spec,
+    spec: within(spec, bearerIn(c)),
     tasksJson: tasksJson.value,
     idempotency: idempotency.value,
   });
@@ -68,11 +75,11 @@ export async function listGoals(c: EdgeContext): Promise<Response> {
   return respond(page, ({ items, nextCursor }) => json(JSON.stringify({ items: items.map(listed), nextCursor })));
 }
 
-export const getGoal = withGoal(async (_c, goal) => respond(await goal.view(), (view) => json(JSON.stringify(view))));
+export const getGoal = withGoal(async (c, goal) => respond(await goal.view(bearerIn(c)), (view) => json(JSON.stringify(view))));
 
 /** The route admits the four verbs only. */
 export const controlGoal = withGoal(async (c, goal) => {
-  const view = await goal.control(c.req.param("verb") as GoalVerb);
+  const view = await goal.control(c.req.param("verb") as GoalVerb, bearerIn(c));
   return respond(view, (value) => json(JSON.stringify(value)));
 });
 
@@ -82,5 +89,5 @@ export const getTree = withGoal(async (c, goal) => {
   const depth = query.integer("depth", 1, DEPTH_MAX, DEPTH_MAX);
   const fault = query.failure();
   if (fault !== null) return problem(fault);
-  return respond(await goal.tree(root, depth), json);
+  return respond(await goal.tree(root, depth, bearerIn(c)), json);
 });

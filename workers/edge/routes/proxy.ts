@@ -12,14 +12,13 @@ import { networkOf, PLAIN_NETWORK } from "../../kit/network.ts";
 import { type EdgeContext, goalStub } from "../context.ts";
 import { readBytes } from "../middleware/body.ts";
 import { idempotencyOf, parseIdempotencyKey } from "../middleware/idempotency.ts";
+import { refused } from "../middleware/permit.ts";
 import { respondsAsync, waitSeconds } from "../prefer.ts";
 import { canWait, makeStanding, queueCall, standingGoalId } from "../proxy/later.ts";
 import { passThrough } from "../proxy/pass-through.ts";
 import { type Target, targetOf } from "../proxy/target.ts";
 import { problem } from "../reply.ts";
 
-/** There is one token for now, and this is its subject. */
-const SUBJECT = "root";
 const SHOWN_CHARS_MAX = 64;
 /** How long a call that may become a task waits for a permit first. */
 const ASYNC_WAIT_SECONDS = 1;
@@ -54,10 +53,10 @@ function hashOf(text: string): number {
 }
 
 /** The gate's name: a goal has one of its own, and other calls are spread, so that the same key meets itself. */
-function gateName(goalId: string | undefined, key: string | undefined): string {
+function gateName(subject: string, goalId: string | undefined, key: string | undefined): string {
   if (goalId !== undefined) return `proxy-${goalId}`;
   const seed = key === undefined ? Math.random() * 2 ** 32 : hashOf(key);
-  return `proxy-${SUBJECT}-${Math.floor(seed) % PROXY_SHARDS}`;
+  return `proxy-${subject}-${Math.floor(seed) % PROXY_SHARDS}`;
 }
 
 interface Passing {
@@ -75,7 +74,8 @@ function pass(
   { body, idempotency, waitMs, refused }: Passing,
 ): Promise<Response> {
   const { method, headers } = c.req.raw;
-  const gate = gateName(goalId, idempotency?.key);
+  const { claims, bearer } = c.get("caller");
+  const gate = gateName(claims.subject, goalId, idempotency?.key);
   const isIdempotent = IDEMPOTENT_METHODS.has(method);
   return passThrough(
     {
@@ -85,7 +85,15 @@ function pass(
       refused,
     },
     { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent },
-    { gate, goalId, waitMs, keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent } },
+    {
+      gate,
+      goalId,
+      method,
+      path: target.path,
+      bearer,
+      waitMs,
+      keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent },
+    },
   );
 }
 
@@ -99,12 +107,13 @@ async function queue(
   body: Uint8Array,
   key: string | undefined,
 ): Promise<Response> {
-  const id = goalId ?? (await standingGoalId(SUBJECT, Date.now()));
+  const { claims, bearer } = c.get("caller");
+  const id = goalId ?? (await standingGoalId(claims.subject, Date.now()));
   const goal = goalStub(c.env, id);
-  const fault = goalId === undefined ? await makeStanding(goal, id, SUBJECT) : null;
+  const fault = goalId === undefined ? await makeStanding(goal, id, claims.subject) : null;
   if (fault !== null) return fault;
   const { method, headers } = c.req.raw;
-  return queueCall(goal, id, { ...target, method, headers, body, key });
+  return queueCall(goal, id, { ...target, method, headers, body, key }, bearer);
 }
 
 /** A caller who would rather come again: its call becomes a task if it cannot run soon. One with a key does at once, so that it has one place to be. */
@@ -129,6 +138,9 @@ export async function proxied(c: EdgeContext): Promise<Response> {
   if (!target.ok) return problem(target.error);
   const goalId = goalOf(c);
   if (!goalId.ok) return problem(goalId.error);
+  const of = goalId.value === undefined ? { isTenantWide: true } : { goalId: goalId.value };
+  const refusal = refused(c, { scopes: ["submit"], ...of, call: { ...target.value, method: raw.method } });
+  if (refusal !== null) return refusal;
   if (respondsAsync(c.req.header("prefer")) && canWait(raw.method)) return passOrQueue(c, target.value, goalId.value);
   const keyed = await keyedOf(c, target.value);
   if (!keyed.ok) return problem(keyed.error);

@@ -7,7 +7,7 @@ import { TASK_STATUSES } from "../../../shared/protocol/goal.ts";
 import type { CallResult } from "../../../shared/protocol/line.ts";
 import { integer } from "../../../shared/protocol/task-schema.ts";
 import { ok } from "../../../shared/result.ts";
-import { type EdgeContext, withGoal, withTask } from "../context.ts";
+import { bearerIn, type EdgeContext, withGoal, withTask } from "../context.ts";
 import { jsonText, readBody, readJsonObject, taskFormat } from "../middleware/body.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { waitSeconds } from "../prefer.ts";
@@ -41,7 +41,14 @@ export const submitTasks = withGoal(async (c, goal) => {
   if (!format.ok) return problem(format.error);
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/tasks", body.value);
   if (!idempotency.ok) return problem(idempotency.error);
-  const request = { body: body.value.bytes, format: format.value, allReceipts, atomic, idempotency: idempotency.value };
+  const request = {
+    body: body.value.bytes,
+    format: format.value,
+    allReceipts,
+    atomic,
+    idempotency: idempotency.value,
+    bearer: bearerIn(c),
+  };
   return respond(await goal.submit(request), (reply) => jsonOnce(reply, 202, quotaHeaders(reply.tasksLeft)));
 });
 
@@ -56,23 +63,28 @@ export const listTasks = withGoal(async (c, goal) => {
   };
   const fault = query.failure();
   if (fault !== null) return problem(fault);
-  return respond(await goal.listTasks(request), json);
+  return respond(await goal.listTasks(request, bearerIn(c)), json);
 });
 
 export const getTask = withTask(async (c, goal, index) => {
   const wait = waitSeconds(c.req.header("prefer"));
-  const task = await goal.getTask(index, (wait ?? 0) * 1000);
+  const task = await goal.getTask(index, (wait ?? 0) * 1000, bearerIn(c));
   return respond(task, (value) => json(value.json, 200, wait === null ? {} : { "preference-applied": `wait=${wait}` }));
 });
 
-export const cancelTask = withTask(async (_c, goal, index) => respond(await goal.cancelTask(index), json));
+export const cancelTask = withTask(async (c, goal, index) => respond(await goal.cancelTask(index, bearerIn(c)), json));
+
+/** The route admits the two verdicts only. */
+export const decideTask = withTask(async (c, goal, index) => {
+  return respond(await goal.decideTask(index, c.req.param("verdict") as "approve" | "deny", bearerIn(c)), json);
+});
 
 export const retryTask = withTask(async (c, goal, index) => {
   const body = await readBody(c.req.raw);
   if (!body.ok) return problem(body.error);
   const idempotency = await idempotencyOf(c, "/v1/tasks/{id}/retry", body.value);
   if (!idempotency.ok) return problem(idempotency.error);
-  const made = await goal.retryTask(index, idempotency.value);
+  const made = await goal.retryTask(index, idempotency.value, bearerIn(c));
   return respond(made, (reply) => jsonOnce(reply, 201, { location: `/v1/tasks/${(JSON.parse(reply.json) as { id: string }).id}` }));
 });
 
@@ -86,5 +98,5 @@ export const resolveTask = withTask(async (c: EdgeContext, goal, index) => {
   const given =
     result === undefined ? ok(undefined) : jsonText({ status: result.status ?? 200, body: result.body ?? null } satisfies CallResult);
   if (!given.ok) return problem(given.error);
-  return respond(await goal.resolveTask(index, as, given.value), json);
+  return respond(await goal.resolveTask(index, as, given.value, bearerIn(c)), json);
 });

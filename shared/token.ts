@@ -1,0 +1,116 @@
+/**
+ * Capability tokens: `dv1.<caveats>.<signature>`, both in base64url. The
+ * caveats are a canonical JSON array, the first of them the root; the signature
+ * is a chain of HMAC-SHA256, as in macaroons (Birgisson et al., NDSS 2014):
+ *
+ *   s₀ = HMAC(tenant's key, root caveat)    sᵢ = HMAC(sᵢ₋₁, caveat i)
+ *
+ * Whoever holds a token can append a caveat, because the signature is the key
+ * to the next one, and nobody can take one away. Works wherever there is WebCrypto.
+ */
+import { CAVEATS_MAX, TOKEN_CHARS_MAX } from "./limits.ts";
+import { err, ok, type Result } from "./result.ts";
+import { type Caveat, isCaveat, isRootCaveat, type RootCaveat } from "./token/caveats.ts";
+import { asciiBytes, asciiText, base64url, canonicalJson, fromBase64url } from "./token/text.ts";
+
+/** HMAC-SHA256 of the data under the key. */
+export type Hmac = (key: Uint8Array, data: Uint8Array) => Promise<Uint8Array>;
+
+/** What is needed of `crypto.subtle`. */
+interface Subtle<Key> {
+  importKey(
+    format: "raw",
+    key: Uint8Array,
+    algorithm: { name: string; hash: string },
+    isExtractable: boolean,
+    usages: ["sign"],
+  ): Promise<Key>;
+  sign(algorithm: "HMAC", key: Key, data: Uint8Array): Promise<ArrayBuffer>;
+}
+
+export function hmacOf<Key>(subtle: Subtle<Key>): Hmac {
+  return (key, data) =>
+    subtle
+      .importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["sign"])
+      .then((imported) => subtle.sign("HMAC", imported, data))
+      .then((signature) => new Uint8Array(signature));
+}
+
+export const TOKEN_PREFIX = "dv1.";
+const SIGNATURE_BYTES = 32;
+
+/** A token that is well formed; whether it is genuine is not known. */
+export interface Token {
+  readonly root: RootCaveat;
+  readonly caveats: readonly Caveat[];
+  readonly signature: Uint8Array;
+}
+
+/** The caveats of a token's text, or why it is none. Everybody can read it, nobody learns from that whether it is genuine. */
+export function decodeToken(text: string): Result<Token, string> {
+  if (!text.startsWith(TOKEN_PREFIX)) return err(`a token begins with ${TOKEN_PREFIX}`);
+  if (text.length > TOKEN_CHARS_MAX) return err(`a token has at most ${TOKEN_CHARS_MAX} characters`);
+  const parts = text.slice(TOKEN_PREFIX.length).split(".");
+  const payload = fromBase64url(parts[0]!);
+  const signature = fromBase64url(parts[1] ?? "");
+  if (parts.length !== 2 || payload === null || signature?.length !== SIGNATURE_BYTES) {
+    return err("a token is its caveats and its signature, each in base64url");
+  }
+  const list = listIn(asciiText(payload));
+  if (list === null) return err("the caveats of a token are a canonical JSON array");
+  const [root, ...caveats] = list;
+  if (!isRootCaveat(root)) return err("the first caveat of a token is its root");
+  if (caveats.length > CAVEATS_MAX) return err(`a token has at most ${CAVEATS_MAX} caveats`);
+  const unknown = caveats.find((caveat) => !isCaveat(caveat));
+  if (unknown !== undefined) return err(`the token has a caveat that is not known here: ${canonicalJson(unknown).slice(0, 128)}`);
+  return ok({ root, caveats: caveats as readonly Caveat[], signature });
+}
+
+function listIn(text: string): readonly unknown[] | null {
+  try {
+    const value: unknown = JSON.parse(text);
+    // One spelling a token: what came must be what would be written.
+    return Array.isArray(value) && canonicalJson(value) === text ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+function encodeToken({ root, caveats, signature }: Token): string {
+  return `${TOKEN_PREFIX}${base64url(asciiBytes(canonicalJson([root, ...caveats])))}.${base64url(signature)}`;
+}
+
+const link = (hmac: Hmac, key: Uint8Array, caveat: Caveat | RootCaveat): Promise<Uint8Array> =>
+  hmac(key, asciiBytes(canonicalJson(caveat)));
+
+/** A new token from a tenant's key. */
+export function mintToken(hmac: Hmac, key: Uint8Array, root: RootCaveat, caveats: readonly Caveat[]): Promise<string> {
+  return link(hmac, key, root)
+    .then((signature) => append(hmac, { root, caveats: [], signature }, caveats))
+    .then(encodeToken);
+}
+
+/** The token with caveats more, made by its holder alone. The result allows what the token allowed and all of them allow. */
+export function narrowToken(hmac: Hmac, token: Token, caveats: readonly Caveat[]): Promise<string> {
+  return append(hmac, token, caveats).then(encodeToken);
+}
+
+function append(hmac: Hmac, token: Token, caveats: readonly Caveat[]): Promise<Token> {
+  return caveats.reduce<Promise<Token>>(
+    (before, caveat) =>
+      before.then((each) =>
+        link(hmac, each.signature, caveat).then((signature) => ({ ...each, caveats: [...each.caveats, caveat], signature })),
+      ),
+    Promise.resolve(token),
+  );
+}
+
+/** Whether the chain begins with this key. Takes as long whatever byte of the signature is wrong. */
+export function isGenuine(hmac: Hmac, key: Uint8Array, { root, caveats, signature }: Token): Promise<boolean> {
+  const chain = caveats.reduce((before, caveat) => before.then((each) => link(hmac, each, caveat)), link(hmac, key, root));
+  return chain.then((made) => {
+    let difference = made.length ^ signature.length;
+    for (let i = 0; i < SIGNATURE_BYTES; i++) difference |= (made[i] ?? 0) ^ (signature[i] ?? 0);
+    return difference === 0;
+  });
+}
