@@ -227,6 +227,7 @@ export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
 export const EXECUTOR_BUFFER_BYTES_MAX = 1 * MIB;
 
 assert(BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "a request body must fit one RPC message");
+assert(CLAIM_CHARS_MAX * 3 + BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "an answer with claims must fit one RPC message");
 assert(CHUNK_BYTES_MAX < PLATFORM_ROW_BYTES_MAX, "a chunk must fit the platform's row");
 assert((ROW_CHARS_MAX + INLINE_PAYLOAD_BYTES_MAX) * 3 < PLATFORM_ROW_BYTES_MAX, "a packed row must fit the platform's row");
 assert(BATCH_LANES_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "a batch must obey the connection limit");

@@ -30,6 +30,10 @@ interface Claimer {
   readonly request: ClaimRequest;
   /** In the turn that comes next. */
   isAsking: boolean;
+  /** Something has changed since it asked, perhaps after its place in that turn. */
+  hasMissed: boolean;
+  /** It has waited for as long as it would. */
+  isDue: boolean;
   /** Has its answer, or has gone. */
   isOver: boolean;
   resolve: (answer: Answer<JsonReply>) => void;
@@ -57,15 +61,23 @@ export class ClaimDesk {
   async claim(request: ClaimRequest): Promise<Answer<JsonReply>> {
     const stored = this.#turns.stored(request.idempotency);
     if (stored !== null) return stored;
-    return this.#lines.has(request.queue) ? nothing : this.#ask(request);
+    const spare = readyIn(this.#turns.state, request.queue) - this.#wanted(request.queue);
+    return spare > 0 || !this.#lines.has(request.queue) ? this.#ask(request) : nothing;
+  }
+
+  /** The most that those in line would take. */
+  #wanted(queue: string): number {
+    let wanted = 0;
+    for (const { request } of this.#lines.get(queue) ?? []) wanted += request.max;
+    return wanted;
   }
 
   /** A place at the end of the line. */
   place(request: ClaimRequest): ClaimPlaceRpc {
-    return new ClaimPlace(this, { request, isAsking: false, isOver: false, resolve: () => undefined });
+    return new ClaimPlace(this, { request, isAsking: false, hasMissed: false, isDue: false, isOver: false, resolve: () => undefined });
   }
 
-  /** After each commit: whoever can be served now is. */
+  /** After each change: whoever can be served now is. */
   committed(): void {
     if (this.#waiting === 0) return;
     for (const [queue, line] of this.#lines) this.#serve(queue, line);
@@ -81,13 +93,19 @@ export class ClaimDesk {
     const line = this.#lines.get(queue) ?? new Set();
     this.#lines.set(queue, line.add(claimer));
     return new Promise((resolve) => {
-      const timer = setTimeout(() => this.leave(claimer, nothing), waitMs);
+      const timer = setTimeout(() => this.#end(claimer), waitMs);
       claimer.resolve = (answer) => {
         clearTimeout(timer);
         resolve(answer);
       };
       this.#serve(queue, line);
     });
+  }
+
+  /** The time is up. What it may be given in the next turn is still its own. */
+  #end(claimer: Claimer): void {
+    claimer.isDue = true;
+    if (!claimer.isAsking) this.leave(claimer, nothing);
   }
 
   /** Takes a claimer out of its line. */
@@ -106,18 +124,20 @@ export class ClaimDesk {
     for (const claimer of line) {
       if (ready <= 0) return;
       ready -= claimer.request.max;
-      if (!claimer.isAsking) void this.#try(claimer);
+      if (claimer.isAsking) claimer.hasMissed = true;
+      else void this.#try(claimer);
     }
   }
 
-  /** Whoever comes away with nothing keeps its place. */
+  /** Whoever comes away with nothing keeps its place until something changes: what is ready may be out of reach. */
   async #try(claimer: Claimer): Promise<void> {
     claimer.isAsking = true;
-    const answer = await this.#ask(claimer.request);
+    do {
+      claimer.hasMissed = false;
+      const answer = await this.#ask(claimer.request);
+      if (!isNothing(answer) || claimer.isDue) this.leave(claimer, answer);
+    } while (claimer.hasMissed && !claimer.isOver);
     claimer.isAsking = false;
-    if (!isNothing(answer)) return this.leave(claimer, answer);
-    const line = this.#lines.get(claimer.request.queue);
-    if (line !== undefined) this.#serve(claimer.request.queue, line);
   }
 
   #ask({ queue, max, leaseMs, idempotency, bearer }: ClaimRequest): Promise<Answer<JsonReply>> {

@@ -71,10 +71,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       store: this.#store,
       transport: transportOf(ctx, env),
       governors: this.#governors,
-      committed: () => {
+      committed: (hasChanged) => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
-        this.#desk.committed();
+        if (hasChanged) this.#desk.committed();
       },
       destroy: () => this.#destroy(tenant),
     });

@@ -53,8 +53,8 @@ interface Surroundings {
   readonly store: GoalStore;
   readonly transport: Transport;
   readonly governors: Governors;
-  /** After each commit. */
-  readonly committed: () => void;
+  /** After each turn, with whether the goal has changed. */
+  readonly committed: (hasChanged: boolean) => void;
   readonly destroy: () => Promise<void>;
 }
 
@@ -286,7 +286,7 @@ export class Turns {
       void ctx.storage.setAlarm(nowMs + DELETION_RETRY_MS);
       ctx.waitUntil(destroy());
     } else this.#arm(nowMs);
-    committed();
+    committed(out.changes.length > 0);
   }
 
   /** One timer for this incarnation, and one alarm for the next; each is only ever moved earlier. */

@@ -130,6 +130,26 @@ test("whoever waits in vain is answered without claims, and who waits for a goal
   expect(await problemIn(await waiting)).toMatchObject({ status: 409, code: "goal_ended" });
 });
 
+test("work that comes in the moment of a claim is found by it", async () => {
+  const { id } = await made({});
+  for (let n = 0; n < 20; n++) {
+    const waiting = Promise.all([claim(id, { waitMs: 10_000, max: 1 }), claim(id, { waitMs: 10_000, max: 1 })]);
+    if (n % 2 === 0) await delay(n);
+    await good(post(`/v1/goals/${id}/tasks`, { tasks: [1, 2].map((part) => ({ work: { queue: "review", input: { n: n + part } } })) }));
+    expect((await waiting).map(({ length }) => length)).toEqual([1, 1]);
+  }
+});
+
+test("who does not wait gets what those in line leave over", async () => {
+  const { id } = await made({});
+  const waiting = claim(id, { waitMs: 20_000, max: 2 });
+  await delay(100);
+  const submitting = good(post(`/v1/goals/${id}/tasks`, { tasks: works(3) }));
+  expect(numbers(await waiting)).toEqual([0, 1]);
+  await submitting;
+  expect(numbers(await claim(id))).toEqual([2]);
+});
+
 test("a paused goal hands nothing out until it goes on", async () => {
   const { id } = await made({ tasks: works(1) });
   await good(post(`/v1/goals/${id}/pause`));

@@ -236,13 +236,11 @@ function spawnChildren(
   const { state } = rec;
   // Children may do what their parent might have, as far as whoever settles it may too.
   const policies = [...policiesBehind(state, task), ...bearer.policies];
-  const own = <T>(map: ReadonlyMap<number, T>): Map<number, T> =>
-    new Map([...map].filter(([place]) => place >= from && place < to).map(([place, value]) => [place - from, value]));
   const submit: Submit = {
     kind: "submit",
     specs: all.specs.slice(from, to),
-    failures: own(all.failures),
-    contentKeys: own(all.contentKeys),
+    failures: partOf(all.failures, from, to),
+    contentKeys: partOf(all.contentKeys, from, to),
     atomic: true,
     within: { offer, base: from },
   };
@@ -253,6 +251,17 @@ function spawnChildren(
   // In a sealed goal a group without children has nothing to wait for.
   if (state.goal!.sealed && submit.specs.some((spec: TaskSpec | null) => spec?.group !== undefined)) closeEmptyGroups(rec, first);
   return null;
+}
+
+/** The entries of some places, with the first of them as place 0. */
+function partOf<T>(map: ReadonlyMap<number, T>, from: number, to: number): Map<number, T> {
+  const part = new Map<number, T>();
+  if (map.size === 0) return part;
+  for (let place = from; place < to; place++) {
+    const value = map.get(place);
+    if (value !== undefined) part.set(place - from, value);
+  }
+  return part;
 }
 
 const spawnFailure = ({ errors, ...fault }: Failure): Failure =>
