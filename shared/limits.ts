@@ -55,6 +55,18 @@ export const UPSTREAMS_MAX = 1_000;
 export const ORIGINS_MAX = 16;
 export const WEIGHT_MAX = 1_000;
 export const TOKENS_MAX = 1_000_000_000_000;
+/** What one try of a task may set aside. */
+export const CALLS_RESERVED_MAX = 1_000_000;
+/** Reservations of one goal that are open, those of calls passed through included. */
+export const RESERVATIONS_MAX = 10_000;
+export const RESERVATION_MS_MAX = 24 * 3_600_000;
+export const RESERVATION_MS_DEFAULT = 600_000;
+/** A goal whose question to the account above got no answer asks again after this. */
+export const FUNDS_RETRY_MS = 250;
+/** An account above that had no more is asked again after this. */
+export const FUNDS_ASK_INTERVAL_MS = 10_000;
+/** A limit, and whatever is added to one. Sums of a few thousand of them are still whole numbers. */
+export const BUDGET_MAX = 1_000_000_000_000;
 export const DURATION_MS_MAX = 365 * 24 * 3_600_000;
 
 // Tokens and policies.

@@ -4,8 +4,10 @@
  */
 import type { Failure } from "./errors.ts";
 import type { Granted, LockAsk, LockRelease, LockView } from "./policy/lock-steps.ts";
+import type { Amounts, Bounds, FundRequest } from "./policy/account.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
+import type { AccountView, BudgetView } from "./protocol/budget.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Policy } from "./policy/rules.ts";
@@ -103,7 +105,8 @@ export type ClaimSettlement = { readonly taskId: string } & (
       readonly problem: { readonly retryable: boolean } | null;
       /** The result or problem as JSON text. */
       readonly payload: string;
-      readonly tokens: number;
+      /** What its holder says that it used, in the order of dimensions; null where it says nothing. */
+      readonly usage: Bounds;
       /** How many of the spawned tasks are its own; they follow those of the settlement before. */
       readonly spawns: number;
     }
@@ -181,6 +184,13 @@ export interface GoalRpc extends PermitsRpc {
   events(query: EventsQuery, bearer?: Bearer): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** Result lines of an executor whose stream broke. */
   settle(lines: string): Promise<void>;
+  budget(bearer?: Bearer): Promise<Answer<BudgetView>>;
+  /** Adds to the limit, up to the ceilings, or takes from it. Answers with the account as JSON. */
+  topUp(amounts: Amounts, ceilings: Bounds, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
+  /** Sets a part of the budget aside: `{reservationId, expiresAt, …}` as JSON. */
+  reserve(amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
+  /** `used`: null where nothing was; null in a dimension where it was what was reserved. */
+  settleReservation(reservation: number, used: Bounds | null, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
 }
 
 // edge → gate
@@ -221,6 +231,8 @@ export interface Opening {
   readonly permitMs: number | null;
   /** Where an answer says how many tokens it used, as a JSON pointer; null where none is asked for. */
   readonly tokensPointer: string | null;
+  /** As `tokensPointer`, of what the call cost in millionths of a US dollar. */
+  readonly costPointer?: string | null;
   /** Calls that the gate may have open, and how many more it may start now. */
   readonly granted: number;
   readonly free: number;
@@ -288,6 +300,8 @@ export interface Batch {
   readonly permitMs: number | null;
   /** Where an answer says how many tokens it used, as a JSON pointer; null where none is asked for. */
   readonly tokensPointer: string | null;
+  /** As `tokensPointer`, of what the call cost in millionths of a US dollar. */
+  readonly costPointer?: string | null;
   readonly items: readonly BatchItem[];
 }
 
@@ -320,6 +334,8 @@ export interface Registry {
   readonly upstreams: readonly Upstream[];
   /** What all goals of the tenant may do; left out or null where it is not restricted. */
   readonly policy?: Policy | null;
+  /** Dimensions that the tenant's budget bounds, in their order; left out for none. */
+  readonly bounded?: readonly boolean[];
 }
 
 /** What the directory knows of a goal; the goal reports it. */
@@ -333,6 +349,10 @@ export interface GoalReport {
   readonly endedAtMs: number | null;
   readonly sealed: boolean;
   readonly counts: Counts;
+  /** What it has spent in total, in the order of dimensions; left out as nothing. */
+  readonly spent?: Amounts;
+  /** It has ended and will spend no more: what it was granted and has not spent flows back. */
+  readonly isFinal?: boolean;
 }
 
 export interface GoalsQuery {
@@ -354,6 +374,13 @@ export interface TenantRpc {
   tokenEpoch(): Promise<number>;
   /** Ends all tokens of an epoch up to `epoch`; answers with the new one. */
   revokeTokens(epoch: number): Promise<number>;
+  /** A goal asks for grants, and learns their totals once they are durable. The same totals as before mean that there is no more. */
+  fund(goalId: string, request: FundRequest): Promise<Bounds>;
+  /** A goal that was funded was not made after all. */
+  unfund(goalId: string): Promise<void>;
+  budget(): Promise<Answer<AccountView>>;
+  /** Null in a dimension: no limit. Goals hear within two seconds of what is bounded. */
+  putBudget(limit: Bounds): Promise<Answer<AccountView>>;
   /** Maps an idempotency key to one goal id, for ever: the first proposal wins. */
   claimGoalId(idempotency: IdempotencyKey, proposedGoalId: string): Promise<Answer<{ goalId: string }>>;
   /** Puts a goal's report into the directory; answers with the registry if it is newer than `knownVersion`. */

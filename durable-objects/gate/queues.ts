@@ -147,6 +147,7 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
     timeoutMs: upstream.timeoutMs,
     permitMs: upstream.maxConcurrency === null ? null : Math.max(0, lease.untilMs - nowMs),
     tokensPointer: upstream.usage.tokens,
+    costPointer: upstream.usage.costMicros ?? null,
     granted: permitted(lease, nowMs),
     free: startable(lease, queue.open, nowMs),
   };

@@ -18,6 +18,7 @@ import type {
   SettleClaimsRequest,
 } from "../../shared/rpc.ts";
 import { randomSeed } from "../kit/chance.ts";
+import { canStart } from "./core/afford.ts";
 import type { Grant, Settlement, Standing } from "./core/claims.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./core/state.ts";
 import type { Directory } from "./directory.ts";
@@ -223,7 +224,7 @@ function readyIn(state: GoalState, queue: string): number {
   const { goal, upstreams } = state;
   if (goal?.phase !== "active") return Number.POSITIVE_INFINITY;
   const number = upstreamNamed(state, workQueueName(queue));
-  return number < 0 || goal.paused ? 0 : upstreams[number]!.queued;
+  return number < 0 || goal.paused || !canStart(state, upstreams[number]!) ? 0 : upstreams[number]!.queued;
 }
 
 const timestamp = (ms: number): string => new Date(ms).toISOString();
@@ -242,10 +243,10 @@ function settlementsOf(settlements: readonly ClaimSettlement[]): Settlement[] {
   let spawned = 0;
   return settlements.flatMap((one) => {
     if ("fault" in one) return [];
-    const { task, attempt, problem, payload, tokens, spawns } = one;
+    const { task, attempt, problem, payload, usage, spawns } = one;
     const from = spawned;
     spawned += spawns;
-    return [{ task, attempt, problem, payload, tokens, spawn: [from, spawned] as const }];
+    return [{ task, attempt, problem, payload, usage, spawn: [from, spawned] as const }];
   });
 }
 

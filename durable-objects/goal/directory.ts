@@ -4,6 +4,7 @@
  * seconds while there is work, and at the end until it is acknowledged.
  */
 import { REGISTRY_AGE_MS_MAX, WATCHDOG_MS } from "../../shared/limits.ts";
+import { type Bounds, TASKS } from "../../shared/policy/account.ts";
 import type { Registry, TenantRpc } from "../../shared/rpc.ts";
 import { type GoalState, liveCount, upstreamNamed } from "./core/state.ts";
 import type { Command } from "./core/step.ts";
@@ -24,8 +25,17 @@ export class Directory {
     this.#run = run;
   }
 
-  registry(): Promise<Registry> {
-    return this.#tenant.registry();
+  /** What a goal begins with: the registry, and grants for its first tasks where the tenant's budget bounds them. */
+  async opening(goalId: string, tasks: number): Promise<{ readonly registry: Registry; readonly funds: Bounds | undefined }> {
+    const registry = await this.#tenant.registry();
+    if (tasks === 0 || registry.bounded?.[TASKS] !== true) return { registry, funds: undefined };
+    const first = [tasks, 0, 0, 0];
+    return { registry, funds: await this.#tenant.fund(goalId, { need: first, want: first }) };
+  }
+
+  /** The goal was not made after all. */
+  close(goalId: string): Promise<void> {
+    return this.#tenant.unfund(goalId);
   }
 
   /** Tells the tenant how the goal stands, and takes a newer registry if there is one. */
@@ -34,7 +44,7 @@ export class Directory {
     const report = goalReport(state);
     const registry = await this.#tenant.report(report, state.registryVersion);
     if (registry !== null) await this.#run({ kind: "upstreams", ...registry });
-    if (report.endedAtMs !== null) await this.#run({ kind: "end-reported" });
+    if (report.isFinal === true) await this.#run({ kind: "end-reported" });
   }
 
   /** After each turn: reports in the background when it is time. A failed report is made again by the watchdog. */

@@ -7,7 +7,9 @@ import { DurableObject } from "cloudflare:workers";
 import { failure } from "../../shared/errors.ts";
 import type { GoalId } from "../../shared/ids.ts";
 import { SHARED_COMMIT_BYTES_MAX, TASKS_PER_GOAL_MAX } from "../../shared/limits.ts";
+import type { Amounts, Bounds } from "../../shared/policy/account.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
+import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
 import { err, ok } from "../../shared/result.ts";
@@ -35,6 +37,7 @@ import { ClaimDesk } from "./claim-desk.ts";
 import { isTerminal } from "./core/codes.ts";
 import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { revocation } from "./core/rights.ts";
+import { BudgetDesk } from "./budget-desk.ts";
 import { Directory } from "./directory.ts";
 import { parseOffer, upstreamNames } from "./offers.ts";
 import { prepare } from "./prepare.ts";
@@ -59,6 +62,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #desk: ClaimDesk;
   readonly #directory: Directory;
   readonly #governors: Governors;
+  readonly #budget: BudgetDesk;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -66,11 +70,16 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     this.#reader = new TaskReader(this.#store);
     const tenant = env.TENANT.get(env.TENANT.idFromName("default")) as unknown as TenantRpc;
     this.#governors = governorsOf(env);
+    this.#budget = new BudgetDesk(
+      () => this.#turns,
+      (goalId, request) => tenant.fund(goalId, request),
+    );
     this.#turns = new Turns({
       ctx,
       store: this.#store,
       transport: transportOf(ctx, env),
       governors: this.#governors,
+      askFunds: (request) => this.#budget.ask(request),
       committed: (hasChanged) => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
@@ -102,15 +111,16 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     const body = new TextEncoder().encode(tasksJson === "" ? "[]" : tasksJson);
     const values = parseOffer(body, "array");
     if (!values.ok) return values;
-    const registry = await this.#directory.registry();
+    const { registry, funds } = await this.#directory.opening(goalId, this.#exists ? 0 : values.value.length);
     const tasks = await prepare(values.value);
     const reply = await this.#turns.run({
-      command: { kind: "create", id: goalId as GoalId, spec, registry, tasks },
+      command: { kind: "create", id: goalId as GoalId, spec, registry, funds, tasks },
       offer: { format: "array", body, specs: values.value },
       idempotency,
       render: () => JSON.stringify(this.#view()),
     });
     if (reply.ok) await this.#directory.report(this.#turns.state);
+    else if (funds !== undefined && !this.#exists) await this.#directory.close(goalId);
     return reply;
   }
 
@@ -123,6 +133,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     if (!values.ok) return values;
     const names = upstreamNames(values.value);
     await this.#directory.refreshFor(this.#turns.state, names);
+    await this.#budget.prepare([values.value.length, 0, 0, 0]);
     const prepared = await prepare(values.value);
     // A first task has nothing ahead of it at an upstream that is new to the goal; only the others need an estimate.
     const outlooks = allReceipts ? await this.#outlooks(names) : undefined;
@@ -238,6 +249,27 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 
   async settle(lines: string): Promise<void> {
     if (this.#exists) await this.#turns.settle(lines);
+  }
+
+  async budget(bearer?: Bearer): Promise<Answer<BudgetView>> {
+    return this.#refusal(bearer) ?? this.#budget.view();
+  }
+
+  async topUp(amounts: Amounts, ceilings: Bounds, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
+    return this.#refusal(bearer) ?? this.#budget.topUp(amounts, ceilings, { idempotency, bearer });
+  }
+
+  async reserve(amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
+    return this.#refusal(bearer) ?? this.#budget.reserve(amounts, ttlMs, { idempotency, bearer });
+  }
+
+  async settleReservation(
+    reservation: number,
+    used: Bounds | null,
+    idempotency?: IdempotencyKey,
+    bearer?: Bearer,
+  ): Promise<Answer<JsonReply>> {
+    return this.#refusal(bearer) ?? this.#budget.settle(reservation, used, { idempotency, bearer });
   }
 
   async permits(upstream: string, life: string, grant: Grant): Promise<void> {

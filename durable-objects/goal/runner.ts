@@ -189,6 +189,7 @@ export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: n
     lanes: send.lanes,
     permitMs,
     tokensPointer: config.usage.tokens,
+    costPointer: config.usage.costMicros ?? null,
     items,
   };
 }

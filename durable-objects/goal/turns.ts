@@ -7,6 +7,7 @@
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
+import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { err, ok } from "../../shared/result.ts";
@@ -53,6 +54,9 @@ interface Surroundings {
   readonly store: GoalStore;
   readonly transport: Transport;
   readonly governors: Governors;
+  /** Asks the account above for funds, and runs the command that brings its answer. */
+  /** Asks the account above for funds, and runs the command that brings its answer. */
+  readonly askFunds: (request: FundRequest) => Promise<unknown>;
   /** After each turn, with whether the goal has changed. */
   readonly committed: (hasChanged: boolean) => void;
   readonly destroy: () => Promise<void>;
@@ -276,6 +280,7 @@ export class Turns {
     const state = this.#state;
     for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls, nowMs)));
     for (const report of out.reports) ctx.waitUntil(this.#exchange(report));
+    if (out.funds !== undefined) ctx.waitUntil(this.#around.askFunds(out.funds));
     if (out.aborts.length > 0) this.#runner.abort(out.aborts, (task) => state.tasks.upstream[task]!);
     if (state.goal === null) return;
     store.compact(state);

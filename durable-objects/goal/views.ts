@@ -3,9 +3,11 @@ import type { TaskErrorCode } from "../../shared/errors.ts";
 import { failure, problemOf } from "../../shared/errors.ts";
 import { taskIdOf } from "../../shared/ids.ts";
 import { quantileMs } from "../../shared/policy/histogram.ts";
+import { available, DIMENSIONS, named, reservedInAll, spentInAll } from "../../shared/policy/account.ts";
+import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { Counts, GoalStatus, GoalView } from "../../shared/protocol/goal.ts";
 import { TASK_STATUSES } from "../../shared/protocol/goal.ts";
-import { parseLineHead, payloadOf } from "../../shared/protocol/line.ts";
+import { payloadOf } from "../../shared/protocol/line.ts";
 import type { GoalReport } from "../../shared/rpc.ts";
 import {
   codeOf,
@@ -33,7 +35,7 @@ export function countsOf(counts: readonly number[]): Counts {
 
 export function statusOf(state: GoalState): GoalStatus {
   const goal = state.goal!;
-  return goal.phase === "active" && goal.paused ? "paused" : goal.phase;
+  return goal.phase === "active" && (goal.paused || state.budget.isExhausted) ? "paused" : goal.phase;
 }
 
 export function goalView(state: GoalState, rowsWritten: number, nowMs: number): GoalView {
@@ -55,10 +57,24 @@ export function goalView(state: GoalState, rowsWritten: number, nowMs: number): 
     joined: state.joined,
     position,
     estimatedStartMs: startMs,
-    budget: { limit: {}, reserved: {}, spent: { tasks: state.tasks.n, calls: state.calls } },
+    budget: budgetOf(state),
     latency: { p50Ms: quantileMs(latencies, 0.5), p95Ms: quantileMs(latencies, 0.95), p99Ms: quantileMs(latencies, 0.99) },
     storage: { rowsWritten },
   };
+}
+
+function budgetOf({ budget: { account } }: GoalState): GoalView["budget"] {
+  return { limit: named(account.limit), reserved: named(reservedInAll(account)), spent: named(spentInAll(account)) };
+}
+
+/** The account on the wire. `funds`: what the account above has granted, where it is what bounds this one. */
+export function budgetView(state: GoalState): BudgetView {
+  const { account, isExhausted } = state.budget;
+  const left = DIMENSIONS.map((_, d) => {
+    const amount = available(account, d);
+    return amount === Number.MAX_SAFE_INTEGER ? null : Math.max(0, amount);
+  });
+  return { ...budgetOf(state), funds: named(account.funds), available: named(left), exhausted: isExhausted };
 }
 
 export function goalReport(state: GoalState): GoalReport {
@@ -73,6 +89,9 @@ export function goalReport(state: GoalState): GoalReport {
     endedAtMs: goal.endedAtMs,
     sealed: goal.sealed,
     counts: countsOf(state.counts),
+    spent: spentInAll(state.budget.account),
+    // What children have spent is theirs to say until they are closed.
+    isFinal: goal.endedAtMs !== null && state.budget.account.children.size === 0,
   };
 }
 
@@ -122,7 +141,7 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
     reason: reasonOf(state, task),
     attempt: tasks.attempt[task],
     attempts,
-    usage: { calls: attempts.length, tokens: line === null ? 0 : parseLineHead(line).tokens, costMicros: 0 },
+    usage: { calls: tasks.usedCalls[task], tokens: tasks.usedTokens[task], costMicros: tasks.usedMicros[task] },
     queuedAt: timestamp(tasks.queuedAtMs[task]!),
     startedAt: optionalTime(tasks.startedAtMs[task]!),
     endedAt: isTerminal(status) ? optionalTime(tasks.endedAtMs[task]!) : undefined,
@@ -133,7 +152,8 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
   return `${head.slice(0, -1)},"result":${payloadOf(line)}}`;
 }
 
-function reasonOf({ tasks }: GoalState, task: number): string | undefined {
+function reasonOf({ tasks, budget }: GoalState, task: number): string | undefined {
+  if (budget.isExhausted && tasks.status[task] === QUEUED) return "budget";
   const isUnclaimed = tasks.status[task] === QUEUED && (tasks.flags[task]! & WORK) !== 0;
   return isUnclaimed ? "claim" : REASON_WORDS[tasks.reason[task]!] || undefined;
 }

@@ -7,6 +7,8 @@ import { DurableObject } from "cloudflare:workers";
 import { retryable } from "cloudflare:durable-objects";
 import { failure } from "../../shared/errors.ts";
 import { UPSTREAMS_MAX } from "../../shared/limits.ts";
+import type { Bounds, FundRequest } from "../../shared/policy/account.ts";
+import type { AccountView } from "../../shared/protocol/budget.ts";
 import type { Counts } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
@@ -15,6 +17,7 @@ import type { Answer, GoalReport, GoalsQuery, IdempotencyKey, Registry, TenantRp
 import { effectOf, isRunning } from "./core/directory.ts";
 import { canonicalUpstream } from "./core/registry.ts";
 import { TenantStore } from "./store.ts";
+import { Treasury } from "./treasury.ts";
 
 /** Running goals beyond this show the counts of their last durable report. */
 const LIVE_COUNTS_MAX = 10_000;
@@ -23,6 +26,7 @@ const unknownUpstream = (name: string) => failure("not_found", `there is no upst
 
 export class Tenant extends DurableObject<Env> implements TenantRpc {
   readonly #store: TenantStore;
+  readonly #treasury: Treasury;
   /** Null until read, and again after each change. */
   #registry: Registry | null = null;
   #tokenEpoch: number | null = null;
@@ -33,11 +37,13 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     // A repeated DELETE would answer `not_found` for its own success, so it is not marked.
     retryable(this.prototype.putUpstream, this.prototype.claimGoalId, this.prototype.report, this.prototype.forget);
     retryable(this.prototype.putPolicy, this.prototype.revokeTokens);
+    retryable(this.prototype.fund, this.prototype.unfund, this.prototype.putBudget);
   }
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#store = new TenantStore(ctx.storage);
+    this.#treasury = new Treasury(this.#store);
   }
 
   async putUpstream(upstream: Upstream): Promise<Answer<{ created: boolean }>> {
@@ -56,6 +62,26 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
   async getUpstream(name: string): Promise<Answer<Upstream>> {
     const upstream = this.#current().upstreams.find((one) => one.name === name);
     return upstream === undefined ? err(unknownUpstream(name)) : ok(upstream);
+  }
+
+  async fund(goalId: string, request: FundRequest): Promise<Bounds> {
+    const known = this.#store.goal(goalId);
+    return this.#treasury.fund(goalId, request, known === null || isRunning(known));
+  }
+
+  async unfund(goalId: string): Promise<void> {
+    if (this.#store.goal(goalId) === null) this.#treasury.unfund(goalId);
+  }
+
+  async budget(): Promise<Answer<AccountView>> {
+    return ok(this.#treasury.view());
+  }
+
+  async putBudget(limit: Bounds): Promise<Answer<AccountView>> {
+    const set = this.#treasury.setLimit(limit, this.#current().version + 1);
+    if (!set.ok) return set;
+    this.#registry = null;
+    return ok(this.#treasury.view());
   }
 
   async listUpstreams(): Promise<Answer<readonly Upstream[]>> {
@@ -101,7 +127,10 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
   async report(report: GoalReport, knownVersion: number): Promise<Registry | null> {
     const effect = effectOf(this.#store.goal(report.goalId), report);
     if (effect === "durable") this.#store.putGoal(report);
-    if (effect !== "ignored") this.#keepCounts(report);
+    if (effect !== "ignored") {
+      this.#keepCounts(report);
+      this.#treasury.take(report);
+    }
     const registry = this.#current();
     return registry.version > knownVersion ? registry : null;
   }
@@ -118,7 +147,11 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
   }
 
   #current(): Registry {
-    this.#registry ??= this.#store.registry();
+    if (this.#registry === null) {
+      const bounded = this.#treasury.bounded();
+      const registry = this.#store.registry();
+      this.#registry = bounded === undefined ? registry : { ...registry, bounded };
+    }
     return this.#registry;
   }
 

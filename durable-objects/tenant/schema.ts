@@ -19,4 +19,9 @@ export const MIGRATIONS: readonly string[] = [
   REPLIES_TABLE,
   // One row. Written when tokens are revoked and when the policy changes.
   `CREATE TABLE rights(id INTEGER PRIMARY KEY CHECK (id = 0), epoch INTEGER NOT NULL, policy TEXT)`,
+  // budget: one row, the limit as it was put and the sum of what closed goals have spent. grants: totals by goal, written
+  // before the goal hears of them, deleted when it is closed. closed: its last spending is in the budget's.
+  `CREATE TABLE budget(id INTEGER PRIMARY KEY CHECK (id = 0), limits TEXT NOT NULL, spent TEXT NOT NULL);
+  CREATE TABLE grants(goal_id TEXT PRIMARY KEY, totals TEXT NOT NULL) WITHOUT ROWID;
+  ALTER TABLE goals ADD COLUMN closed INTEGER NOT NULL DEFAULT 0`,
 ];

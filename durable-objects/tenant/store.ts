@@ -4,6 +4,7 @@
  * the tables are made just before the first write.
  */
 import type { Failure } from "../../shared/errors.ts";
+import { type Amounts, type Bounds, NOTHING, UNBOUNDED } from "../../shared/policy/account.ts";
 import type { Counts, GoalStatus } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
@@ -138,6 +139,58 @@ export class TenantStore {
       report.sealed ? 1 : 0,
       JSON.stringify(report.counts),
     );
+  }
+
+  budget(): { readonly limit: Bounds; readonly spent: Amounts } {
+    const row = this.#hasRows() ? this.#sql.exec("SELECT limits, spent FROM budget").toArray()[0] : undefined;
+    if (row === undefined) return { limit: UNBOUNDED, spent: NOTHING };
+    return { limit: JSON.parse(row["limits"] as string) as Bounds, spent: JSON.parse(row["spent"] as string) as Amounts };
+  }
+
+  grants(): (readonly [string, Amounts])[] {
+    if (!this.#hasRows()) return [];
+    const rows = this.#sql.exec("SELECT goal_id, totals FROM grants").toArray();
+    return rows.map((row) => [row["goal_id"] as string, JSON.parse(row["totals"] as string) as Amounts]);
+  }
+
+  putGrant(goalId: string, totals: Amounts): void {
+    this.#open();
+    const upsert = "INSERT INTO grants(goal_id, totals) VALUES (?, ?) ON CONFLICT(goal_id) DO UPDATE SET totals = excluded.totals";
+    exec(this.#sql, upsert, goalId, JSON.stringify(totals));
+  }
+
+  deleteGrant(goalId: string): void {
+    exec(this.#sql, "DELETE FROM grants WHERE goal_id = ?", goalId);
+  }
+
+  /** `version`: of the registry from now on, which says what is bounded. */
+  putLimit(limit: Bounds, version: number): void {
+    const { spent } = this.budget();
+    this.#open();
+    this.#storage.transactionSync(() => {
+      this.#putBudget(limit, spent);
+      this.#setVersion(version);
+    });
+  }
+
+  isClosed(goalId: string): boolean {
+    return this.#hasRows() && this.#sql.exec("SELECT 1 FROM goals WHERE goal_id = ? AND closed = 1", goalId).toArray().length > 0;
+  }
+
+  /** The goal's account is closed: `spent` is the tenant's total with it. The goal is in the directory. */
+  close(goalId: string, spent: Amounts): void {
+    const { limit } = this.budget();
+    this.#storage.transactionSync(() => {
+      this.#putBudget(limit, spent);
+      exec(this.#sql, "DELETE FROM grants WHERE goal_id = ?", goalId);
+      exec(this.#sql, "UPDATE goals SET closed = 1 WHERE goal_id = ?", goalId);
+    });
+  }
+
+  #putBudget(limit: Bounds, spent: Amounts): void {
+    const upsert = `INSERT INTO budget(id, limits, spent) VALUES (0, ?, ?)
+       ON CONFLICT(id) DO UPDATE SET limits = excluded.limits, spent = excluded.spent`;
+    exec(this.#sql, upsert, JSON.stringify(limit), JSON.stringify(spent));
   }
 
   forgetGoal(goalId: string): void {

@@ -250,6 +250,11 @@ export function amountsFrom(given: Partial<Record<Dimension, number | undefined>
   return DIMENSIONS.map((name) => given[name] ?? 0);
 }
 
+/** A bound for each dimension that is named. */
+export function boundsFrom(given: Partial<Record<Dimension, number | undefined>>): (number | null)[] {
+  return DIMENSIONS.map((name) => given[name] ?? null);
+}
+
 /** An account as plain data. */
 export interface AccountImage extends Omit<Account, "children"> {
   readonly children: readonly (readonly [string, ChildAccount])[];

@@ -4,6 +4,7 @@ import type { Fault } from "../errors.ts";
 import { DURATION_MS_MAX, RETENTION_MS_DEFAULT, TASKS_PER_REQUEST_MAX, TITLE_CHARS_MAX, WEIGHT_MAX } from "../limits.ts";
 import type { Policy } from "../policy/rules.ts";
 import { err, ok, type Result } from "../result.ts";
+import { amounts, type NamedAmounts } from "./budget.ts";
 import { faultsOf } from "./faults.ts";
 import { policySchema } from "./policy.ts";
 import { completion, integer, labels, object } from "./task-schema.ts";
@@ -27,6 +28,10 @@ export interface GoalSpec {
   readonly weight: number;
   /** All of them must allow what the goal does; left out, everything is allowed. */
   readonly policies?: readonly Policy[];
+  /** What it may spend; a dimension that is left out has no limit of its own. */
+  readonly budget?: NamedAmounts;
+  /** What becomes of it when nothing that waits can be afforded; left out: it pauses. */
+  readonly onBudgetExhausted?: "pause" | "fail";
 }
 
 /** The goal on the wire. Timestamps are RFC 3339 with milliseconds. */
@@ -48,11 +53,7 @@ export interface GoalView {
   /** Tasks that are queued, and when one that was added now would start, in milliseconds. */
   readonly position: number;
   readonly estimatedStartMs: number;
-  readonly budget: {
-    readonly limit: Readonly<Record<string, number>>;
-    readonly reserved: Readonly<Record<string, number>>;
-    readonly spent: { readonly tasks: number; readonly calls: number };
-  };
+  readonly budget: { readonly limit: NamedAmounts; readonly reserved: NamedAmounts; readonly spent: NamedAmounts };
   readonly latency: { readonly p50Ms: number | null; readonly p95Ms: number | null; readonly p99Ms: number | null };
   readonly storage: { readonly rowsWritten: number };
 }
@@ -64,6 +65,8 @@ const schema = object({
   retentionMs: v.optional(integer(0, DURATION_MS_MAX)),
   completion: v.optional(completion),
   sealed: v.optional(v.boolean()),
+  budget: v.optional(amounts),
+  onBudgetExhausted: v.optional(v.picklist(["pause", "fail"])),
   weight: v.optional(
     v.pipe(v.number(), v.minValue(0.001, "must be at least 0.001"), v.maxValue(WEIGHT_MAX, `must be at most ${WEIGHT_MAX}`)),
   ),
@@ -75,7 +78,7 @@ const schema = object({
 export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readonly unknown[] }, Fault[]> {
   const parsed = v.safeParse(schema, body);
   if (!parsed.success) return err(faultsOf(parsed, ""));
-  const { name, labels, deadlineMs, retentionMs, completion, sealed, weight, policy, tasks } = parsed.output;
+  const { name, labels, deadlineMs, retentionMs, completion, sealed, weight, policy, tasks, budget, onBudgetExhausted } = parsed.output;
   return ok({
     spec: {
       name: name ?? "",
@@ -86,6 +89,8 @@ export function parseGoal(body: unknown): Result<{ spec: GoalSpec; tasks: readon
       sealed: sealed ?? false,
       weight: weight ?? 1,
       ...(policy !== undefined && { policies: [policy as Policy] }),
+      ...(budget === undefined ? {} : { budget: budget as NamedAmounts }),
+      ...(onBudgetExhausted === undefined ? {} : { onBudgetExhausted }),
     },
     tasks: tasks ?? [],
   });

@@ -1,8 +1,8 @@
 /**
  * A result line: how an executor reports one attempt, and how the goal keeps
- * it. Eight integers, then the payload as JSON, then a newline:
+ * it. Nine integers, then the payload as JSON, then a newline:
  *
- *   [task,attempt,outcome,status,retryAfterMs,startedAtMs,endedAtMs,tokens,payload]\n
+ *   [task,attempt,outcome,status,retryAfterMs,startedAtMs,endedAtMs,tokens,costMicros,payload]\n
  *
  * The goal reads the integers by character code and never parses the payload.
  * `payload` is a `CallResult` where the upstream answered with success, and a
@@ -36,20 +36,22 @@ export interface LineHead {
   readonly endedAtMs: number;
   /** What the answer says that it used; 0 where it says nothing. */
   readonly tokens: number;
+  /** As `tokens`, in millionths of a US dollar. */
+  readonly costMicros: number;
 }
 
-/** A head as it is written: no tokens are none used. */
-export type NewLineHead = Omit<LineHead, "tokens"> & { readonly tokens?: number };
+/** A head as it is written: what is left out was not said. */
+export type NewLineHead = Omit<LineHead, "tokens" | "costMicros"> & { readonly tokens?: number; readonly costMicros?: number };
 
 const COMMA = 44;
 const ZERO = 48;
-const HEAD_INTEGERS = 8;
+const HEAD_INTEGERS = 9;
 
 /** `payload` is JSON text without a newline. */
 export function formatLine(head: NewLineHead, payload: string): string {
   const outcome = OUTCOMES.indexOf(head.outcome);
-  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0 } = head;
-  return `[${task},${attempt},${outcome},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${payload}]\n`;
+  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0 } = head;
+  return `[${task},${attempt},${outcome},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros},${payload}]\n`;
 }
 
 /** Reads the head of a line, with or without its newline. Throws on a line that no executor writes. */
@@ -77,6 +79,7 @@ export function parseLineHead(line: string): LineHead {
     startedAtMs: numbers[5]!,
     endedAtMs: numbers[6]!,
     tokens: numbers[7]!,
+    costMicros: numbers[8]!,
   };
 }
 

@@ -3,6 +3,7 @@ import * as v from "valibot";
 import type { Fault } from "../errors.ts";
 import {
   ATTEMPTS_MAX,
+  CALLS_RESERVED_MAX,
   DEPENDENCIES_PER_TASK_MAX,
   DURATION_MS_MAX,
   HEADER_CHARS_MAX,
@@ -12,6 +13,7 @@ import {
   LABELS_MAX,
   PATH_CHARS_MAX,
   TIMEOUT_MS_MAX,
+  TOKENS_MAX,
 } from "../limits.ts";
 import { faultsOf } from "./faults.ts";
 import {
@@ -148,7 +150,15 @@ const task = v.pipe(
     retry: v.optional(retry),
     completion: v.optional(completion),
     labels: v.optional(labels),
+    reserve: v.optional(
+      object({
+        calls: v.optional(integer(1, CALLS_RESERVED_MAX)),
+        tokens: v.optional(integer(0, TOKENS_MAX)),
+        costMicros: v.optional(integer(0, TOKENS_MAX)),
+      }),
+    ),
   }),
+  v.check((spec) => spec.reserve === undefined || spec.group === undefined, "is a group, which uses nothing, so it takes no reserve"),
   v.check((spec) => KINDS.filter((kind) => spec[kind] !== undefined).length === 1, `needs exactly one of ${KINDS.join(", ")}`),
   v.check(
     (spec) => spec.dedupe !== "content" || (spec.key === undefined && spec.group === undefined),

@@ -6,6 +6,7 @@
  */
 import {
   ATTEMPTS_MAX,
+  CALLS_RESERVED_MAX,
   DEPENDENCIES_PER_TASK_MAX,
   DURATION_MS_MAX,
   HEADER_CHARS_MAX,
@@ -15,6 +16,7 @@ import {
   LABELS_MAX,
   PATH_CHARS_MAX,
   TIMEOUT_MS_MAX,
+  TOKENS_MAX,
 } from "../limits.ts";
 
 export const METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] as const;
@@ -51,6 +53,13 @@ export interface WorkSpec {
   readonly input?: unknown;
 }
 
+/** What a try sets aside before it starts. What is left out is as the upstream says: one call, and its `reserve`. */
+export interface Reserve {
+  readonly calls?: number;
+  readonly tokens?: number;
+  readonly costMicros?: number;
+}
+
 export interface TaskSpec {
   readonly key?: string;
   /** A task's id, or a key of this goal. */
@@ -67,6 +76,7 @@ export interface TaskSpec {
   readonly retry?: { readonly maxAttempts?: number };
   readonly completion?: CompletionRule;
   readonly labels?: Readonly<Record<string, string>>;
+  readonly reserve?: Reserve;
 }
 
 /** RFC 9110 §9.2.2: repeating these has no further effect. */
@@ -146,6 +156,15 @@ function isRule(value: unknown): boolean {
 function isRetry(value: unknown): boolean {
   if (!isObject(value)) return false;
   for (const name in value) if (name !== "maxAttempts" || !isInteger(value[name], 1, ATTEMPTS_MAX)) return false;
+  return true;
+}
+
+function isReserve(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  for (const name in value) {
+    if (!(name === "tokens" || name === "costMicros" || (name === "calls" && value[name] !== 0))) return false;
+    if (!isInteger(value[name], 0, name === "calls" ? CALLS_RESERVED_MAX : TOKENS_MAX)) return false;
+  }
   return true;
 }
 
@@ -240,10 +259,14 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
       case "labels":
         if (!isLabels(part)) return false;
         break;
+      case "reserve":
+        if (!isReserve(part)) return false;
+        break;
       default:
         return false;
     }
   }
   if (kinds !== 1) return false;
+  if (value["reserve"] !== undefined && value["group"] !== undefined) return false;
   return value["dedupe"] !== "content" || (value["key"] === undefined && value["group"] === undefined);
 }

@@ -18,9 +18,9 @@ export interface Upstream {
   /** What the answers to calls may use in a minute, of all goals together. */
   readonly tokensPerMinute: number | null;
   /** What a call is taken to use until its answer says what it did. */
-  readonly reserve: { readonly tokens: number };
+  readonly reserve: { readonly tokens: number; readonly costMicros?: number };
   /** Where an answer says what it used: JSON pointers (RFC 6901) into its body. */
-  readonly usage: { readonly tokens: string | null };
+  readonly usage: { readonly tokens: string | null; readonly costMicros?: string | null };
   readonly timeoutMs: number;
   /** `key`: the upstream honours `Idempotency-Key`, so every call to it may be repeated. */
   readonly idempotency: "none" | "key";
@@ -53,8 +53,8 @@ const schema = v.pipe(
     maxConcurrency: v.optional(integer(1, 10_000)),
     ratePerSecond: v.optional(v.pipe(v.number(), v.minValue(0.01, "must be at least 0.01"), v.maxValue(100_000, "must be at most 100000"))),
     tokensPerMinute: v.optional(integer(1, TOKENS_MAX)),
-    reserve: v.optional(object({ tokens: v.optional(integer(0, TOKENS_MAX)) })),
-    usage: v.optional(object({ tokens: v.optional(pointer) })),
+    reserve: v.optional(object({ tokens: v.optional(integer(0, TOKENS_MAX)), costMicros: v.optional(integer(0, TOKENS_MAX)) })),
+    usage: v.optional(object({ tokens: v.optional(pointer), costMicros: v.optional(pointer) })),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
     idempotency: v.optional(v.picklist(["none", "key"])),
     retry: v.optional(object({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
@@ -82,8 +82,8 @@ export function parseUpstream(name: string, body: unknown): Result<Upstream, Fau
     maxConcurrency: spec.maxConcurrency ?? null,
     ratePerSecond: spec.ratePerSecond ?? null,
     tokensPerMinute: spec.tokensPerMinute ?? null,
-    reserve: { tokens: spec.reserve?.tokens ?? 0 },
-    usage: { tokens: spec.usage?.tokens ?? null },
+    reserve: { tokens: spec.reserve?.tokens ?? 0, costMicros: spec.reserve?.costMicros ?? 0 },
+    usage: { tokens: spec.usage?.tokens ?? null, costMicros: spec.usage?.costMicros ?? null },
     timeoutMs: spec.timeoutMs ?? TIMEOUT_MS_DEFAULT,
     idempotency: spec.idempotency ?? "none",
     retry: { maxAttempts: spec.retry?.maxAttempts ?? ATTEMPTS_DEFAULT },

@@ -65,7 +65,8 @@ function forGoal(claims: Claims, id: string, epoch: number): Claims {
   return isSame ? claims : { ...claims, isForNoGoal: true };
 }
 
-function lower(a: Ceilings, b: Ceilings): Ceilings {
+/** The lower of two ceilings, in each dimension. */
+export function lower(a: Ceilings, b: Ceilings): Ceilings {
   const both: Partial<Record<Dimension, number>> = { ...a };
   for (const [name, max] of Object.entries(b) as [Dimension, number][]) both[name] = Math.min(max, both[name] ?? max);
   return both;

@@ -6,6 +6,7 @@ import { isStalled, wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import type { Reply } from "../../durable-objects/goal/core/step.ts";
 import { taskIdOf } from "../../shared/ids.ts";
 import { WORK_QUEUES_PER_GOAL_MAX } from "../../shared/limits.ts";
+import { UNBOUNDED } from "../../shared/policy/account.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { Driver, durable, get, GOAL_ID, group } from "./goal-harness.ts";
 
@@ -34,7 +35,7 @@ function settle(driver: Driver, ...said: readonly Said[]): readonly Standing[] {
     const from = specs.length;
     specs.push(...children.map((spec) => ({ parentTaskId: taskIdOf(GOAL_ID, task), ...spec })));
     const attempt = driver.state.tasks.attempt[task]!;
-    return { task, attempt, problem: null, payload: '{"status":200,"body":1}', tokens: 0, ...over, spawn: [from, specs.length] };
+    return { task, attempt, problem: null, payload: '{"status":200,"body":1}', usage: UNBOUNDED, ...over, spawn: [from, specs.length] };
   });
   const spawn = { specs, failures: new Map(), contentKeys: new Map() };
   return valueOf(driver.do({ kind: "settle-claims", settlements, spawn, seed: 7 })).standings!;

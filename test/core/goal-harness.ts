@@ -13,6 +13,7 @@ import { type GoalState, newState } from "../../durable-objects/goal/core/state.
 import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
 import { goalIdFrom } from "../../shared/ids.ts";
 import { LANES_DEFAULT } from "../../shared/limits.ts";
+import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Lease } from "../../shared/policy/lease.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../shared/protocol/goal.ts";
@@ -78,6 +79,8 @@ export class Driver {
   #granted = 0;
   aborts: Out["aborts"] = [];
   destroyed = false;
+  /** The latest question to the account above. */
+  asked: FundRequest | undefined;
   #row = 1;
 
   constructor(options: Options = {}) {
@@ -117,6 +120,7 @@ export class Driver {
     this.sends.push(...out.sends);
     this.aborts.push(...out.aborts);
     this.reports.push(...out.reports);
+    this.asked = out.funds ?? this.asked;
     this.destroyed ||= out.destroy;
     return reply;
   }

@@ -74,8 +74,8 @@ test("an upstream needs only an origin, and then has every default", () => {
       maxConcurrency: null,
       ratePerSecond: null,
       tokensPerMinute: null,
-      reserve: { tokens: 0 },
-      usage: { tokens: null },
+      reserve: { tokens: 0, costMicros: 0 },
+      usage: { tokens: null, costMicros: null },
       timeoutMs: limits.TIMEOUT_MS_DEFAULT,
       idempotency: "none",
       retry: { maxAttempts: limits.ATTEMPTS_DEFAULT },
@@ -86,7 +86,11 @@ test("an upstream needs only an origin, and then has every default", () => {
 
 test("an upstream keeps what was said", () => {
   const spec = {
-    ...{ tokensPerMinute: 90_000, reserve: { tokens: 500 }, usage: { tokens: "/usage/total~1tokens" } },
+    ...{
+      tokensPerMinute: 90_000,
+      reserve: { tokens: 500, costMicros: 20 },
+      usage: { tokens: "/usage/total~1tokens", costMicros: "/usage/cost" },
+    },
     ...{ maxConcurrency: 60, ratePerSecond: 0.5, timeoutMs: 1_000, idempotency: "key" },
     ...{ retry: { maxAttempts: 2 }, headers: { "x-api-key": "s" } },
   };

@@ -14,6 +14,7 @@ const head: fc.Arbitrary<LineHead> = fc.record({
   startedAtMs: timeMs,
   endedAtMs: timeMs,
   tokens: small,
+  costMicros: small,
 });
 
 test("a line gives back its head and its payload, with or without the newline", () => {
@@ -37,6 +38,7 @@ const HEAD: LineHead = {
   startedAtMs: 10,
   endedAtMs: 12,
   tokens: 7,
+  costMicros: 9,
 };
 
 test.for(['{"body":"a,b],[1,2]\\n"}', "[[1,2],[3,4]]", '"],"', '{"a":{"b":[",","]"]}}', "null"])(
@@ -45,7 +47,7 @@ test.for(['{"body":"a,b],[1,2]\\n"}', "[[1,2],[3,4]]", '"],"', '{"a":{"b":[",","
     const line = formatLine(HEAD, payload);
     expect(payloadOf(line)).toBe(payload);
     expect(line.indexOf("\n")).toBe(line.length - 1);
-    expect(JSON.parse(line)).toEqual([3, 1, 0, 200, 0, 10, 12, 7, JSON.parse(payload)]);
+    expect(JSON.parse(line)).toEqual([3, 1, 0, 200, 0, 10, 12, 7, 9, JSON.parse(payload)]);
   },
 );
 

@@ -13,6 +13,15 @@ import { type Access, permitted } from "./middleware/permit.ts";
 import { onError } from "./middleware/problem.ts";
 import { problem } from "./reply.ts";
 import { claimTasks, heartbeatClaims, settleClaims } from "./routes/claims.ts";
+import {
+  getBudget,
+  getTenantBudget,
+  putTenantBudget,
+  releaseReservation,
+  reserveBudget,
+  settleReservation,
+  topUpBudget,
+} from "./routes/budget.ts";
 import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { health, ready } from "./routes/health.ts";
@@ -39,6 +48,8 @@ const SUBMIT: Access = { scopes: ["submit"] };
 const SUBMIT_TASKS: Access = { scopes: ["submit"], isExact: true };
 const CREATE: Access = { scopes: ["submit"], isTenantWide: true, isExact: true };
 const WORK: Access = { scopes: ["work"] };
+/** Whoever submits or works spends. */
+const SPEND: Access = { scopes: ["submit", "work"] };
 /** Whoever submits or works locks what its work needs. */
 const LOCK: Access = { scopes: ["submit", "work"], isTenantWide: true };
 const APPROVE: Access = { scopes: ["approve"] };
@@ -66,6 +77,11 @@ const ROUTES: readonly Route[] = [
   ["PUT", "/v1/locks/:name", LOCK, putLock],
   ["GET", "/v1/locks/:name", READ_ALL, getLock],
   ["DELETE", "/v1/locks/:name", LOCK, deleteLock],
+  ["GET", "/v1/goals/:goalId/budget", READ, getBudget],
+  ["POST", "/v1/goals/:goalId/budget/topups", SUBMIT, topUpBudget],
+  ["POST", "/v1/goals/:goalId/budget/reservations", SPEND, reserveBudget],
+  ["POST", "/v1/goals/:goalId/budget/reservations/:reservationId/settle", SPEND, settleReservation],
+  ["POST", "/v1/goals/:goalId/budget/reservations/:reservationId/release", SPEND, releaseReservation],
   ["POST", "/v1/tasks/:taskId/cancel", SUBMIT, cancelTask],
   ["POST", "/v1/tasks/:taskId/retry", SUBMIT, retryTask],
   ["POST", "/v1/tasks/:taskId/resolve", SUBMIT, resolveTask],
@@ -74,6 +90,8 @@ const ROUTES: readonly Route[] = [
   ["POST", "/v1/tokens/revoke", REVOKE, revokeTokens],
   ["GET", "/v1/policy", CONFIGURE, getPolicy],
   ["PUT", "/v1/policy", CONFIGURE, putPolicy],
+  ["GET", "/v1/budget", CONFIGURE, getTenantBudget],
+  ["PUT", "/v1/budget", CONFIGURE, putTenantBudget],
   ["PUT", "/v1/upstreams/:name", CONFIGURE, putUpstream],
   ["GET", "/v1/upstreams", CONFIGURE, listUpstreams],
   ["GET", "/v1/upstreams/:name", CONFIGURE, getUpstream],

@@ -119,13 +119,22 @@ export async function readAnswer(response: Response, { status, headers, contentT
   return { ...about, text, bytes: text === null ? bytes : null };
 }
 
-/** What a JSON answer says that it used. */
-export function tokensOf(answer: Answer, pointer: string): number {
-  if (answer.text === null || !isJsonType(answer.contentType)) return 0;
+export interface Usage {
+  readonly tokens: number;
+  readonly costMicros: number;
+}
+
+const NO_USAGE: Usage = { tokens: 0, costMicros: 0 };
+
+/** What a JSON answer says that it used, by JSON pointers into it; 0 where it says nothing. */
+export function usageOf(answer: Answer, tokens: string | null, costMicros: string | null): Usage {
+  if ((tokens ?? costMicros) === null || answer.text === null || !isJsonType(answer.contentType)) return NO_USAGE;
   try {
-    return countAt(JSON.parse(answer.text), pointer);
+    const document: unknown = JSON.parse(answer.text);
+    const count = (pointer: string | null): number => (pointer === null ? 0 : countAt(document, pointer));
+    return { tokens: count(tokens), costMicros: count(costMicros) };
   } catch {
-    return 0;
+    return NO_USAGE;
   }
 }
 

@@ -27,7 +27,7 @@ import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS, UNSENDABLE_STATUS, type Verdict,
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
-import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf, tokensOf } from "./answer.ts";
+import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf, type Usage, usageOf } from "./answer.ts";
 import type { Network } from "../kit/network.ts";
 import { retryAfterMsOf } from "../kit/retry-after.ts";
 import type { Reach } from "./reach.ts";
@@ -55,7 +55,7 @@ interface End {
   readonly status: number;
   readonly retryAfterMs: number;
   readonly payload: string;
-  readonly tokens?: number;
+  readonly usage?: Usage;
 }
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 400;
@@ -71,11 +71,17 @@ function tooLarge(item: BatchItem, status: number): End {
 }
 
 /** How an answered attempt ends. `answer` is null where there was too much of it. */
-function ended(item: BatchItem, { status, headers }: Head, answer: Answer | null, pointer: string | null): End {
+function ended(item: BatchItem, { status, headers }: Head, answer: Answer | null, batch: Batch): End {
   if (isSuccess(status)) {
     const payload = answer === null ? null : resultOf(answer);
     if (payload === null) return tooLarge(item, status);
-    return { outcome: "answered", status, retryAfterMs: 0, payload, tokens: pointer === null ? 0 : tokensOf(answer!, pointer) };
+    return {
+      outcome: "answered",
+      status,
+      retryAfterMs: 0,
+      payload,
+      usage: usageOf(answer!, batch.tokensPointer, batch.costPointer ?? null),
+    };
   }
   const retryAfterMs = retryAfterMsOf(headers.get("retry-after"), Date.now());
   const excerpt = answer === null ? "" : excerptOf(answer);
@@ -147,13 +153,13 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
       else if (isSuccess(head.status)) answer = await readAnswer(response, head);
       // The status says it all; a body that breaks off must not hide it.
       else answer = await readAnswer(response, head).catch(() => null);
-      end = ended(item, head, answer, batch.tokensPointer);
+      end = ended(item, head, answer, batch);
     }
   } catch (error) {
     end = broken(context, item, url, init, error);
   }
   if (signal.aborted && signal.reason === UNWANTED) return null;
-  const { outcome, status, retryAfterMs, payload, tokens } = end;
+  const { outcome, status, retryAfterMs, payload, usage } = end;
   context.note(verdictOfCall(outcome, status));
   const line = {
     task: item.task,
@@ -163,7 +169,7 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
     retryAfterMs,
     startedAtMs,
     endedAtMs: Date.now(),
-    ...(tokens === undefined ? {} : { tokens }),
+    ...usage,
   };
   return formatLine(line, payload);
 }

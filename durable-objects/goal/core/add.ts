@@ -5,12 +5,14 @@
 import { assert } from "../../../shared/assert.ts";
 import { parseTaskId } from "../../../shared/ids.ts";
 import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts";
+import { spend } from "../../../shared/policy/account.ts";
 import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
 import type { TasksAdded } from "./change.ts";
 import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { adoptTask, placeTask } from "./place.ts";
 import { noteBrought } from "./rights.ts";
+import { declareReserve } from "./reserve.ts";
 import { type GoalState, newFamily, newUpstream, ROOT, upstreamNamed, workQueueName } from "./state.ts";
 import { addTimer } from "./timers.ts";
 
@@ -71,6 +73,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
   }
   if (isLinked) setDepths(state, first);
   if (change.policies !== undefined) noteBrought(state, first, tasks.n, change.policies);
+  spend(state.budget.account, [tasks.n - first, 0, 0, 0]);
   state.joined += change.joined;
   state.nextOffer = change.offer + 1;
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, change.atMs);
@@ -90,6 +93,7 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
   tasks.priority[task] = spec.priority === undefined ? NORMAL : PRIORITIES.indexOf(spec.priority);
   tasks.timeoutMs[task] = spec.timeoutMs ?? config?.timeoutMs ?? TIMEOUT_MS_DEFAULT;
   tasks.maxAttempts[task] = spec.retry?.maxAttempts ?? config?.retry.maxAttempts ?? ATTEMPTS_DEFAULT;
+  if (spec.reserve !== undefined) tasks.reserve[task] = declareReserve(state, spec.reserve, config);
   tasks.flags[task] = flagsOf(spec, config?.idempotency === "key");
   tasks.queuedAtMs[task] = atMs;
   if (spec.ttlMs !== undefined) {

@@ -50,9 +50,9 @@ export function inUseAt(state: GoalState, upstream: number): number {
 }
 
 /** Calls that the goal would have open at the upstream. */
-export function demandOf({ goal, upstreams }: GoalState, upstream: number): Demand {
+export function demandOf({ goal, upstreams, budget }: GoalState, upstream: number): Demand {
   const { config, wanted } = upstreams[upstream]!;
-  if (goal === null || goal.phase !== "active" || goal.paused || config === null) return NOTHING;
+  if (goal === null || goal.phase !== "active" || goal.paused || budget.isExhausted || config === null) return NOTHING;
   return [wanted[0]!, wanted[1]!, wanted[2]!];
 }
 

@@ -2,8 +2,17 @@
 import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
 import { applyBudget } from "./budget.ts";
-import { type Change, DEFERRED_WIDTH, DELAYED_WIDTH, DOUBTED_WIDTH, ENDED_WIDTH, type TasksAdded, WORKED_WIDTH } from "./change.ts";
 import { applyClaims, type ClaimChange } from "./claims.ts";
+import {
+  type Change,
+  CORRECTED_WIDTH,
+  DEFERRED_WIDTH,
+  DELAYED_WIDTH,
+  DOUBTED_WIDTH,
+  ENDED_WIDTH,
+  type TasksAdded,
+  WORKED_WIDTH,
+} from "./change.ts";
 import {
   createGoal,
   deferTask,
@@ -19,6 +28,7 @@ import {
 } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, setTenantPolicy } from "./rights.ts";
+import { correctUsage } from "./reserve.ts";
 import type { GoalState } from "./state.ts";
 
 /** Finds the specs of an offer: the array that was submitted, as it was parsed. */
@@ -68,10 +78,14 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "tasks.lost":
       for (const task of change.tasks) loseTask(state, task, change.suspicion);
       return;
+    case "budget.limited":
     case "budget.funded":
+    case "budget.exhausted":
     case "budget.child-funded":
     case "budget.child-spent":
     case "budget.child-closed":
+    case "budget.reserved":
+    case "budget.settled":
       return applyBudget(state.budget, change);
     case "claims.granted":
     case "claims.extended":
@@ -121,6 +135,9 @@ function applyRows(state: GoalState, change: WithRows): void {
       for (let i = 0; i < rows.length; i += DOUBTED_WIDTH) {
         doubtTask(state, rows[i]!, outcomeWord(rows[i + 1]!), rows[i + 2]!, rows[i + 3]!);
       }
+      return;
+    case "usage.corrected":
+      for (let i = 0; i < rows.length; i += CORRECTED_WIDTH) correctUsage(state, rows[i]!, [0, rows[i + 1]!, rows[i + 2]!, rows[i + 3]!]);
       return;
   }
 }

@@ -2,7 +2,7 @@
  * The goal's escrow account: what its facts are, and how it deals with the
  * account above it (its tenant's, or its parent goal's) and with those of its
  * sub-goals. What attempts reserve and spend follows from the facts about
- * attempts, so it is in the journal already.
+ * attempts (`reserve.ts`), so most of it is in the journal already.
  */
 import {
   type Account,
@@ -18,34 +18,102 @@ import {
   grantFor,
   imageOf,
   newAccount,
+  NOTHING,
+  reserve,
+  settle,
   takeFunds,
 } from "../../../shared/policy/account.ts";
 import type { Recorder } from "./recorder.ts";
 
+/** What somebody has set aside for work of their own. */
+export interface Reservation {
+  readonly amounts: Amounts;
+  /** Without a word by then, all of it is charged. */
+  readonly untilMs: number;
+}
+
+/** The goal's dealings with the account above. Not durable: a new incarnation asks again. */
+export interface Funding {
+  isAsking: boolean;
+  /** The account above had no more when it was last asked. */
+  isRefused: boolean;
+  /** It is not asked before this. */
+  dueAtMs: number;
+}
+
 export interface BudgetState {
   readonly account: Account;
+  /** Nothing that waits can be afforded: the goal rests until there is more. */
+  isExhausted: boolean;
+  /** Distinct reserves that tasks declare; a task's column has the place, counted from 1. */
+  readonly reserves: Amounts[];
+  readonly reserveNumbers: Map<string, number>;
+  readonly reservations: Map<number, Reservation>;
+  nextReservation: number;
+  readonly funding: Funding;
 }
 
 export interface BudgetImage {
   readonly account: AccountImage;
+  readonly isExhausted: boolean;
+  readonly reserves: readonly Amounts[];
+  readonly reservations: readonly (readonly [number, Reservation])[];
+  readonly nextReservation: number;
 }
 
 export type BudgetChange =
+  /** The goal's own limit from now on. */
+  | { readonly kind: "budget.limited"; readonly limit: Bounds }
   /** Totals of the grants from above; null where the account above sets no limit. */
   | { readonly kind: "budget.funded"; readonly funds: Bounds }
+  | { readonly kind: "budget.exhausted"; readonly isExhausted: boolean }
   /** Totals, by the key that the child goes by: its task's number as text. */
   | { readonly kind: "budget.child-funded"; readonly child: string; readonly totals: Amounts }
   | { readonly kind: "budget.child-spent"; readonly child: string; readonly totals: Amounts }
-  | { readonly kind: "budget.child-closed"; readonly child: string; readonly spent: Amounts };
+  | { readonly kind: "budget.child-closed"; readonly child: string; readonly spent: Amounts }
+  | { readonly kind: "budget.reserved"; readonly id: number; readonly amounts: Amounts; readonly untilMs: number }
+  | { readonly kind: "budget.settled"; readonly id: number; readonly used: Amounts };
 
-export const newBudget = (): BudgetState => ({ account: newAccount() });
-export const budgetImage = ({ account }: BudgetState): BudgetImage => ({ account: imageOf(account) });
-export const budgetFrom = ({ account }: BudgetImage): BudgetState => ({ account: accountFrom(account) });
+export const newFunding = (): Funding => ({ isAsking: false, isRefused: false, dueAtMs: 0 });
 
-export function applyBudget({ account }: BudgetState, change: BudgetChange): void {
+export const newBudget = (): BudgetState => ({
+  account: newAccount(),
+  isExhausted: false,
+  reserves: [],
+  reserveNumbers: new Map(),
+  reservations: new Map(),
+  nextReservation: 1,
+  funding: newFunding(),
+});
+
+export function budgetImage({ account, isExhausted, reserves, reservations, nextReservation }: BudgetState): BudgetImage {
+  return { account: imageOf(account), isExhausted, reserves, reservations: [...reservations], nextReservation };
+}
+
+export function budgetFrom({ account, isExhausted, reserves, reservations, nextReservation }: BudgetImage): BudgetState {
+  const reserveNumbers = new Map(reserves.map((amounts, place) => [amounts.join(), place + 1]));
+  return {
+    account: accountFrom(account),
+    isExhausted,
+    reserves: [...reserves],
+    reserveNumbers,
+    reservations: new Map(reservations),
+    nextReservation,
+    funding: newFunding(),
+  };
+}
+
+export function applyBudget(budget: BudgetState, change: BudgetChange): void {
+  const { account } = budget;
   switch (change.kind) {
+    case "budget.limited":
+      account.limit = [...change.limit];
+      return;
     case "budget.funded":
       return takeFunds(account, change.funds);
+    case "budget.exhausted":
+      budget.isExhausted = change.isExhausted;
+      return;
     case "budget.child-funded":
       return fundChild(account, change.child, change.totals);
     case "budget.child-spent":
@@ -53,10 +121,20 @@ export function applyBudget({ account }: BudgetState, change: BudgetChange): voi
     case "budget.child-closed":
       closeChild(account, change.child, change.spent);
       return;
+    case "budget.reserved":
+      reserve(account, change.amounts);
+      budget.reservations.set(change.id, { amounts: change.amounts, untilMs: change.untilMs });
+      budget.nextReservation = change.id + 1;
+      return;
+    case "budget.settled":
+      settle(account, budget.reservations.get(change.id)!.amounts, change.used);
+      budget.reservations.delete(change.id);
+      return;
   }
 }
 
-function note(rec: Recorder, change: BudgetChange): void {
+/** Carries a fact out and writes it down. */
+export function note(rec: Recorder, change: BudgetChange): void {
   applyBudget(rec.state.budget, change);
   rec.out.changes.push(change);
 }
@@ -66,6 +144,15 @@ export function takeGrantFromAbove(rec: Recorder, funds: Bounds): void {
   const { account } = rec.state.budget;
   const isNews = funds.some((total, d) => total !== account.funds[d] && (total === null || total > (account.funds[d] ?? -1)));
   if (isNews) note(rec, { kind: "budget.funded", funds });
+}
+
+/** Which dimensions the account above bounds, where it is not known yet: a goal has no grants there before it has asked. */
+export function setBoundsAbove(rec: Recorder, isBounded: readonly boolean[]): void {
+  const { account } = rec.state.budget;
+  takeGrantFromAbove(
+    rec,
+    isBounded.map((is, d) => (is ? (account.funds[d] ?? 0) : null)),
+  );
 }
 
 /**
@@ -83,8 +170,8 @@ export function fundChildOf(rec: Recorder, child: string, request: FundRequest):
 
 /** A child reports what it has spent in total. */
 export function noteChildSpent(rec: Recorder, child: string, totals: Amounts): void {
-  const known = rec.state.budget.account.children.get(child);
-  if (known === undefined || totals.every((total, d) => total <= known.spent[d]!)) return;
+  const known = rec.state.budget.account.children.get(child) ?? { spent: NOTHING };
+  if (totals.every((total, d) => total <= known.spent[d]!)) return;
   note(rec, { kind: "budget.child-spent", child, totals });
 }
 

@@ -6,6 +6,7 @@
  * kinds and columns are only ever added.
  */
 import type { GoalId } from "../../../shared/ids.ts";
+import type { Amounts } from "../../../shared/policy/account.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { BudgetChange } from "./budget.ts";
@@ -32,12 +33,15 @@ export interface TasksAdded {
   readonly policies?: readonly Policy[];
 }
 
+/** How tasks end that have not when their goal does. */
+export type Rest = "canceled" | "expired" | "budget_exhausted";
+
 export type Change =
   | { readonly kind: "goal.created"; readonly id: GoalId; readonly spec: GoalSpec; readonly atMs: number }
   | { readonly kind: "goal.paused"; readonly paused: boolean }
   | { readonly kind: "goal.sealed" }
   /** `rest` is what becomes of the tasks that have not ended. */
-  | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: "canceled" | "expired"; readonly atMs: number }
+  | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: Rest; readonly atMs: number }
   | { readonly kind: "goal.end-reported" }
   | { readonly kind: "upstreams.set"; readonly version: number; readonly upstreams: readonly Upstream[]; readonly policy?: Policy | null }
   | { readonly kind: "upstream.gated"; readonly upstream: number; readonly untilMs: number }
@@ -53,6 +57,8 @@ export type Change =
       readonly lanes: number;
       readonly atMs: number;
       readonly tasks: readonly number[];
+      /** What each attempt reserves whose task declares nothing; left out for a call alone. */
+      readonly reserve?: Amounts | undefined;
     }
   /** task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs; the times are 0 where no attempt ended it. */
   | { readonly kind: "tasks.ended"; readonly atMs: number; readonly rows: number[] }
@@ -67,6 +73,8 @@ export type Change =
   | { readonly kind: "tasks.released"; readonly atMs: number; readonly tasks: number[] }
   | { readonly kind: "tasks.lost"; readonly suspicion: number; readonly tasks: number[] }
   | { readonly kind: "results.late"; count: number }
+  /** task, calls, tokens, costMicros: an attempt that has ended used so much more, or less, than it reserved. */
+  | { readonly kind: "usage.corrected"; readonly rows: number[] }
   | BudgetChange
   | ClaimChange
   | RightsChange;
@@ -76,3 +84,4 @@ export const WORKED_WIDTH = 5;
 export const DELAYED_WIDTH = 5;
 export const DOUBTED_WIDTH = 4;
 export const DEFERRED_WIDTH = 4;
+export const CORRECTED_WIDTH = 4;

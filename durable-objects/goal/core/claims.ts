@@ -6,17 +6,20 @@
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { SUSPICION_EXECUTOR_LOST } from "../../../shared/limits.ts";
+import { available, type Bounds, COST, isNothing, NOTHING, TASKS, TOKENS } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
 import { mayStart, refusalFor } from "./approval.ts";
+import { allowanceOf } from "./afford.ts";
 import { CANCELED, CODES, codeOf, EXPIRED, FAILED, FOR_BACKOFF, QUEUED, RUNNING } from "./codes.ts";
 import { NO_REASON, STARTED, SUCCEEDED, WAITING, WORK, WORK_DONE } from "./codes.ts";
 import { closeEmptyGroups, finish } from "./lifecycle.ts";
 import { countAttempt, dequeue, keepAttempt, leaveBatch, setStatus } from "./mutate.ts";
 import type { Recorder } from "./recorder.ts";
 import { policiesBehind, rulesFor } from "./rights.ts";
+import { reserveAttempt, reservedFor } from "./reserve.ts";
 import { loseTask, succeed } from "./settle.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./state.ts";
 import { draftOf, type Submit, take } from "./submit.ts";
@@ -54,7 +57,8 @@ export interface Settlement {
   readonly problem: { readonly retryable: boolean } | null;
   /** The result or problem as the JSON text that is kept. */
   readonly payload: string;
-  readonly tokens: number;
+  /** What its holder says that it used, by dimension; null where it says nothing, and used what was reserved. */
+  readonly usage: Bounds;
   /** Its children's places among the specs of the request: from the first on, up to the second. */
   readonly spawn: readonly [number, number];
 }
@@ -122,6 +126,7 @@ function startClaims(
     tasks.flags[task] = tasks.flags[task]! | STARTED;
     tasks.startedAtMs[task] = atMs;
     tasks.dueAtMs[task] = untilMs;
+    reserveAttempt(state, task, NOTHING);
     addTimer(state.timers, untilMs, task);
   }
   state.upstreams[queue]!.running += claimed.length;
@@ -161,11 +166,12 @@ function pick(rec: Recorder, number: number, max: number, fits: Claim["fits"]): 
   const picked: number[] = [];
   const { ready, queued } = state.upstreams[number]!;
   if (queued === 0) return picked;
+  const allowance = allowanceOf(state, null);
   for (const { items, head } of ready) {
     for (let at = head; at < items.length && picked.length < max; at++) {
       const task = items[at]!;
       if (state.tasks.status[task] !== QUEUED || !mayStart(rec, task)) continue;
-      if (!fits(task)) return picked;
+      if (!fits(task) || allowance?.take(task) === false) return picked;
       picked.push(task);
     }
   }
@@ -216,7 +222,11 @@ function settleClaim(rec: Recorder, settlement: Settlement, command: SettleClaim
   if (status !== "held") return { task, attempt, status, ...problemOf(rec.state, task, status) };
   const refusal = spawn[0] === spawn[1] ? null : spawnChildren(rec, settlement, command.spawn, offer, bearer);
   if (refusal !== null) return { task, attempt, status: "rejected", problem: refusal };
-  return { task, attempt, status: endAttempt(rec, settlement, command.seed) };
+  const reserved = reservedFor(rec.state, task);
+  const standing = endAttempt(rec, settlement, command.seed);
+  const difference = reserved.map((amount, d) => (settlement.usage[d] ?? amount) - amount);
+  if (!isNothing(difference)) rec.correct(task, difference);
+  return { task, attempt, status: standing };
 }
 
 function problemOf(state: GoalState, task: number, status: Standing["status"]): { problem?: Failure } {
@@ -244,7 +254,8 @@ function spawnChildren(
     atomic: true,
     within: { offer, base: from },
   };
-  const draft = draftOf(state, submit, rulesFor(state, state.goal!.spec.policies ?? [], policies));
+  const rules = rulesFor(state, state.goal!.spec.policies ?? [], policies);
+  const draft = draftOf(state, submit, rules, available(state.budget.account, TASKS));
   if (!draft.ok) return spawnFailure(draft.error);
   const first = state.tasks.n;
   take(rec, submit, draft.value, policies);
@@ -269,7 +280,7 @@ const spawnFailure = ({ errors, ...fault }: Failure): Failure =>
     ? fault
     : { ...fault, errors: errors.map(({ pointer, detail }) => ({ pointer: pointer.replace("/tasks/", "/spawn/"), detail })) };
 
-function endAttempt(rec: Recorder, { task, attempt, problem, payload, tokens }: Settlement, seed: number): "settled" | "retrying" {
+function endAttempt(rec: Recorder, { task, attempt, problem, payload, usage }: Settlement, seed: number): "settled" | "retrying" {
   const { tasks } = rec.state;
   const startedAtMs = tasks.startedAtMs[task]!;
   const endedAtMs = Math.max(rec.nowMs, startedAtMs);
@@ -281,7 +292,8 @@ function endAttempt(rec: Recorder, { task, attempt, problem, payload, tokens }: 
     retryAfterMs: 0,
     startedAtMs,
     endedAtMs,
-    tokens,
+    tokens: usage[TOKENS] ?? 0,
+    costMicros: usage[COST] ?? 0,
   } as const;
   const place = rec.out.keep(formatLine(head, payload));
   const failures = tasks.failures[task]! + 1;

@@ -1,6 +1,6 @@
 /**
  * The goal's tasks as columns: one typed array a field, one number a task.
- * About 110 bytes a task whatever its input is, and a snapshot writes the
+ * About 135 bytes a task whatever its input is, and a snapshot writes the
  * columns as they stand. A task's number is its place, and never changes.
  */
 import { assert } from "../../../shared/assert.ts";
@@ -23,6 +23,12 @@ const LAYOUT = {
   /** Tasks in `after` and `afterEnd` that have not ended. */
   unmet: Uint16Array,
   timeoutMs: Uint32Array,
+  /** What an attempt reserves: the place in `BudgetState.reserves`, from 1; 0 for what the upstream says. */
+  reserve: Uint32Array,
+  /** What attempts that have ended were charged. */
+  usedCalls: Uint32Array,
+  usedTokens: Float64Array,
+  usedMicros: Float64Array,
   /** Where the input is: the offer, and the place in it. */
   offer: Uint32Array,
   position: Uint32Array,

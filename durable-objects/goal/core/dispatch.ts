@@ -10,6 +10,7 @@ import { type Lease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { admissionOf } from "./admission.ts";
 import { admitted } from "./approval.ts";
+import { allowanceOf, reviewBudget } from "./afford.ts";
 import { IDEMPOTENT, QUEUED } from "./codes.ts";
 import type { Recorder } from "./recorder.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
@@ -25,6 +26,7 @@ export function dispatch(rec: Recorder, seed: number): void {
   upstreams.forEach((upstream, number) => {
     while (sendOne(rec, upstream, number, seed));
   });
+  reviewBudget(rec);
 }
 
 function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: number): boolean {
@@ -80,6 +82,7 @@ function batchSize(upstream: UpstreamState, lease: Lease, origin: number, lanes:
 /** Chooses up to `max` tasks from the queues' heads, the urgent ones first. Starting them takes them off. */
 function pick(state: GoalState, upstream: UpstreamState, most: number, lanes: number): number[] {
   const picked: number[] = [];
+  const allowance = allowanceOf(state, upstream.config);
   let max = most;
   for (const queue of upstream.ready) {
     for (let at = queue.head; at < queue.items.length && picked.length < max; at++) {
@@ -89,6 +92,8 @@ function pick(state: GoalState, upstream: UpstreamState, most: number, lanes: nu
       const isRepeatable = (state.tasks.flags[task]! & IDEMPOTENT) !== 0;
       if (!isRepeatable && picked.length >= lanes) return picked;
       if (!isRepeatable) max = Math.min(max, lanes);
+      // What cannot be afforded holds up what is behind it, or a large reserve would never come to its turn.
+      if (allowance !== null && !allowance.take(task)) return picked;
       picked.push(task);
     }
   }

@@ -4,6 +4,7 @@
  * one worklist, so a deep tree costs no stack.
  */
 import { CANCELED, codeOf, DEPENDENCY_FAILED, FAILED, FOR_AFTER, FOR_CHILDREN, isTerminal, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
+import type { Rest } from "./change.ts";
 import { verdictOf } from "./completion.ts";
 import type { Place, Recorder } from "./recorder.ts";
 import { type GoalState, liveCount, ROOT, totalCount } from "./state.ts";
@@ -109,7 +110,7 @@ export function decideGoal(rec: Recorder): void {
 }
 
 /** Ends the goal with all that has not ended, and aborts what runs. */
-export function stopGoal(rec: Recorder, phase: "succeeded" | "failed" | "canceled" | "expired", rest: "canceled" | "expired"): void {
+export function stopGoal(rec: Recorder, phase: "succeeded" | "failed" | "canceled" | "expired", rest: Rest): void {
   const { tasks, batches } = rec.state;
   for (let task = 0; batches.size > 0 && task < tasks.n; task++) {
     if (tasks.status[task] === RUNNING) rec.abort(task);

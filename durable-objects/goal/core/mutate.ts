@@ -5,6 +5,7 @@
  */
 import { assert } from "../../../shared/assert.ts";
 import { ATTEMPTS_MAX, LEASE_GRACE_MS } from "../../../shared/limits.ts";
+import { boundsFrom, settle } from "../../../shared/policy/account.ts";
 import { record } from "../../../shared/policy/histogram.ts";
 import {
   CANCELED,
@@ -27,6 +28,7 @@ import {
 import type { Change } from "./change.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
 import { peek, type Queue, shift } from "./queue.ts";
+import { chargeAttempt, reserveAttempt } from "./reserve.ts";
 import { type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -48,6 +50,7 @@ export function createGoal(state: GoalState, { id, spec, atMs }: Extract<Change,
     endReported: false,
   };
   state.families.set(ROOT, newFamily(spec.completion));
+  state.budget.account.limit = boundsFrom(spec.budget ?? {});
 }
 
 export function setUpstreams(state: GoalState, version: number, configs: readonly Upstream[]): void {
@@ -116,12 +119,14 @@ export function startBatch(state: GoalState, change: Extract<Change, { kind: "ta
     tasks.flags[task] = tasks.flags[task]! | STARTED;
     tasks.batch[task] = change.batch;
     if (tasks.startedAtMs[task] === 0) tasks.startedAtMs[task] = change.atMs;
+    reserveAttempt(state, task, change.reserve);
     timeoutMs = Math.max(timeoutMs, tasks.timeoutMs[task]!);
   }
   const left = change.tasks.length;
   const leaseUntilMs = change.atMs + timeoutMs + LEASE_GRACE_MS;
-  const { batch, origin, lanes } = change;
-  state.batches.set(batch, { upstream: change.upstream, origin, lanes, timeoutMs, left, leaseUntilMs });
+  const { batch, origin, lanes, reserve } = change;
+  const about = { upstream: change.upstream, origin, lanes, timeoutMs, left, leaseUntilMs };
+  state.batches.set(batch, reserve === undefined ? about : { ...about, reserve });
   state.nextBatch = batch + 1;
   upstream.running += left;
   upstream.lanes += Math.min(lanes, left);
@@ -134,6 +139,7 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number): v
   const id = tasks.batch[task]!;
   const batch = state.batches.get(id);
   if (batch === undefined) return leaveClaim(state, task);
+  chargeAttempt(state, task);
   tasks.batch[task] = 0;
   const upstream = state.upstreams[batch.upstream]!;
   upstream.running--;
@@ -151,6 +157,7 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number): v
 function leaveClaim(state: GoalState, task: number): void {
   const { tasks } = state;
   if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & WORK) === 0) return;
+  chargeAttempt(state, task);
   const queue = state.upstreams[tasks.upstream[task]!]!;
   queue.running--;
   queue.wanted[tasks.priority[task]!]!--;
@@ -298,6 +305,10 @@ export function endGoal(state: GoalState, { phase, rest, atMs }: Extract<Change,
     if (isTerminal(state.tasks.status[task]!)) continue;
     endTask(state, { task, status, code, resultRow: 0, resultIndex: 0, startedAtMs: 0, endedAtMs: 0 }, atMs);
   }
+  // Nobody can settle them any more: they are charged as if they had expired.
+  for (const { amounts } of state.budget.reservations.values()) settle(state.budget.account, amounts, amounts);
+  state.budget.reservations.clear();
+  state.budget.isExhausted = false;
   goal.phase = phase;
   goal.endedAtMs = atMs;
   goal.paused = false;

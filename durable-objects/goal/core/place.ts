@@ -4,6 +4,7 @@
  * alike, so it only carries out what follows from the task's own row.
  */
 import { assert } from "../../../shared/assert.ts";
+import { spend } from "../../../shared/policy/account.ts";
 import {
   APPROVED,
   DEPENDENCY_FAILED,
@@ -64,11 +65,13 @@ export function repeatTask(state: GoalState, original: number, atMs: number): vo
   const parent = tasks.parent[original]!;
   if (parent !== ROOT) adoptTask(state, parent, task);
   placeTask(state, task);
+  spend(state.budget.account, ONE_TASK);
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
 }
 
 const INHERITED_FLAGS = IDEMPOTENT | GROUP | WORK | SUBGOAL | LOCKED | NEEDS_APPROVAL;
-const INHERITED = ["upstream", "offer", "position", "priority", "timeoutMs", "maxAttempts", "depth"] as const;
+const ONE_TASK = [1, 0, 0, 0];
+const INHERITED = ["upstream", "reserve", "offer", "position", "priority", "timeoutMs", "maxAttempts", "depth"] as const;
 
 /** Makes `task` the last child of `parent`. */
 export function adoptTask(state: GoalState, parent: number, task: number): void {

@@ -4,6 +4,7 @@
  * Neighbouring facts of one kind share an entry.
  */
 import type { GoalId } from "../../../shared/ids.ts";
+import { type Amounts, CALLS, COST, type FundRequest, TOKENS } from "../../../shared/policy/account.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
@@ -12,11 +13,12 @@ import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { addTasks } from "./add.ts";
 import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
-import type { Change, TasksAdded } from "./change.ts";
+import type { Change, Rest, TasksAdded } from "./change.ts";
 import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
 import { releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, approveTask, parkTask, setTenantPolicy } from "./rights.ts";
+import { correctUsage, isOneCall, reserveAt } from "./reserve.ts";
 import type { GoalPhase, GoalState } from "./state.ts";
 
 /** Where a result line was put. */
@@ -48,6 +50,8 @@ export interface Out {
   readonly keep: (line: string) => Place;
   /** The call of a task, by its offer and its place there; undefined where it has none. May have to read it from disk. */
   readonly callOf: (offer: number, place: number) => CallSpec | undefined;
+  /** What the goal asks of the account above, after the commit; the answer comes in with a command. */
+  funds?: FundRequest;
   /** The goal is past its retention: everything may be deleted. */
   destroy: boolean;
 }
@@ -118,7 +122,7 @@ export class Recorder {
     this.out.changes.push({ kind: "goal.sealed" });
   }
 
-  endGoal(phase: GoalPhase, rest: "canceled" | "expired"): void {
+  endGoal(phase: GoalPhase, rest: Rest): void {
     const change = { kind: "goal.ended", phase, rest, atMs: this.nowMs } as const;
     endGoal(this.state, change);
     this.out.changes.push(change);
@@ -136,9 +140,11 @@ export class Recorder {
 
   start(send: Send): void {
     const { batch, upstream, origin, lanes, tasks } = send;
+    const reserve = reserveAt(this.state.upstreams[upstream]!.config);
     const change = { kind: "tasks.started", batch, upstream, origin, lanes, atMs: this.nowMs, tasks } as const;
-    startBatch(this.state, change);
-    this.out.changes.push(change);
+    const whole = isOneCall(reserve) ? change : { ...change, reserve };
+    startBatch(this.state, whole);
+    this.out.changes.push(whole);
     this.out.sends.push(send);
   }
 
@@ -195,6 +201,12 @@ export class Recorder {
     else last.tasks.push(task);
   }
 
+  /** What an attempt at the task that has ended used differs so much from what it reserved. */
+  correct(task: number, difference: Amounts): void {
+    correctUsage(this.state, task, difference);
+    this.#rows("usage.corrected").push(task, difference[CALLS]!, difference[TOKENS]!, difference[COST]!);
+  }
+
   countLate(): void {
     this.state.late++;
     const last = this.#last("results.late");
@@ -209,7 +221,7 @@ export class Recorder {
     return last as Extract<Change, { kind: K }>;
   }
 
-  #rows(kind: "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted"): number[] {
+  #rows(kind: "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted" | "usage.corrected"): number[] {
     const last = this.#last(kind);
     if (last !== undefined) return last.rows;
     const rows: number[] = [];

@@ -4,6 +4,7 @@
  * repeated is decided here, and nowhere else.
  */
 import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
+import { isNothing, minus, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { GIVEN_BACK_STATUS, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
@@ -11,6 +12,7 @@ import { admissionOf, observe, retryAtMs } from "./admission.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
 import { finish, parentVerdict } from "./lifecycle.ts";
 import type { Place, Recorder } from "./recorder.ts";
+import { differenceOf, reservedFor } from "./reserve.ts";
 import { liveCount } from "./state.ts";
 
 /** RFC 9110: worth another try. */
@@ -26,7 +28,12 @@ export function settle(rec: Recorder, lines: readonly string[], seed: number): v
     const head = parseLineHead(line);
     const { task, attempt } = head;
     if (task >= tasks.n || tasks.status[task] !== RUNNING || tasks.attempt[task] !== attempt) rec.countLate();
-    else settleOne(rec, head, line, seed);
+    else {
+      const reserved = reservedFor(rec.state, task);
+      settleOne(rec, head, line, seed);
+      const difference = differenceOf(rec.state, head, head.outcome === "answered" && isRefusal(head.status), reserved);
+      if (difference !== null) rec.correct(task, difference);
+    }
   }
 }
 
@@ -147,8 +154,11 @@ export function loseTask(rec: Recorder, task: number, suspicion: number): void {
   // An earlier one of the batch may have taken this one with it.
   if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & IDEMPOTENT) === 0) return;
   const isPoison = tasks.suspicion[task]! + suspicion >= SUSPICION_POISON;
+  const reserved = reservedFor(rec.state, task);
   if (isPoison) finish(rec, { task, status: FAILED, code: codeOf("poison") });
   else rec.lose(task, suspicion);
+  // Without suspicion no executor had it: nothing was sent.
+  if (suspicion === 0 && !isNothing(reserved)) rec.correct(task, minus(NOTHING, reserved));
 }
 
 function runningTasks(rec: Recorder, batch: number | null): number[] {

@@ -5,6 +5,7 @@
 import { newHistogram } from "../../../shared/policy/histogram.ts";
 import type { GoalId } from "../../../shared/ids.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Amounts } from "../../../shared/policy/account.ts";
 import type { CompletionRule } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
@@ -75,6 +76,8 @@ export interface BatchState {
   readonly lanes: number;
   /** The longest timeout in it: by then something must have been heard. */
   readonly timeoutMs: number;
+  /** What each attempt has reserved whose task declares nothing; left out for a call alone. */
+  readonly reserve?: Amounts | undefined;
   left: number;
   leaseUntilMs: number;
 }

@@ -7,6 +7,7 @@ import { type Failure, failure } from "../../../shared/errors.ts";
 import { type GoalId, taskIdOf } from "../../../shared/ids.ts";
 import { SUSPICION_EXECUTOR_LOST, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
+import { available, type Bounds, canReserve, TASKS } from "../../../shared/policy/account.ts";
 import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -23,6 +24,7 @@ import {
 } from "./claims.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
 import { decideApproval, refusalFor } from "./approval.ts";
+import { takeGrantFromAbove } from "./budget.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
@@ -30,6 +32,7 @@ import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
 import { type Out, type Place, Recorder } from "./recorder.ts";
 import { revocation, rulesFor } from "./rights.ts";
 import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
+import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { tick } from "./tick.ts";
@@ -40,6 +43,8 @@ interface Registered {
   readonly upstreams: readonly Upstream[];
   /** The tenant's default policy. */
   readonly policy?: Policy | null;
+  /** Dimensions that the tenant's budget bounds; left out for none. */
+  readonly bounded?: readonly boolean[] | undefined;
 }
 
 export type Command =
@@ -48,6 +53,8 @@ export type Command =
       readonly id: GoalId;
       readonly spec: GoalSpec;
       readonly registry: Registered;
+      /** Grants that the account above has made already. */
+      readonly funds?: Bounds | undefined;
       readonly tasks: Omit<Submit, "kind" | "atomic">;
     }
   | Submit
@@ -81,11 +88,13 @@ export type Command =
   /** A report to a governor got no answer. */
   | { readonly kind: "unanswered"; readonly upstream: string }
   /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
-  | { readonly kind: "dispatch"; readonly seed: number };
+  | { readonly kind: "dispatch"; readonly seed: number }
+  | BudgetCommand;
 
 interface Done {
   readonly receipts?: Receipts;
   readonly task?: number;
+  readonly reservation?: number;
   readonly grant?: ClaimGrant;
   readonly standings?: readonly Standing[];
 }
@@ -93,6 +102,8 @@ interface Done {
 export type Reply = Result<Done, Failure>;
 
 const DONE: Reply = ok({});
+const ONE_TASK = [1, 0, 0, 0];
+const UNLIMITED = Number.MAX_SAFE_INTEGER;
 
 const ANYBODY: Bearer = { policies: [] };
 
@@ -122,7 +133,9 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       loseBatch(rec, null, SUSPICION_RESTART);
       return DONE;
     case "upstreams":
-      if (command.version > rec.state.registryVersion) setRegistry(rec, command);
+      if (command.version <= rec.state.registryVersion) return DONE;
+      setRegistry(rec, command);
+      takeBounds(rec, command.bounded);
       return DONE;
     case "end-reported":
       if (!rec.state.goal!.endReported) rec.noteEndReported();
@@ -161,7 +174,7 @@ function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims, beare
   return goal.phase === "active" ? ok({ grant: claim(rec, command) }) : err(endedGoal(rec.state));
 }
 
-type Control = Extract<Command, { kind: "pause" | "resume" | "seal" | "cancel" | "revoke" } | AboutTask>;
+type Control = Extract<Command, { kind: "pause" | "resume" | "seal" | "cancel" | "revoke" } | AboutTask> | BudgetCommand;
 type AboutTask = Extract<Command, { kind: "cancel-task" | "retry-task" | "approve-task" | "deny-task" | "resolve" }>;
 
 /** What a caller asks of the goal or of one task. Asking again changes nothing. */
@@ -186,6 +199,11 @@ function control(rec: Recorder, command: Control, bearer: Bearer): Reply {
     case "revoke":
       rec.revokeTokens();
       return DONE;
+    case "top-up":
+    case "reserve":
+    case "settle-reservation":
+    case "funded":
+      return goal.phase === "active" ? decideBudget(rec, command) : err(endedGoal(rec.state));
     default:
       return decideTask(rec, command, bearer);
   }
@@ -222,14 +240,17 @@ function endedGoal(state: GoalState): Failure {
  * one's answer. If the tasks cannot be taken, the goal is not created, and the
  * shell drops what this step left.
  */
-function create(rec: Recorder, { id, spec, registry, tasks }: Extract<Command, { kind: "create" }>): Reply {
+function create(rec: Recorder, { id, spec, registry, funds, tasks }: Extract<Command, { kind: "create" }>): Reply {
   if (rec.state.goal !== null) return DONE;
   setRegistry(rec, registry);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
+  const room = Math.min(spec.budget?.tasks ?? UNLIMITED, registry.bounded?.[TASKS] === true ? (funds?.[TASKS] ?? 0) : UNLIMITED);
   // What the token behind it may is in the goal's own policies already.
-  const draft = draftOf(rec.state, command, rulesFor(rec.state, spec.policies ?? [], []));
+  const draft = draftOf(rec.state, command, rulesFor(rec.state, spec.policies ?? [], []), room);
   if (!draft.ok) return err(draft.error);
   rec.create(id, spec);
+  takeBounds(rec, registry.bounded);
+  if (funds !== undefined) takeGrantFromAbove(rec, funds);
   const receipts = take(rec, command, draft.value, []);
   if (spec.sealed) closeEmptyGroups(rec);
   return ok({ receipts });
@@ -240,7 +261,8 @@ function submitTo(rec: Recorder, command: Submit, policies: readonly Policy[]): 
   if (goal === null) return err(missingGoal());
   if (goal.phase !== "active") return err(endedGoal(rec.state));
   if (goal.sealed) return err(failure("goal_sealed", "the goal is sealed and takes no more tasks", { goalId: goal.id }));
-  const draft = draftOf(rec.state, command, rulesFor(rec.state, goal.spec.policies ?? [], policies));
+  const rules = rulesFor(rec.state, goal.spec.policies ?? [], policies);
+  const draft = draftOf(rec.state, command, rules, available(rec.state.budget.account, TASKS));
   return draft.ok ? ok({ receipts: take(rec, command, draft.value, policies) }) : err(draft.error);
 }
 
@@ -270,6 +292,7 @@ function retryTask(rec: Recorder, task: number, bearer: Bearer): Reply {
   if (parent !== ROOT && isTerminal(state.tasks.status[parent]!)) {
     return err(failure("conflict", "the task's parent has ended and takes no more children", { taskId }));
   }
+  if (!canReserve(state.budget.account, ONE_TASK)) return err(exhausted("another task"));
   rec.repeat(task);
   // In a sealed goal a repeated group has nothing to wait for: no child can come.
   if (state.goal!.sealed) closeEmptyGroups(rec);

@@ -16,6 +16,7 @@ import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
 import { permissionDenied, verdictOn } from "./rights.ts";
+import { exhausted } from "./reservations.ts";
 import { type GoalState, isUpstream, upstreamNamed, workQueueName } from "./state.ts";
 
 export interface Submit {
@@ -53,19 +54,19 @@ export interface Receipts {
 
 const FAULTS_IN_ANSWER_MAX = 20;
 
-/** Decides about every task of a request, and changes nothing yet. */
-export function draftOf(state: GoalState, command: Submit, rules: Rules | null): Result<Draft, Failure> {
+/** Decides about every task of a request, and changes nothing yet. `room`: how many the budget allows. */
+export function draftOf(state: GoalState, command: Submit, rules: Rules | null, room: number): Result<Draft, Failure> {
   const { specs, atomic } = command;
   if (state.tasks.n + specs.length > TASKS_PER_GOAL_MAX) {
     return err(failure("quota_exceeded", `a goal takes at most ${TASKS_PER_GOAL_MAX} tasks; this one has ${state.tasks.n}`));
   }
-  const draft = sortOut(state, command, rules);
+  const draft = sortOut(state, command, rules, room);
   checkLinks(state, draft, rules);
   return atomic && draft.rejected.size > 0 ? err(atomicFailure(draft.rejected)) : ok(draft);
 }
 
-/** First pass: what is permitted, upstreams, and keys that are known already, in the goal or earlier in the request. */
-function sortOut(state: GoalState, command: Submit, rules: Rules | null): Draft {
+/** First pass: what is permitted, upstreams, the budget, and keys that are known already, in the goal or earlier in the request. */
+function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: number): Draft {
   const rejected = new Map(command.failures);
   const places = new Map<string, number>();
   const joins = new Map<number, number | string>();
@@ -74,6 +75,7 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null): Draft 
   // Most requests are for one upstream; it is looked up once.
   let usable = "";
   const mayQueue = queueGuard(state);
+  let left = room;
   const hasKeys = state.keys.size > 0;
   for (let place = 0; place < command.specs.length; place++) {
     const spec = command.specs[place]!;
@@ -106,6 +108,10 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null): Draft 
         continue;
       }
       places.set(key, place);
+    }
+    if (--left < 0) {
+      rejected.set(place, exhausted("another task"));
+      continue;
     }
     if (verdict === "needs approval") approvals.push(place);
     if (hasLinks(spec)) linked.push(place);
@@ -148,6 +154,8 @@ function atomicFailure(rejected: ReadonlyMap<number, Failure>): Failure {
       if (errors.length < FAULTS_IN_ANSWER_MAX) errors.push({ pointer: `/tasks/${place}${pointer}`, detail });
     }
   }
+  const [first] = rejected.values();
+  if (first?.code === "budget_exhausted") return first;
   const isForbidden = [...rejected.values()].every(({ code }) => code === "permission_denied");
   const detail = `${rejected.size} of the tasks cannot be taken, so none was`;
   return failure(isForbidden ? "permission_denied" : "invalid_request", detail, { errors });

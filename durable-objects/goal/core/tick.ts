@@ -5,6 +5,7 @@ import { codeOf, EXPIRED, FOR_BACKOFF, isTerminal, RUNNING, STARTED, WAITING, WO
 import { verdictOf } from "./completion.ts";
 import { finish, stopGoal } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
+import { expireReservations } from "./reservations.ts";
 import { expireLease } from "./settle.ts";
 import { liveCount, ROOT } from "./state.ts";
 import { takeDue } from "./timers.ts";
@@ -19,6 +20,7 @@ export function tick(rec: Recorder): void {
   }
   if (goal.deadlineAtMs !== null && nowMs >= goal.deadlineAtMs) return expireGoal(rec);
   for (let task = takeDue(state.timers, nowMs); task !== null; task = takeDue(state.timers, nowMs)) fire(rec, task);
+  expireReservations(rec);
   for (const [batch, { leaseUntilMs }] of state.batches) if (leaseUntilMs <= nowMs) expireLease(rec, batch, SUSPICION_EXECUTOR_LOST);
   if (liveCount(state.counts) === 0 && nowMs >= goal.touchedAtMs + IDLE_MS_DEFAULT) stopGoal(rec, "expired", "expired");
 }

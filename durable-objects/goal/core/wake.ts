@@ -3,12 +3,14 @@
  *
  *   active   deadline, or end of idleness if nothing lives
  *            first end of a backoff or of a time to live
- *            first end of a lease
+ *            first end of a lease, of a reservation
+ *            when the account above is asked again
  *            for each upstream with work and permits: when its gate opens
  *   ended    end of the retention
  */
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
 import { hasRoom } from "./dispatch.ts";
+import { reservationDueMs } from "./reservations.ts";
 import { type GoalState, isUpstream, liveCount } from "./state.ts";
 import { nextTimeMs } from "./timers.ts";
 
@@ -21,7 +23,11 @@ export function wakeAt(state: GoalState): number | null {
   if (liveCount(state.counts) === 0) at = Math.min(at, goal.touchedAtMs + IDLE_MS_DEFAULT);
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
+  at = Math.min(at, reservationDueMs(state) ?? Number.MAX_SAFE_INTEGER);
   if (goal.paused) return at;
+  const { isExhausted, funding } = state.budget;
+  if (funding.dueAtMs > 0 && !funding.isAsking && upstreamsWait(state)) at = Math.min(at, funding.dueAtMs);
+  if (isExhausted) return at;
   state.admissions.forEach(({ lease, closing }, number) => {
     const upstream = state.upstreams[number]!;
     // Work that lacks room is woken by the results or the grant that makes it.
@@ -32,11 +38,14 @@ export function wakeAt(state: GoalState): number | null {
   return at;
 }
 
+const upstreamsWait = ({ upstreams }: GoalState): boolean => upstreams.some(({ queued }) => queued > 0);
+
 /** Whether losing this incarnation would leave work that nobody continues; an end that the directory has not heard of is such work. */
 export function isBusy(state: GoalState): boolean {
   if (state.goal === null) return false;
   if (state.goal.phase !== "active") return !state.goal.endReported;
-  return state.batches.size > 0 || (!state.goal.paused && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
+  const rests = state.goal.paused || state.budget.isExhausted;
+  return state.batches.size > 0 || (!rests && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
 }
 
 /** Whether work waits for an upstream that was deleted: it may come back, and nobody will say so. */

@@ -6,6 +6,7 @@
 import type { Grant, Settlement, Standing } from "../../../durable-objects/goal/core/claims.ts";
 import type { Command } from "../../../durable-objects/goal/core/step.ts";
 import { type GoalId, taskIdOf } from "../../../shared/ids.ts";
+import { UNBOUNDED } from "../../../shared/policy/account.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import type { Clock } from "../clock.ts";
 import type { Random } from "../random.ts";
@@ -103,7 +104,7 @@ export class Workers {
       const said = this.#say();
       const from = specs.length;
       if (said.problem === null) specs.push(...this.#spawn(task));
-      return { task, attempt, ...said, tokens: 0, spawn: [from, specs.length] };
+      return { task, attempt, ...said, usage: UNBOUNDED, spawn: [from, specs.length] };
     });
     this.#send(settlements, specs, (standings) => {
       // Children that cannot be taken are left out the next time.

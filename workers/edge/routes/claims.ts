@@ -13,6 +13,7 @@ import {
   TOKENS_MAX,
   WAIT_SECONDS_MAX,
 } from "../../../shared/limits.ts";
+import { boundsFrom } from "../../../shared/policy/account.ts";
 import { faultsOf } from "../../../shared/protocol/faults.ts";
 import type { CallResult } from "../../../shared/protocol/line.ts";
 import { integer, object, queueName } from "../../../shared/protocol/task-schema.ts";
@@ -39,7 +40,7 @@ const claimRequest = object({
 const heartbeatRequest = object({ claims: many(object({ taskId: v.string(), attempt })), leaseMs });
 const settleRequest = object({ settlements: many(v.unknown()) });
 
-const amount = v.optional(integer(0, TOKENS_MAX), 0);
+const amount = v.optional(integer(0, TOKENS_MAX));
 const settlement = v.pipe(
   object({
     taskId: v.string(),
@@ -134,7 +135,7 @@ function settlementOf(value: unknown, goalId: GoalId, spawned: unknown[]): Claim
     attempt: parsed.output.attempt,
     problem: reported === undefined ? null : { retryable: reported.retryable ?? false },
     payload: payload.value,
-    tokens: usage?.tokens ?? 0,
+    usage: boundsFrom(usage ?? {}),
     spawns: spawn.length,
   };
 }

@@ -6,7 +6,8 @@ import { narrow } from "../../../shared/policy/rules.ts";
 import { GOAL_STATUSES, type GoalSpec, type GoalView, parseGoal } from "../../../shared/protocol/goal.ts";
 import { ok } from "../../../shared/result.ts";
 import type { Answer, GoalReport, GoalVerb, IdempotencyKey } from "../../../shared/rpc.ts";
-import type { Bearer } from "../../../shared/token/claims.ts";
+import type { Ceilings } from "../../../shared/token/caveats.ts";
+import { type Bearer, lower } from "../../../shared/token/claims.ts";
 import { bearerIn, type EdgeContext, goalStub, hintOf, tenantStub, withGoal } from "../context.ts";
 import { jsonText, readJsonObject } from "../middleware/body.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
@@ -38,9 +39,10 @@ async function goalIdFor(env: Env, idempotency: IdempotencyKey | undefined): Pro
   return idempotency === undefined ? ok({ goalId }) : tenantStub(env).claimGoalId(idempotency, goalId);
 }
 
-/** A goal may never do more than the token that it was made with. */
-function within(spec: GoalSpec, bearer: Bearer | undefined): GoalSpec {
-  return bearer === undefined ? spec : { ...spec, policies: narrow(bearer.policies, spec.policies ?? [], 0) };
+/** A goal may never do, nor spend, more than the token that it was made with. */
+function within(spec: GoalSpec, bearer: Bearer | undefined, ceilings: Ceilings): GoalSpec {
+  const allowed = bearer === undefined ? spec : { ...spec, policies: narrow(bearer.policies, spec.policies ?? [], 0) };
+  return Object.keys(ceilings).length === 0 ? allowed : { ...allowed, budget: lower(spec.budget ?? {}, ceilings) };
 }
 
 export async function createGoal(c: EdgeContext): Promise<Response> {
@@ -58,7 +60,7 @@ export async function createGoal(c: EdgeContext): Promise<Response> {
   const goalId = parseGoalId(claimed.value.goalId)!;
   const created = await goalStub(c.env, goalId, hintOf(c.req.raw)).create({
     goalId,
-    spec: within(spec, bearerIn(c)),
+    spec: within(spec, bearerIn(c), c.get("caller").claims.ceilings),
     tasksJson: tasksJson.value,
     idempotency: idempotency.value,
   });

@@ -1,0 +1,81 @@
+/**
+ * The goal's budget toward the outside: callers who add to it or reserve a part
+ * of it, and the account above, which is asked for funds in the background, or
+ * before a caller is refused for want of them.
+ */
+import { type Failure, failure } from "../../shared/errors.ts";
+import type { Amounts, Bounds, FundRequest } from "../../shared/policy/account.ts";
+import { named } from "../../shared/policy/account.ts";
+import type { BudgetView } from "../../shared/protocol/budget.ts";
+import { err, ok } from "../../shared/result.ts";
+import type { Answer, JsonReply } from "../../shared/rpc.ts";
+import { requestFor } from "./core/afford.ts";
+import { lacksFunds } from "./core/reservations.ts";
+import type { GoalState } from "./core/state.ts";
+import type { Ask, Turns } from "./turns.ts";
+import { budgetView } from "./views.ts";
+
+/** The account above: the tenant's, or the parent goal's. */
+export type Above = (goalId: string, request: FundRequest) => Promise<Bounds>;
+
+/** Who asks, and under which key. */
+type Who = Pick<Ask, "idempotency" | "bearer">;
+
+const missing = (): Failure => failure("not_found", "there is no such goal");
+
+export class BudgetDesk {
+  readonly #turns: () => Turns;
+  readonly #above: Above;
+
+  constructor(turns: () => Turns, above: Above) {
+    this.#turns = turns;
+    this.#above = above;
+  }
+
+  get #state(): GoalState {
+    return this.#turns().state;
+  }
+
+  /** Asks the account above; a question that fails is asked again by the core. */
+  async ask(request: FundRequest): Promise<void> {
+    const goalId = this.#state.goal!.id;
+    const funds = await this.#above(goalId, request).catch((error: unknown) => {
+      console.warn(`the account above ${goalId} gave no answer: ${String(error)}`);
+      return null;
+    });
+    await this.#turns().run({ command: { kind: "funded", funds } });
+  }
+
+  /** Where only grants from above are missing for so much, asks for them first. */
+  async prepare(amounts: Amounts): Promise<void> {
+    const state = this.#state;
+    if (state.goal?.phase === "active" && lacksFunds(state, amounts)) await this.ask(requestFor(state.budget.account, amounts, amounts));
+  }
+
+  view(): Answer<BudgetView> {
+    return this.#state.goal === null ? err(missing()) : ok(budgetView(this.#state));
+  }
+
+  topUp(amounts: Amounts, ceilings: Bounds, who: Who): Promise<Answer<JsonReply>> {
+    return this.#run({ command: { kind: "top-up", amounts, ceilings }, ...who, render: () => JSON.stringify(budgetView(this.#state)) });
+  }
+
+  async reserve(amounts: Amounts, ttlMs: number, who: Who): Promise<Answer<JsonReply>> {
+    await this.prepare(amounts);
+    const render: Ask["render"] = ({ reservation }) => {
+      const { untilMs } = this.#state.budget.reservations.get(reservation!)!;
+      const reserved = named([null, ...amounts.slice(1)]);
+      return JSON.stringify({ reservationId: `rsv_${reservation}`, expiresAt: new Date(untilMs).toISOString(), ...reserved });
+    };
+    return this.#run({ command: { kind: "reserve", amounts, ttlMs }, ...who, render });
+  }
+
+  settle(reservation: number, used: Bounds | null, who: Who): Promise<Answer<JsonReply>> {
+    const render = (): string => JSON.stringify({ reservationId: `rsv_${reservation}`, budget: budgetView(this.#state) });
+    return this.#run({ command: { kind: "settle-reservation", reservation, used }, ...who, render });
+  }
+
+  async #run(ask: Ask): Promise<Answer<JsonReply>> {
+    return this.#state.goal === null ? err(missing()) : this.#turns().run(ask);
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * What callers ask of the goal's budget: more of it, or less; a part of it set
+ * aside for work that they do themselves; and what the account above answered.
+ */
+import { type Failure, failure } from "../../../shared/errors.ts";
+import { BUDGET_MAX, FUNDS_ASK_INTERVAL_MS, FUNDS_RETRY_MS, RESERVATIONS_MAX } from "../../../shared/limits.ts";
+import { type Amounts, type Bounds, canReserve, DIMENSIONS, isWithinLimit, limitAfter, NOTHING } from "../../../shared/policy/account.ts";
+import { err, ok, type Result } from "../../../shared/result.ts";
+import { note, setBoundsAbove, takeGrantFromAbove } from "./budget.ts";
+import type { Recorder } from "./recorder.ts";
+import type { GoalState } from "./state.ts";
+
+export type BudgetCommand =
+  /** Added to the limit; below zero it shrinks. It must not rise above the ceilings of who asks. */
+  | { readonly kind: "top-up"; readonly amounts: Amounts; readonly ceilings: Bounds }
+  | { readonly kind: "reserve"; readonly amounts: Amounts; readonly ttlMs: number }
+  /** `used`: null where all that was reserved is given back. What it leaves null was used as reserved. */
+  | { readonly kind: "settle-reservation"; readonly reservation: number; readonly used: Bounds | null }
+  /** The account above answered; null where it could not be asked. */
+  | { readonly kind: "funded"; readonly funds: Bounds | null };
+
+type Reply = Result<{ readonly reservation?: number }, Failure>;
+
+const DONE: Reply = ok({});
+
+export function decideBudget(rec: Recorder, command: BudgetCommand): Reply {
+  switch (command.kind) {
+    case "top-up":
+      return topUp(rec, command.amounts, command.ceilings);
+    case "reserve":
+      return reserveFor(rec, command.amounts, command.ttlMs);
+    case "settle-reservation":
+      return settleReservation(rec, command.reservation, command.used);
+    case "funded":
+      takeFunds(rec, command.funds);
+      return DONE;
+  }
+}
+
+function topUp(rec: Recorder, amounts: Amounts, ceilings: Bounds): Reply {
+  const limit = limitAfter(rec.state.budget.account, amounts, BUDGET_MAX);
+  if (!("fault" in limit)) {
+    const high = amounts.findIndex((amount, d) => amount > 0 && limit[d]! > (ceilings[d] ?? BUDGET_MAX));
+    if (high >= 0) {
+      return err(failure("permission_denied", `the token gives no goal more than ${ceilings[high]} ${DIMENSIONS[high]} (caveat "budget")`));
+    }
+    note(rec, { kind: "budget.limited", limit });
+    return DONE;
+  }
+  const { fault, dimension } = limit;
+  const pointed = (detail: string): Reply => err(failure("invalid_request", detail, { errors: [{ pointer: `/${dimension}`, detail }] }));
+  if (fault === "unlimited") return pointed(`the goal has no limit of ${dimension}; there is nothing to add to`);
+  if (fault === "too large") return pointed(`a limit must be at most ${BUDGET_MAX}`);
+  return err(failure("conflict", `the limit of ${dimension} cannot fall below what is spent, reserved and granted`));
+}
+
+export const exhausted = (what: string): Failure =>
+  failure("budget_exhausted", `the goal's budget does not allow ${what}; add to it first`);
+
+function reserveFor(rec: Recorder, amounts: Amounts, ttlMs: number): Reply {
+  const { budget } = rec.state;
+  if (budget.reservations.size >= RESERVATIONS_MAX) {
+    return err(failure("quota_exceeded", `${RESERVATIONS_MAX} reservations of this goal are open, which is the most; settle some first`));
+  }
+  if (!canReserve(budget.account, amounts)) return err(exhausted("this reservation"));
+  const id = budget.nextReservation;
+  note(rec, { kind: "budget.reserved", id, amounts, untilMs: rec.nowMs + ttlMs });
+  return ok({ reservation: id });
+}
+
+function settleReservation(rec: Recorder, id: number, used: Bounds | null): Reply {
+  const { budget } = rec.state;
+  const open = budget.reservations.get(id);
+  if (open === undefined && id >= budget.nextReservation) return err(failure("not_found", "there is no such reservation in this goal"));
+  if (open === undefined)
+    return err(failure("conflict", "the reservation was settled or released, or it has expired and was charged in full"));
+  note(rec, { kind: "budget.settled", id, used: used === null ? NOTHING : open.amounts.map((amount, d) => used[d] ?? amount) });
+  return ok({ reservation: id });
+}
+
+/** Whoever said nothing in time is charged in full. */
+export function expireReservations(rec: Recorder): void {
+  const { reservations } = rec.state.budget;
+  for (const [id, { amounts, untilMs }] of reservations) {
+    if (untilMs <= rec.nowMs) note(rec, { kind: "budget.settled", id, used: amounts });
+  }
+}
+
+/** When the first open reservation expires; null where none is open. */
+export function reservationDueMs({ budget }: GoalState): number | null {
+  let dueMs: number | null = null;
+  for (const { untilMs } of budget.reservations.values()) dueMs = Math.min(dueMs ?? untilMs, untilMs);
+  return dueMs;
+}
+
+/**
+ * The same totals as before mean that the account above has no more. That a
+ * dimension is not bounded any more is for the registry to say, which has an
+ * order; this answer may have been overtaken by it.
+ */
+function takeFunds(rec: Recorder, funds: Bounds | null): void {
+  const { account, funding } = rec.state.budget;
+  funding.isAsking = false;
+  funding.dueAtMs = funds === null ? rec.nowMs + FUNDS_RETRY_MS : 0;
+  if (funds === null) return;
+  const before = account.funds;
+  takeGrantFromAbove(
+    rec,
+    funds.map((total, d) => total ?? account.funds[d]!),
+  );
+  funding.isRefused = account.funds.every((total, d) => total === before[d]);
+  if (funding.isRefused) funding.dueAtMs = rec.nowMs + FUNDS_ASK_INTERVAL_MS;
+}
+
+/** The tenant's registry says which dimensions its budget bounds. */
+export function takeBounds(rec: Recorder, bounded: readonly boolean[] | undefined): void {
+  setBoundsAbove(rec, bounded ?? NOTHING.map(() => false));
+}
+
+/** Whether grants from above, and only they, would allow it. */
+export function lacksFunds({ budget }: GoalState, amounts: Amounts): boolean {
+  return !canReserve(budget.account, amounts) && isWithinLimit(budget.account, amounts);
+}
