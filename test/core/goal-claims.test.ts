@@ -301,6 +301,17 @@ test("a goal takes so many queues, and no more", () => {
   expect(valueOf(driver.submit([specs.at(-1)!, specs[0]!])).receipts).toMatchObject({ accepted: 1 });
 });
 
+test("work of a queue that the tenant no longer allows is denied when its turn comes, and the rest is handed out", () => {
+  const driver = new Driver({
+    tasks: [work(), work({ key: "c", parentTaskId: "p" }), work({ key: "p" }), work({ work: { queue: "other" } })],
+  });
+  driver.do({ kind: "upstreams", version: 2, upstreams: [], policy: { queues: ["other"] } });
+  expect(claim(driver, 9).tasks).toEqual([]);
+  expect(claim(driver, 9, { queue: "other" }).tasks).toEqual([3]);
+  expect(driver.statuses()).toEqual(["failed", "failed", "failed", "running"]);
+  check(driver);
+});
+
 test("a grant is in the journal before anybody is told of it", () => {
   const driver = new Driver({ tasks: works(1) });
   claim(driver);

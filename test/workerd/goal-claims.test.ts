@@ -3,6 +3,7 @@ import { abortAllDurableObjects, evictDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { call, problemIn } from "./edge-kit.ts";
+import { postAs, refusalIn, tokenOf } from "./tokens-kit.ts";
 import { delay, get, goalOf, goalStub, good, newGoalId, post, tasksOf, until } from "./goal-kit.ts";
 
 vi.spyOn(console, "error").mockImplementation(() => undefined);
@@ -210,6 +211,33 @@ test("the holder of a canceled task is told at heartbeat and settle", async () =
   await good(post(`/v1/tasks/${one!.taskId}/cancel`));
   expect(await heartbeat(id, [{ taskId: one!.taskId, attempt: 1 }])).toEqual(["canceled"]);
   expect(await settle(id, { taskId: one!.taskId, attempt: 1, result: 1 })).toMatchObject([{ status: "canceled" }]);
+});
+
+test("a worker's token pulls from its queue alone, and says nothing of other claims", async () => {
+  const { id } = await made({ tasks: [...works(1), { work: { queue: "secret" } }] });
+  const token = await tokenOf([
+    { type: "goal", goalId: id },
+    { type: "scopes", allow: ["work"] },
+    { type: "queues", allow: ["review"] },
+  ]);
+  const [secret] = await claim(id, { queue: "secret" });
+  const path = `/v1/goals/${id}/claims`;
+  expect(await refusalIn(postAs(token, path, { queue: "secret" }))).toMatch(/^403 permission_denied: .*queues/);
+  expect(await refusalIn(postAs(token, `/v1/goals/${id}/tasks`, { tasks: [] }))).toMatch(/^403 .*scopes/);
+  const { claims } = await good<{ claims: Claimed[] }>(postAs(token, path, { queue: "review" }));
+  const both = [claims[0]!, secret!].map(({ taskId, attempt }) => ({ taskId, attempt }));
+  expect(await good(postAs(token, `${path}/heartbeat`, { claims: both }))).toMatchObject({
+    claims: [{ status: "held" }, { status: "stale" }],
+  });
+  const spawn = [{ work: { queue: "secret" } }];
+  const settlements = [
+    { ...both[0], result: 1, spawn },
+    { ...both[1], result: 2 },
+    { ...both[0], result: 3 },
+  ];
+  expect(await good(postAs(token, `${path}/settle`, { settlements }))).toMatchObject({
+    settlements: [{ status: "rejected" }, { status: "rejected", problem: { code: "permission_denied" } }, { status: "settled" }],
+  });
 });
 
 test("equal work is one task where its key comes from its content", async () => {

@@ -64,7 +64,7 @@ export function admitted(rec: Recorder, picked: number[]): number[] {
 }
 
 /** Looks at a queued task again where the tenant's policy has changed. One that may not start ends as denied, or waits for approval. */
-export function mayStart(rec: Recorder, task: number): boolean {
+function mayStart(rec: Recorder, task: number): boolean {
   const { rights, tasks } = rec.state;
   if (tasks.offer[task]! >= rights.recheckBelow) return true;
   const rules = standingRules(rec.state);

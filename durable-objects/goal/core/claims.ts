@@ -11,8 +11,8 @@ import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
-import { mayStart, refusalFor } from "./approval.ts";
 import { allowanceOf } from "./afford.ts";
+import { admitted, refusalFor } from "./approval.ts";
 import { CANCELED, CODES, codeOf, EXPIRED, FAILED, FOR_BACKOFF, QUEUED, RUNNING } from "./codes.ts";
 import { NO_REASON, STARTED, SUCCEEDED, WAITING, WORK, WORK_DONE } from "./codes.ts";
 import { closeEmptyGroups, finish } from "./lifecycle.ts";
@@ -162,20 +162,27 @@ export function claim(rec: Recorder, { queue, max, leaseMs, fits }: Claim): Gran
 }
 
 function pick(rec: Recorder, number: number, max: number, fits: Claim["fits"]): number[] {
-  const { state } = rec;
-  const picked: number[] = [];
-  const { ready, queued } = state.upstreams[number]!;
-  if (queued === 0) return picked;
-  const allowance = allowanceOf(state, null);
-  for (const { items, head } of ready) {
-    for (let at = head; at < items.length && picked.length < max; at++) {
-      const task = items[at]!;
-      if (state.tasks.status[task] !== QUEUED || !mayStart(rec, task)) continue;
-      if (!fits(task) || allowance?.take(task) === false) return picked;
-      picked.push(task);
-    }
+  for (;;) {
+    const first = heads(rec.state, number, max);
+    // Those that may not start are out of the queue now, and others may be in their place.
+    const tasks = admitted(rec, first);
+    if (tasks.length === 0 && first.length > 0) continue;
+    const allowance = allowanceOf(rec.state, null);
+    const rest = tasks.findIndex((task) => allowance?.take(task) === false || !fits(task));
+    return rest < 0 ? tasks : tasks.slice(0, rest);
   }
-  return picked;
+}
+
+/** The first tasks of a queue, the urgent ones first. */
+function heads(state: GoalState, number: number, max: number): number[] {
+  const found: number[] = [];
+  const { ready, queued } = state.upstreams[number]!;
+  if (queued === 0) return found;
+  for (const { items, head } of ready) {
+    for (let at = head; at < items.length && found.length < max; at++)
+      if (state.tasks.status[items[at]!] === QUEUED) found.push(items[at]!);
+  }
+  return found;
 }
 
 const isWork = ({ tasks }: GoalState, task: number): boolean => task < tasks.n && (tasks.flags[task]! & WORK) !== 0;
@@ -193,11 +200,13 @@ function standingOf(state: GoalState, task: number, attempt: number): Standing["
 }
 
 /** Extends the leases of claims that are held; the others' holders are told. */
-export function extendClaims(rec: Recorder, { claims, leaseMs }: ExtendClaims): Standing[] {
+export function extendClaims(rec: Recorder, { claims, leaseMs }: ExtendClaims, bearer: Bearer): Standing[] {
   const untilMs = rec.nowMs + leaseMs;
   const held = new Set<number>();
   const standings = claims.map(([task, attempt]): Standing => {
-    const status = standingOf(rec.state, task, attempt);
+    // Nobody extends what they could not have claimed.
+    const isOwn = isWork(rec.state, task) && refusalFor(rec, task, bearer) === null;
+    const status = isOwn ? standingOf(rec.state, task, attempt) : "stale";
     if (status === "held") held.add(task);
     return { task, attempt, status: status === "held" || status === "canceled" ? status : "stale" };
   });

@@ -170,7 +170,7 @@ function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims, beare
   const { goal } = rec.state;
   if (goal === null) return err(missingGoal());
   if (command.kind === "settle-claims") return ok({ standings: settleClaims(rec, command, bearer) });
-  if (command.kind === "extend-claims") return ok({ standings: extendClaims(rec, command) });
+  if (command.kind === "extend-claims") return ok({ standings: extendClaims(rec, command, bearer) });
   return goal.phase === "active" ? ok({ grant: claim(rec, command) }) : err(endedGoal(rec.state));
 }
 
