@@ -5,6 +5,7 @@
  */
 import { registerHooks } from "node:module";
 import { CLAIM_BUGS } from "./claims/bugs.ts";
+import { RIGHTS_BUGS } from "./rights/bugs.ts";
 
 export interface Bug {
   readonly says: string;
@@ -18,6 +19,7 @@ const LEASE = "shared/policy/lease.ts";
 
 export const BUGS: Readonly<Record<string, Bug>> = {
   ...CLAIM_BUGS,
+  ...RIGHTS_BUGS,
   "skip-attempt-check": {
     says: "a result of an older attempt settles the newer one",
     file: core("settle"),

@@ -17,6 +17,8 @@ import { RESOLVED_STATUS } from "./client.ts";
 import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
 import { PermitChecker } from "./permits.ts";
+import { RightsChecker } from "./rights/checker.ts";
+import type { RightsPlan } from "./rights/plan.ts";
 import type { Disk } from "./storage.ts";
 import { ClaimChecker } from "./claims/checker.ts";
 import { must } from "./violation.ts";
@@ -37,6 +39,7 @@ export class Checkers {
   readonly model: Model;
   readonly #permits: PermitChecker;
   readonly #claims: ClaimChecker;
+  readonly #rights: RightsChecker;
   readonly #disk: Disk;
   readonly #plan: Plan;
   readonly #ends = new Map<number, TaskStatus>();
@@ -54,10 +57,11 @@ export class Checkers {
   #goalEnd: string | null = null;
   #statuses: TaskStatus[] = [];
 
-  constructor(plan: Plan, disk: Disk) {
+  constructor(plan: Plan, disk: Disk, rights: RightsPlan) {
     this.model = new Model(plan.upstreams);
     this.#permits = new PermitChecker(this.model);
     this.#claims = new ClaimChecker(this.model);
+    this.#rights = new RightsChecker(rights, this.model);
     this.#plan = plan;
     this.#disk = disk;
   }
@@ -85,6 +89,7 @@ export class Checkers {
       this.model.note(executed, nowMs);
     }
     this.#claims.turn(turn, before, this.#statuses);
+    this.#rights.turn(turn);
     this.#absorption(state);
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
     this.#late(turn);

@@ -7,6 +7,8 @@ import type { Command } from "../../durable-objects/goal/core/step.ts";
 import { taskIdOf, type GoalId } from "../../shared/ids.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
 import { failure } from "../../shared/errors.ts";
+import type { Policy } from "../../shared/policy/rules.ts";
+import type { Bearer } from "../../shared/token/claims.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { type Plan, ruleOf } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -14,6 +16,7 @@ import type { Random } from "./random.ts";
 export interface Request {
   readonly id: string;
   readonly command: Command;
+  readonly bearer?: Bearer | undefined;
 }
 
 /** Marks a result that a person gave. */
@@ -27,9 +30,11 @@ export class Client {
   readonly #goal: GoalId;
   /** A task's work for outside; null for any other. */
   readonly #outside: () => Pick<TaskSpec, "work"> | null;
+  readonly #policies: readonly Policy[];
   #made = 0;
 
-  constructor(random: Random, plan: Plan, goal: GoalId, work: () => Pick<TaskSpec, "work"> | null) {
+  constructor(random: Random, plan: Plan, goal: GoalId, work: () => Pick<TaskSpec, "work"> | null, policies: readonly Policy[]) {
+    this.#policies = policies;
     this.#outside = work;
     this.#random = random;
     this.#plan = plan;
@@ -42,7 +47,16 @@ export class Client {
 
   create(): Request {
     const { rule, deadlineMs, upstreams } = this.#plan;
-    const spec = { name: "", labels: {}, deadlineMs, retentionMs: 60_000, completion: rule, sealed: this.#random.chance(0.1), weight: 1 };
+    const spec = {
+      name: "",
+      labels: {},
+      deadlineMs,
+      retentionMs: 60_000,
+      completion: rule,
+      sealed: this.#random.chance(0.1),
+      weight: 1,
+      policies: this.#policies,
+    };
     const specs = this.#random.chance(0.5) ? [] : this.#loose();
     const registry = { version: 1, upstreams };
     return this.#request({ kind: "create", id: this.#goal, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });

@@ -13,6 +13,7 @@ import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { WATCHDOG_MS } from "../../shared/limits.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
+import type { Bearer } from "../../shared/token/claims.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -22,6 +23,7 @@ export interface Ask {
   /** Null where the asker does not repeat itself. */
   readonly id: string | null;
   readonly command: Command;
+  readonly bearer?: Bearer | undefined;
   readonly answer: (text: string) => void;
 }
 
@@ -29,6 +31,7 @@ export interface Ask {
 export interface Executed {
   readonly id: string | null;
   readonly command: Command;
+  readonly bearer: Bearer | undefined;
   readonly reply: Reply;
 }
 
@@ -150,13 +153,13 @@ export class Shell {
     const replies: [string, string][] = [];
     const settled = this.#stepReports(nowMs, out);
     const asks = this.#asks.splice(0);
-    const answers = asks.map(({ id, command }) => {
+    const answers = asks.map(({ id, command, bearer }) => {
       const earlier = id === null ? undefined : (disk.replies.get(id) ?? replies.find(([key]) => key === id)?.[1]);
       if (earlier !== undefined) return earlier;
       const offer = this.state.nextOffer;
-      const reply = step(this.state, nowMs, command, out);
+      const reply = step(this.state, nowMs, command, out, bearer);
       this.#isRecovered ||= command.kind === "create";
-      executed.push({ id, command, reply });
+      executed.push({ id, command, bearer, reply });
       if (this.state.nextOffer > offer) offers.push([offer, specsOf(command)]);
       const text = textOf(reply, this.state);
       if (id !== null && reply.ok) replies.push([id, text]);

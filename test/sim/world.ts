@@ -15,6 +15,8 @@ import { changed, type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts"
 import { Governors } from "./governors.ts";
 import { Network } from "./network.ts";
 import { Random } from "./random.ts";
+import { People } from "./rights/people.ts";
+import { rightsPlanOf } from "./rights/plan.ts";
 import { Shell, type Turn } from "./shell.ts";
 import { Disk, NEVER } from "./storage.ts";
 import { Violation } from "./violation.ts";
@@ -44,6 +46,7 @@ class World {
   readonly #governors: Governors;
   readonly #client: Client;
   readonly #workers: Workers;
+  readonly #people: People;
   readonly #say: (text: string) => void;
   #shell: Shell | null = null;
   #lives = 0;
@@ -59,13 +62,27 @@ class World {
     this.#chaos = this.#random.fork();
     this.#say = say;
     say(`seed ${seed} ${JSON.stringify(this.plan)}`);
-    this.checkers = new Checkers(this.plan, this.disk);
+    const administering = new Random(seed ^ 0x7f4a7c15);
+    const rights = rightsPlanOf(administering.fork());
+    if (rights.isOn) say(JSON.stringify(rights));
+    this.checkers = new Checkers(this.plan, this.disk, rights);
     const goal = goalIdFrom(START_MS, new Uint8Array(16));
     const outside = new Random(seed ^ 0x9e3779b9);
     const work = workPlanOf(outside.fork());
     const kinds = outside.fork();
     if (work.queues.length > 0) say(JSON.stringify(work));
-    this.#client = new Client(this.#random.fork(), this.plan, goal, () => workOf(kinds, work));
+    this.#client = new Client(this.#random.fork(), this.plan, goal, () => workOf(kinds, work), rights.goal);
+    this.#people = new People({
+      clock: this.clock,
+      random: administering.fork(),
+      plan: rights,
+      upstreams: this.plan.upstreams,
+      requests: this.plan.requests,
+      calmAfterMs: this.plan.calmAfterMs,
+      state: () => this.#shell?.state,
+      ask: (id, command) => this.#ask({ id, command }),
+      tell: (command) => this.#current()?.ask({ id: null, command, answer: () => undefined }),
+    });
     this.#workers = new Workers({
       clock: this.clock,
       random: outside.fork(),
@@ -106,11 +123,14 @@ class World {
     const { clock, plan } = this;
     this.#create();
     this.#workers.start();
+    this.#people.start();
     for (let i = 0; i < plan.requests; i++) {
-      clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask(this.#client.submit()));
+      clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask({ ...this.#client.submit(), bearer: this.#people.bearer() }));
     }
     for (let i = 0; i < plan.requests * plan.controls; i++) {
-      clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#ask(this.#client.control(this.#shell?.state.tasks.n ?? 1)));
+      clock.after(this.#random.between(0, plan.calmAfterMs), () => {
+        this.#ask({ ...this.#client.control(this.#shell?.state.tasks.n ?? 1), bearer: this.#people.bearer() });
+      });
     }
     for (let i = 1; i <= plan.registries; i++) {
       const command = { kind: "upstreams", version: 1 + i, upstreams: changed(this.#random, plan.upstreams) } as const;
@@ -235,7 +255,7 @@ class World {
       const times = this.#chaos.chance(this.#faults.requestTwice) ? 2 : 1;
       for (let i = 0; i < times; i++) {
         if (this.#chaos.chance(this.#faults.requestLost)) continue;
-        clock.after(this.#chaos.between(0, 10), () => this.#current()?.ask({ id: request.id, command: request.command, answer }));
+        clock.after(this.#chaos.between(0, 10), () => this.#current()?.ask({ ...request, answer }));
       }
       clock.after(this.#chaos.between(200, 1_000), send);
     };
@@ -269,6 +289,7 @@ class World {
       for (let task = 0; task < state.tasks.n; task++) {
         if (state.tasks.status[task] === 1 && state.tasks.reason[task] === 4) this.#ask(this.#client.resolve(task));
       }
+      this.#people.decideAll(state);
       if (state.goal !== null && state.goal.phase !== "active" && !isBusy(state)) return;
     }
     this.clock.after(700, () => this.#decideDoubts());

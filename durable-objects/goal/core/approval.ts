@@ -77,7 +77,8 @@ function mayStart(rec: Recorder, task: number): boolean {
 }
 
 function deny(rec: Recorder, task: number, { detail }: Denial): void {
-  const head = { task, attempt: 0, outcome: "answered", status: 0, retryAfterMs: 0, startedAtMs: 0, endedAtMs: 0 } as const;
+  const attempt = rec.state.tasks.attempt[task]!;
+  const head = { task, attempt, outcome: "answered", status: 0, retryAfterMs: 0, startedAtMs: 0, endedAtMs: 0 } as const;
   const place = rec.out.keep(formatLine(head, JSON.stringify({ code: "denied", detail })).trimEnd());
   finish(rec, { task, status: FAILED, code: DENIED, place });
 }

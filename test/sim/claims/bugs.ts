@@ -25,7 +25,7 @@ export const CLAIM_BUGS: Readonly<Record<string, Bug>> = {
   "lose-spawn": {
     says: "a settlement counts, and its children are lost",
     file: CLAIMS,
-    from: "  take(rec, submit, draft.value);\n",
+    from: "  take(rec, submit, draft.value, policies);\n",
     to: "",
   },
   "misplace-spawn": {
