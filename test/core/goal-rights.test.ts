@@ -189,7 +189,7 @@ test("a worker settles in its own queues alone, and its children may do what the
     goal.do(
       {
         kind: "settle-claims",
-        settlements: [{ task: 0, attempt: 1, problem: null, payload: "{}", tokens: 0, spawn: [0, specs.length] }],
+        settlements: [{ task: 0, attempt: 1, problem: null, payload: "{}", usage: [null, null, null, null], spawn: [0, specs.length] }],
         spawn: { specs, failures: new Map(), contentKeys: new Map() },
         seed: 1,
       },
@@ -231,5 +231,5 @@ test("a goal without policies compiles nothing and looks at nothing again", () =
   goal.submit([get()]);
   goal.dispatch();
   expect(goal.state.rights).toEqual({ epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: null });
-  expect(goal.journal.map((change) => Object.keys(change)).flat()).not.toContain("approvals");
+  expect(goal.journal.flatMap((change) => Object.keys(change))).not.toContain("approvals");
 });
