@@ -55,16 +55,21 @@ test("work is claimed with its input, settled with a result or a problem, and sh
   const [a, b, c] = claims.map(({ taskId, attempt }) => ({ taskId, attempt }));
   const lines = await settle(
     id,
-    { ...a, result: { words: ["ü", null] }, usage: { tokens: 7 } },
+    { ...a, result: { words: ["ü", null] }, usage: { calls: 2, tokens: 7, costMicros: 9 } },
     { ...b, problem: { code: "illegible", detail: "nobody can read it" } },
     { ...c, problem: { detail: "out of paper", retryable: true } },
   );
   expect(lines.map(({ status }) => status)).toEqual(["settled", "settled", "retrying"]);
   const [first, second, third] = await tasksOf(id);
-  expect(first).toMatchObject({ status: "succeeded", result: { status: 200, body: { words: ["ü", null] } }, usage: { tokens: 7 } });
+  expect(first).toMatchObject({
+    status: "succeeded",
+    result: { status: 200, body: { words: ["ü", null] } },
+    usage: { calls: 2, tokens: 7, costMicros: 9 },
+  });
   const reported = { code: "illegible", detail: "nobody can read it" };
   expect(second).toMatchObject({ status: "failed", problem: { code: "upstream_error", detail: "nobody can read it", reported } });
   expect(third).toMatchObject({ status: expect.stringMatching(/waiting|queued/), attempts: [{ outcome: "failed" }] });
+  expect((await goalOf(id)).budget.spent).toMatchObject({ tasks: 3, tokens: 7, costMicros: 9 });
 });
 
 test("what was claimed is on disk before it is answered, and can be settled after the object was gone", async () => {
