@@ -44,6 +44,8 @@ export const TASK_ERRORS = {
   expired: kind(504, "The task was not done by its deadline"),
   canceled: kind(409, "The task was canceled"),
   budget_exhausted: kind(429, "The budget is exhausted", true),
+  lock_conflict: kind(409, "A lock cannot be had as the task declares it"),
+  lock_lost: kind(409, "A lock that the task held was lost", true),
   denied: kind(403, "The policy, or whoever was asked, denied the task"),
 } as const satisfies Record<string, ErrorKind>;
 

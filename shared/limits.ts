@@ -209,6 +209,12 @@ export const LOCK_RETRY_MS_MIN = 1_000;
 export const LOCK_RETRY_MS_MAX = 30_000;
 /** Objects that the tenant's locks are spread over, by their names. */
 export const LOCK_SHARDS = 16;
+/** How long a shard keeps a lock, or a place in its queue, for a goal that says nothing. Renewed in the first third. */
+export const TENANT_LOCK_TTL_MS = 15_000;
+/** Places in the queue of one shared lock that a goal takes at once. */
+export const LOCK_PLACES_MAX = 64;
+/** Locks that a goal asks a shard for in one message. */
+export const LOCKS_PER_MESSAGE_MAX = 1_000;
 /** Changes of locks that a wake may have to read again before a snapshot is worth its rows. */
 export const LOCK_REPLAY_BYTES_MAX = 1 * MIB;
 /** Holders of one lock that a GET lists. */

@@ -3,8 +3,8 @@
  * here; rooms never import one another. Mutating calls are idempotent.
  */
 import type { Failure } from "./errors.ts";
-import type { Granted, LockAsk, LockRelease, LockView } from "./policy/lock-steps.ts";
 import type { Amounts, Bounds, FundRequest } from "./policy/account.ts";
+import type { Granted, LockAsk, LockMessage, LockNews, LockRelease, LockView } from "./policy/lock-steps.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { AccountView, BudgetView } from "./protocol/budget.ts";
@@ -140,16 +140,24 @@ export interface LocksRpc {
    * Asks for a lock, and waits for it for up to `waitMs`. The same holder
    * asking again renews what it has, or keeps its place. Fails with `lock_held`.
    */
-  acquireLock(ask: OutsideAsk): Promise<Answer<Granted>>;
-  releaseLock(release: LockRelease): Promise<Answer<null>>;
-  lookAtLock(name: string): Promise<Answer<LockView>>;
+  acquireLock(ask: OutsideAsk, bearer?: Bearer): Promise<Answer<Granted>>;
+  releaseLock(release: LockRelease, bearer?: Bearer): Promise<Answer<null>>;
+  lookAtLock(name: string, bearer?: Bearer): Promise<Answer<LockView>>;
+}
+
+/** A shard of the tenant's locks, as goals see it. */
+export interface LockShardRpc extends LocksRpc {
+  /** What a goal wants, holds and lets go. It may come again. */
+  exchangeLocks(message: LockMessage): Promise<LockNews>;
 }
 
 /** Who asks by HTTP is on the line while it waits. */
 export type OutsideAsk = Omit<LockAsk, "owner">;
 
 /** The last argument of what a caller asks for is what has to be known of the caller's token. A revoked one gets no answer but that. */
-export interface GoalRpc extends PermitsRpc {
+export interface GoalRpc extends PermitsRpc, LocksRpc {
+  /** A shard has given this goal one of these locks, and it should ask which. */
+  locksFree(names: readonly string[]): Promise<void>;
   create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;
   submit(request: SubmitRequest): Promise<Answer<JsonReply>>;
   /** Pause, resume, cancel or seal; repeating one changes nothing. */
@@ -285,6 +293,8 @@ export interface BatchItem {
   readonly headers?: Readonly<Record<string, string>> | undefined;
   readonly body?: unknown;
   readonly bodyBase64?: string | undefined;
+  /** The fences of the locks that the task holds, as the header `Drover-Fence` has them. */
+  readonly fence?: string | undefined;
 }
 
 export interface Batch {

@@ -11,6 +11,7 @@ import type { Amounts, Bounds } from "../../shared/policy/account.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
+import { type Granted, type LockRelease, type LockView, viewOf } from "../../shared/policy/lock-steps.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
 import { err, ok } from "../../shared/result.ts";
 import type {
@@ -25,6 +26,7 @@ import type {
   HeartbeatRequest,
   IdempotencyKey,
   JsonReply,
+  OutsideAsk,
   ResultsQuery,
   SettleClaimsRequest,
   SubmitRequest,
@@ -40,6 +42,7 @@ import { revocation } from "./core/rights.ts";
 import { BudgetDesk } from "./budget-desk.ts";
 import { Directory } from "./directory.ts";
 import { parseOffer, upstreamNames } from "./offers.ts";
+import { LockDesk } from "./lock-desk.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
 import type { Transport } from "./runner.ts";
@@ -63,6 +66,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #directory: Directory;
   readonly #governors: Governors;
   readonly #budget: BudgetDesk;
+  readonly #locks: LockDesk;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -74,12 +78,14 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       () => this.#turns,
       (goalId, request) => tenant.fund(goalId, request),
     );
+    this.#locks = new LockDesk(env, () => this.#turns);
     this.#turns = new Turns({
       ctx,
       store: this.#store,
       transport: transportOf(ctx, env),
       governors: this.#governors,
       askFunds: (request) => this.#budget.ask(request),
+      locks: this.#locks,
       committed: (hasChanged) => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
@@ -270,6 +276,22 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     bearer?: Bearer,
   ): Promise<Answer<JsonReply>> {
     return this.#refusal(bearer) ?? this.#budget.settle(reservation, used, { idempotency, bearer });
+  }
+
+  async acquireLock(ask: OutsideAsk, bearer?: Bearer): Promise<Answer<Granted>> {
+    return this.#refusal(bearer) ?? this.#locks.acquire(ask, bearer);
+  }
+
+  async releaseLock(release: LockRelease, bearer?: Bearer): Promise<Answer<null>> {
+    return this.#refusal(bearer) ?? this.#locks.release(release, bearer);
+  }
+
+  async lookAtLock(name: string, bearer?: Bearer): Promise<Answer<LockView>> {
+    return this.#refusal(bearer) ?? ok(viewOf(this.#turns.state.locks.table, name));
+  }
+
+  async locksFree(names: readonly string[]): Promise<void> {
+    if (this.#exists) await this.#turns.run({ command: { kind: "locks-free", names } });
   }
 
   async permits(upstream: string, life: string, grant: Grant): Promise<void> {

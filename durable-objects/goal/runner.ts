@@ -6,6 +6,7 @@
 import { assert } from "../../shared/assert.ts";
 import { taskIdOf } from "../../shared/ids.ts";
 import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import { fencesOf } from "./core/locks.ts";
 import type { Send } from "./core/recorder.ts";
 import type { Refusal } from "./core/settle.ts";
 import type { GoalState } from "./core/state.ts";
@@ -167,6 +168,7 @@ export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: n
     assert(call !== undefined, "only calls are sent");
     const { method = "GET", path, headers, body, bodyBase64 } = call;
     const { attempt, timeoutMs } = state.tasks;
+    const fence = fencesOf(state, task);
     return {
       task,
       taskId: taskIdOf(goalId, task),
@@ -177,6 +179,7 @@ export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: n
       headers,
       body,
       bodyBase64,
+      ...(fence === undefined ? {} : { fence }),
     };
   });
   const origin = config.origins[send.origin]!;

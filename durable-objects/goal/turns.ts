@@ -10,6 +10,7 @@ import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.
 import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
+import type { LockMessage } from "../../shared/policy/lock-steps.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
@@ -18,11 +19,14 @@ import type { Governors } from "../kit/governors.ts";
 import { storedReply } from "../kit/replies.ts";
 import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
+import { awaitsLocks } from "./core/lock-state.ts";
 import type { Out } from "./core/recorder.ts";
 import type { Refusal } from "./core/settle.ts";
 import { type GoalState, newState, upstreamNamed } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
+import { tenantLocksAt } from "./core/tenant-locks.ts";
 import { isBusy, isStalled, wakeAt } from "./core/wake.ts";
+import type { LockDesk } from "./lock-desk.ts";
 import { LineKeeper } from "./lines.ts";
 import { Pace } from "./pace.ts";
 import { batchOf, type Inbox, permitMsOf, Runner, type Transport } from "./runner.ts";
@@ -59,6 +63,7 @@ interface Surroundings {
   readonly askFunds: (request: FundRequest) => Promise<unknown>;
   /** After each turn, with whether the goal has changed. */
   readonly committed: (hasChanged: boolean) => void;
+  readonly locks: LockDesk;
   readonly destroy: () => Promise<void>;
 }
 
@@ -160,7 +165,9 @@ export class Turns {
   /** Plans a turn for what executors reported, at the pace that commits are worth. */
   #gather(): void {
     const nowMs = Date.now();
-    this.#schedule(nowMs + this.#pace.delayMs(nowMs, this.#lines.length));
+    // Where tasks wait for locks, a result is a hand-over, which is worth a commit of its own.
+    const isHandOver = this.#lines.length > 0 && awaitsLocks(this.#state);
+    this.#schedule(isHandOver ? nowMs : nowMs + this.#pace.delayMs(nowMs, this.#lines.length));
   }
 
   #schedule(atMs: number): void {
@@ -194,6 +201,8 @@ export class Turns {
       sends: [],
       aborts: [],
       reports: [],
+      lines: [],
+      lockMessages: [],
       keep: (line) => lines.keep(line),
       callOf: (offer, place) => {
         // An offer of this turn is not on disk yet.
@@ -275,12 +284,19 @@ export class Turns {
     if (upstream >= 0) this.#runner.renew(upstream);
   }
 
+  /** Tells a shard of locks, and takes its answer in a turn of its own. */
+  async #tell(message: LockMessage): Promise<void> {
+    await this.run({ command: { kind: "lock-news", message, news: await this.#around.locks.tell(message) } });
+  }
+
   #afterCommit(nowMs: number, out: Out): void {
-    const { store, ctx, destroy, committed } = this.#around;
+    const { store, ctx, locks, destroy, committed } = this.#around;
     const state = this.#state;
     for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls, nowMs)));
     for (const report of out.reports) ctx.waitUntil(this.#exchange(report));
     if (out.funds !== undefined) ctx.waitUntil(this.#around.askFunds(out.funds));
+    for (const message of out.lockMessages) ctx.waitUntil(this.#tell(message));
+    if (out.lines.length > 0) locks.end(out.lines);
     if (out.aborts.length > 0) this.#runner.abort(out.aborts, (task) => state.tasks.upstream[task]!);
     if (state.goal === null) return;
     store.compact(state);
@@ -298,6 +314,8 @@ export class Turns {
   #arm(nowMs: number): void {
     const askMs = askAtMs(this.#state);
     if (askMs !== null) this.#schedule(Math.max(askMs, nowMs));
+    const locksMs = tenantLocksAt(this.#state);
+    if (locksMs < Number.MAX_SAFE_INTEGER) this.#schedule(Math.max(locksMs, nowMs));
     const wakeMs = wakeAt(this.#state);
     if (wakeMs === null) return;
     const patienceMs = isBusy(this.#state) ? WATCHDOG_MS : isStalled(this.#state) ? STALLED_MS : Number.MAX_SAFE_INTEGER;

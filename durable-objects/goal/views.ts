@@ -186,6 +186,8 @@ const DETAILS: Readonly<Record<TaskErrorCode, string>> = {
   expired: "the task was not done by its deadline",
   canceled: "the task was canceled",
   budget_exhausted: "the goal's budget is exhausted",
+  lock_conflict: "a lock is in use with other permits, or is held as shared by a task above this one",
+  lock_lost: "a lock that the task held was not renewed in time",
   denied: "the policy, or whoever was asked, denied the task",
 };
 

@@ -6,10 +6,18 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import { WATCHDOG_MS } from "../../shared/limits.ts";
-import { type Granted, held, type LockRelease, type LockView, viewOf } from "../../shared/policy/lock-steps.ts";
+import {
+  type Granted,
+  held,
+  type LockMessage,
+  type LockNews,
+  type LockRelease,
+  type LockView,
+  viewOf,
+} from "../../shared/policy/lock-steps.ts";
 import type { LockTable } from "../../shared/policy/lock-table.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { Answer, LocksRpc, OutsideAsk } from "../../shared/rpc.ts";
+import type { Answer, GoalRpc, LockShardRpc, OutsideAsk } from "../../shared/rpc.ts";
 import { type Command, type Out, type Reply, step, tick } from "./core/step.ts";
 import { LockStore } from "./store.ts";
 
@@ -21,7 +29,7 @@ interface Asked {
   readonly answer: (reply: Reply) => void;
 }
 
-export class Locks extends DurableObject<Env> implements LocksRpc {
+export class Locks extends DurableObject<Env> implements LockShardRpc {
   readonly #store: LockStore;
   readonly #table: LockTable;
   /** Who is on the line, by the number of its request. They are lost with the incarnation; their places are not. */
@@ -41,8 +49,9 @@ export class Locks extends DurableObject<Env> implements LocksRpc {
     return new Promise((resolve) => {
       this.#ask({ kind: "acquire", ask: { ...ask, owner: null } }, (reply) => {
         if (!reply.ok) return resolve(reply);
-        if (reply.value !== null && "seq" in reply.value) return this.#hold(reply.value.seq, ask.name, resolve);
-        return resolve(ok(reply.value!.granted));
+        const value = reply.value as { granted: Granted } | { seq: number };
+        if ("seq" in value) return this.#hold(value.seq, ask.name, resolve);
+        return resolve(ok(value.granted));
       });
     });
   }
@@ -50,6 +59,12 @@ export class Locks extends DurableObject<Env> implements LocksRpc {
   releaseLock(release: LockRelease): Promise<Answer<null>> {
     return new Promise((resolve) => {
       this.#ask({ kind: "release", release }, (reply) => resolve(reply.ok ? ok(null) : reply));
+    });
+  }
+
+  exchangeLocks(message: LockMessage): Promise<LockNews> {
+    return new Promise((resolve) => {
+      this.#ask({ kind: "exchange", message }, (reply) => resolve((reply as { value: { news: LockNews } }).value.news));
     });
   }
 
@@ -101,12 +116,27 @@ export class Locks extends DurableObject<Env> implements LocksRpc {
     const replies = asked.map(({ command }) => step(this.#table, nowMs, command, out));
     if (out.changes.length > 0) this.#store.commit(out.changes);
     asked.forEach(({ answer }, i) => answer(replies[i]!));
+    const nudges = new Map<string, string[]>();
     for (const { request, outcome } of out.settled) {
       this.#lines.get(request.seq)?.(outcome);
       this.#lines.delete(request.seq);
+      if (typeof request.owner !== "string") continue;
+      const names = request.wants.map(({ name }) => name);
+      nudges.set(request.owner, (nudges.get(request.owner) ?? []).concat(names));
     }
+    for (const [goalId, names] of nudges) this.ctx.waitUntil(this.#nudge(goalId, names));
     this.#store.compact(this.#table);
     this.#arm(nowMs);
+  }
+
+  /** A goal whose turn has come asks, and learns what it has. If it does not hear of it, it asks before the grant ends. */
+  async #nudge(goalId: string, names: readonly string[]): Promise<void> {
+    const goal: Pick<GoalRpc, "locksFree"> = this.env.GOAL.get(this.env.GOAL.idFromName(goalId));
+    try {
+      await goal.locksFree(names);
+    } catch (error) {
+      console.warn(`${goalId} was not told of its locks: ${String(error)}`);
+    }
   }
 
   /** One timer for this incarnation, and one alarm for the next; the alarm is only ever moved earlier. */

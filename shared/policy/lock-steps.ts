@@ -115,7 +115,8 @@ export function acquire(table: LockTable, nowMs: number, ask: LockAsk, decide: D
   if (conflict !== null) return err(failure("conflict", conflict));
   const lock = table.locks.get(name);
   const cover = coverOf(table, holder, ask);
-  const place = lock?.waiting.get(holder);
+  const waiting = lock?.waiting.get(holder);
+  const place = waiting?.owner === ask.owner ? waiting : undefined;
   if (cover !== null) {
     // It waited before an ancestor of its holder had it.
     if (place !== undefined) decide({ kind: "gone", seq: place.seq });
@@ -189,6 +190,9 @@ export interface LockRelease {
   readonly holder: string | null;
 }
 
+const owned = (name: string): Failure =>
+  failure("conflict", `the lock "${name}" is held for a task, and is released when that ends; cancel the task to end it earlier`);
+
 const stale = (name: string, fence: number): Failure =>
   failure(
     "stale_fence",
@@ -203,14 +207,17 @@ export function letGo(table: LockTable, { name, fence, holder }: LockRelease, de
   const lock = table.locks.get(name);
   if (fence === null) {
     const place = holder === null ? undefined : lock?.waiting.get(holder);
-    if (place === undefined) return err(failure("not_found", `"${holder}" does not wait for the lock "${name}"; a holder gives its fence`));
+    if (place === undefined || place.owner !== null)
+      return err(failure("not_found", `"${holder}" does not wait for the lock "${name}"; a holder gives its fence`));
     decide({ kind: "gone", seq: place.seq });
     return ok(null);
   }
   const hold = lock?.holds.get(fence);
   if (hold === undefined) return table.released.has(fence) ? ok(null) : err(stale(name, fence));
-  if (holder === null || holder === hold.holder) decide({ kind: "released", name, fence, isWanted: true });
-  else if (hold.guests.has(holder)) decide({ kind: "left", name, fence, holder });
+  if (holder === null || holder === hold.holder) {
+    if (hold.owner !== null) return err(owned(name));
+    decide({ kind: "released", name, fence, isWanted: true });
+  } else if (hold.guests.has(holder)) decide({ kind: "left", name, fence, holder });
   return ok(null);
 }
 
@@ -261,4 +268,27 @@ export function viewOf(table: LockTable, name: string): LockView {
     holders.push({ holder, fence, mode, expiresAtMs, guests: guests.size });
   }
   return { name, holders, held: holds.size, queue: queueLength(table, name) };
+}
+
+/** What a goal tells a shard of the tenant's locks. It may come again, and does no harm then. */
+export interface LockMessage {
+  readonly goalId: string;
+  readonly shard: number;
+  /** On the goal's clock: leases run from here. */
+  readonly sentAtMs: number;
+  /** Tasks that want a lock, or wait for it still. */
+  readonly asks: readonly (Want & { readonly task: number; readonly holder: string })[];
+  /** What is held on; `place` is for the goal alone. */
+  readonly renews: readonly { readonly task: number; readonly place: number; readonly name: string; readonly fence: number }[];
+  /** What nobody wants any more; fence 0 where the goal knows of no grant. */
+  readonly releases: readonly { readonly name: string; readonly holder: string; readonly fence: number }[];
+}
+
+/** What a shard answers. Tasks that are not in it wait. */
+export interface LockNews {
+  readonly granted: readonly { readonly task: number; readonly name: string; readonly fence: number }[];
+  /** Fences that were to be renewed and are no longer held. */
+  readonly lost: readonly number[];
+  /** Tasks whose wants cannot be met as things are. */
+  readonly refused: readonly number[];
 }

@@ -318,7 +318,7 @@ export function imageOfLocks(table: LockTable): LockImage {
 
 /** `image` is taken over, not copied: it must come fresh from its text. */
 export function locksFrom(image: LockImage): LockTable {
-  const table: LockTable = { ...newLockTable(), fence: image.fence, nextSeq: image.nextSeq, released: new Set(image.released), dueAtMs: 0 };
+  const table: LockTable = { ...newLockTable(), fence: image.fence, nextSeq: image.nextSeq, released: new Set(image.released) };
   for (const [name, permits, holds] of image.locks) {
     const lock = lockNamed(table, name);
     lock.permits = permits;
@@ -326,10 +326,12 @@ export function locksFrom(image: LockImage): LockTable {
       const hold = { ...one, guests: new Set(one.guests) };
       lock.holds.set(hold.fence, hold);
       lock.holders.set(hold.holder, hold);
+      table.dueAtMs = Math.min(table.dueAtMs, hold.expiresAtMs ?? NEVER);
     }
   }
   for (const request of image.requests) {
     table.requests.set(request.seq, request);
+    table.dueAtMs = Math.min(table.dueAtMs, request.deadlineAtMs ?? NEVER);
     for (const name of request.queues) {
       const lock = lockNamed(table, name);
       lock.queue.push(request.seq);

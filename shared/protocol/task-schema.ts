@@ -11,10 +11,14 @@ import {
   KEY_CHARS_MAX,
   LABEL_CHARS_MAX,
   LABELS_MAX,
+  LOCK_PERMITS_MAX,
+  LOCKS_PER_TASK_MAX,
   PATH_CHARS_MAX,
   TIMEOUT_MS_MAX,
   TOKENS_MAX,
 } from "../limits.ts";
+import { LOCK_MODES } from "../policy/lock-table.ts";
+import { LOCK_NAME } from "./lock.ts";
 import { faultsOf } from "./faults.ts";
 import {
   BASE64,
@@ -134,6 +138,29 @@ const work = object({ queue: queueName, input: v.optional(v.unknown()) });
 
 const KINDS = ["call", "work", "group"] as const;
 
+const locks = v.pipe(
+  v.array(
+    v.pipe(
+      object({
+        name: v.pipe(
+          v.string(),
+          v.regex(LOCK_NAME, "must be 1 to 128 of A-Z, a-z, 0-9, '_', '.', ':', '/', '@', '-', beginning with a letter or digit"),
+        ),
+        mode: v.optional(v.picklist(LOCK_MODES)),
+        permits: v.optional(integer(1, LOCK_PERMITS_MAX)),
+        scope: v.optional(v.picklist(["goal", "tenant"])),
+      }),
+      v.check(
+        ({ mode, permits }) => permits === undefined || mode === "shared",
+        "permits are for mode shared: so many may hold it at once",
+      ),
+    ),
+  ),
+  v.minLength(1, "must name a lock"),
+  v.maxLength(LOCKS_PER_TASK_MAX, `must name at most ${LOCKS_PER_TASK_MAX} locks`),
+  v.check((list) => new Set(list.map(({ name: lock }) => lock)).size === list.length, "must name each lock once"),
+);
+
 const task = v.pipe(
   object({
     key: v.optional(name),
@@ -157,6 +184,7 @@ const task = v.pipe(
         costMicros: v.optional(integer(0, TOKENS_MAX)),
       }),
     ),
+    locks: v.optional(locks),
   }),
   v.check((spec) => spec.reserve === undefined || spec.group === undefined, "is a group, which uses nothing, so it takes no reserve"),
   v.check((spec) => KINDS.filter((kind) => spec[kind] !== undefined).length === 1, `needs exactly one of ${KINDS.join(", ")}`),

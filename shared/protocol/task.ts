@@ -14,10 +14,14 @@ import {
   KEY_CHARS_MAX,
   LABEL_CHARS_MAX,
   LABELS_MAX,
+  LOCK_PERMITS_MAX,
+  LOCKS_PER_TASK_MAX,
   PATH_CHARS_MAX,
   TIMEOUT_MS_MAX,
   TOKENS_MAX,
 } from "../limits.ts";
+import type { LockMode } from "../policy/lock-table.ts";
+import { LOCK_NAME } from "./lock.ts";
 
 export const METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] as const;
 export type Method = (typeof METHODS)[number];
@@ -77,6 +81,17 @@ export interface TaskSpec {
   readonly completion?: CompletionRule;
   readonly labels?: Readonly<Record<string, string>>;
   readonly reserve?: Reserve;
+  /** Had before it starts, and kept until it ends. */
+  readonly locks?: readonly LockSpec[];
+}
+
+/** A lock that a task needs. */
+export interface LockSpec {
+  readonly name: string;
+  readonly mode?: LockMode;
+  /** For mode `shared`: so many may hold it at once. */
+  readonly permits?: number;
+  readonly scope?: "goal" | "tenant";
 }
 
 /** RFC 9110 §9.2.2: repeating these has no further effect. */
@@ -164,6 +179,23 @@ function isReserve(value: unknown): boolean {
   for (const name in value) {
     if (!(name === "tokens" || name === "costMicros" || (name === "calls" && value[name] !== 0))) return false;
     if (!isInteger(value[name], 0, name === "calls" ? CALLS_RESERVED_MAX : TOKENS_MAX)) return false;
+  }
+  return true;
+}
+
+function isLocks(value: unknown): boolean {
+  if (!Array.isArray(value) || value.length === 0 || value.length > LOCKS_PER_TASK_MAX) return false;
+  for (let i = 0; i < value.length; i++) {
+    const lock: unknown = value[i];
+    if (!isObject(lock)) return false;
+    const { name, mode, permits, scope, ...rest } = lock;
+    for (const _ in rest) return false;
+    if (typeof name !== "string" || !LOCK_NAME.test(name)) return false;
+    if (mode !== undefined && mode !== "exclusive" && mode !== "shared") return false;
+    if (permits !== undefined && (mode !== "shared" || !isInteger(permits, 1, LOCK_PERMITS_MAX))) return false;
+    if (scope !== undefined && scope !== "goal" && scope !== "tenant") return false;
+    // Two scopes may have locks of one name, but a fence is told by the name alone.
+    for (let j = 0; j < i; j++) if ((value[j] as Json)["name"] === name) return false;
   }
   return true;
 }
@@ -261,6 +293,9 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
         break;
       case "reserve":
         if (!isReserve(part)) return false;
+        break;
+      case "locks":
+        if (!isLocks(part)) return false;
         break;
       default:
         return false;

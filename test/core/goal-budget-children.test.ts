@@ -15,8 +15,10 @@ function stage(funds: Bounds) {
       sends: [],
       aborts: [],
       reports: [],
-      keep: () => ({ row: 1, index: 0 }),
       callOf: () => undefined,
+      lines: [],
+      lockMessages: [],
+      keep: () => ({ row: 1, index: 0 }),
       destroy: false,
     };
     return act(new Recorder(goal.state, goal.nowMs, out));

@@ -75,6 +75,9 @@ export class Driver {
   sends: Send[] = [];
   /** Every report to a governor, in order. */
   readonly reports: Report[] = [];
+  /** Ends of waits for locks by callers from outside. */
+  readonly lines: Out["lines"] = [];
+  readonly lockMessages: Out["lockMessages"] = [];
   readonly #isGenerous: boolean;
   #granted = 0;
   aborts: Out["aborts"] = [];
@@ -111,6 +114,8 @@ export class Driver {
       reports: [],
       keep: () => ({ row, index: index++ }),
       callOf: (number, place) => (this.offers.get(number)![place] as TaskSpec).call,
+      lines: [],
+      lockMessages: [],
       destroy: false,
     };
     const reply = step(this.state, this.nowMs, command, out, bearer);
@@ -121,6 +126,8 @@ export class Driver {
     this.aborts.push(...out.aborts);
     this.reports.push(...out.reports);
     this.asked = out.funds ?? this.asked;
+    this.lines.push(...out.lines);
+    this.lockMessages.push(...out.lockMessages);
     this.destroyed ||= out.destroy;
     return reply;
   }

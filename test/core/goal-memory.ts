@@ -73,8 +73,10 @@ function filled(journal: Change[]): GoalState {
       sends: [],
       aborts: [],
       reports: [],
-      keep: () => ({ row: 1, index: 0 }),
       callOf: () => undefined,
+      lines: [],
+      lockMessages: [],
+      keep: () => ({ row: 1, index: 0 }),
       destroy: false,
     };
     const reply = step(state, NOW_MS, command, out);

@@ -9,7 +9,7 @@ import { COLUMN_NAMES } from "../../durable-objects/goal/core/columns.ts";
 import { fromSnapshot, type SnapshotMeta, toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
 import type { GoalState } from "../../durable-objects/goal/core/state.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
-import type { TaskSpec } from "../../shared/protocol/task.ts";
+import type { LockSpec, TaskSpec } from "../../shared/protocol/task.ts";
 import { OUTCOMES } from "../../shared/protocol/line.ts";
 import { Driver, durable, get, group, post, upstream } from "./goal-harness.ts";
 
@@ -18,6 +18,11 @@ const key = fc.constantFrom(...KEYS);
 const maybe = <T>(arb: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(arb, { nil: undefined, freq: 2 });
 
 const rule = fc.record({ failFast: fc.boolean(), minSuccessful: fc.integer({ min: 1, max: 4 }) }, { requiredKeys: [] });
+
+const lock = fc.record(
+  { name: fc.constantFrom("l1", "l2"), mode: fc.constantFrom("exclusive", "shared"), scope: fc.constantFrom("goal", "tenant") },
+  { requiredKeys: ["name"] },
+) as fc.Arbitrary<LockSpec>;
 
 const spec: fc.Arbitrary<TaskSpec> = fc
   .record({
@@ -29,6 +34,7 @@ const spec: fc.Arbitrary<TaskSpec> = fc
     priority: maybe(fc.constantFrom("interactive", "background")),
     ttlMs: maybe(fc.integer({ min: 1, max: 2_000 })),
     completion: maybe(rule),
+    locks: maybe(fc.uniqueArray(lock, { minLength: 1, maxLength: 2, selector: ({ name }) => name })),
     retry: maybe(fc.record({ maxAttempts: fc.integer({ min: 1, max: 3 }) })),
   })
   .map(({ make, ...rest }) => make(JSON.parse(JSON.stringify(rest)) as Partial<TaskSpec>));

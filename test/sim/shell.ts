@@ -142,6 +142,8 @@ export class Shell {
       sends: [],
       aborts: [],
       reports: [],
+      lines: [],
+      lockMessages: [],
       keep: (line) => ({ row, index: kept.push(line) - 1 }),
       callOf: (offer, place) => {
         const fresh = offers.find(([number]) => number === offer)?.[1];

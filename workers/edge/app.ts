@@ -25,7 +25,7 @@ import {
 import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { health, ready } from "./routes/health.ts";
-import { deleteLock, getLock, putLock } from "./routes/locks.ts";
+import { deleteGoalLock, deleteLock, getGoalLock, getLock, putGoalLock, putLock } from "./routes/locks.ts";
 import { getPolicy, putPolicy } from "./routes/policy.ts";
 import { proxied } from "./routes/proxy.ts";
 import { getResults } from "./routes/results.ts";
@@ -77,6 +77,9 @@ const ROUTES: readonly Route[] = [
   ["PUT", "/v1/locks/:name", LOCK, putLock],
   ["GET", "/v1/locks/:name", READ_ALL, getLock],
   ["DELETE", "/v1/locks/:name", LOCK, deleteLock],
+  ["PUT", "/v1/goals/:goalId/locks/:name", SPEND, putGoalLock],
+  ["GET", "/v1/goals/:goalId/locks/:name", READ, getGoalLock],
+  ["DELETE", "/v1/goals/:goalId/locks/:name", SPEND, deleteGoalLock],
   ["GET", "/v1/goals/:goalId/budget", READ, getBudget],
   ["POST", "/v1/goals/:goalId/budget/topups", SUBMIT, topUpBudget],
   ["POST", "/v1/goals/:goalId/budget/reservations", SPEND, reserveBudget],

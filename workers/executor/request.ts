@@ -62,6 +62,7 @@ export function requestOf(batch: Batch, common: Readonly<Headers>, item: BatchIt
   headers["drover-goal"] = batch.goalId;
   headers["drover-task"] = item.taskId;
   headers["drover-attempt"] = `${item.attempt}`;
+  if (item.fence !== undefined) headers["drover-fence"] = item.fence;
   headers["traceparent"] = traceparentOf(batch.traceId, item);
   const init: RequestInit = { method: item.method, headers, redirect: "manual", signal };
   if (body !== undefined) init.body = body;

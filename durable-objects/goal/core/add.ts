@@ -10,6 +10,7 @@ import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/p
 import type { TasksAdded } from "./change.ts";
 import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
+import { declareLocks } from "./locks.ts";
 import { adoptTask, placeTask } from "./place.ts";
 import { noteBrought } from "./rights.ts";
 import { declareReserve } from "./reserve.ts";
@@ -100,6 +101,7 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
     tasks.expiresAtMs[task] = atMs + spec.ttlMs;
     addTimer(state.timers, atMs + spec.ttlMs, task);
   }
+  if (spec.locks !== undefined) declareLocks(state, task, spec.locks);
   if (spec.completion !== undefined) state.families.set(task, newFamily(spec.completion));
   return task;
 }

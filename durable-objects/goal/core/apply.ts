@@ -3,6 +3,7 @@ import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
 import { applyBudget } from "./budget.ts";
 import { applyClaims, type ClaimChange } from "./claims.ts";
+import { applyLocks } from "./locks.ts";
 import {
   type Change,
   CORRECTED_WIDTH,
@@ -21,6 +22,7 @@ import {
   endGoal,
   endTask,
   keepWork,
+  loseLocks,
   loseTask,
   releaseTask,
   setUpstreams,
@@ -78,6 +80,15 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "tasks.lost":
       for (const task of change.tasks) loseTask(state, task, change.suspicion);
       return;
+    case "locks.lost":
+      return loseLocks(state, change.task);
+    case "locks.outside":
+    case "locks.asked":
+    case "locks.granted":
+    case "locks.claimed":
+    case "locks.secured":
+    case "locks.renewed":
+      return applyLocks(state, change);
     case "budget.limited":
     case "budget.funded":
     case "budget.exhausted":

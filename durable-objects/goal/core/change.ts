@@ -13,6 +13,7 @@ import type { BudgetChange } from "./budget.ts";
 import type { ClaimChange } from "./claims.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { RightsChange } from "./rights.ts";
+import type { LocksChange } from "./locks.ts";
 import type { GoalPhase } from "./state.ts";
 
 export interface TasksAdded {
@@ -77,7 +78,10 @@ export type Change =
   | { readonly kind: "usage.corrected"; readonly rows: number[] }
   | BudgetChange
   | ClaimChange
-  | RightsChange;
+  | RightsChange
+  | LocksChange
+  /** The task has lost a lock, and with it gives up the others. */
+  | { readonly kind: "locks.lost"; readonly task: number };
 
 export const ENDED_WIDTH = 7;
 export const WORKED_WIDTH = 5;

@@ -60,6 +60,8 @@ export const CODES: readonly (TaskErrorCode | "")[] = [
   "parent_failed",
   "denied",
   "budget_exhausted",
+  "lock_conflict",
+  "lock_lost",
 ];
 
 export const codeOf = (word: TaskErrorCode): number => CODES.indexOf(word);

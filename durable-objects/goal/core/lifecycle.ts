@@ -85,6 +85,13 @@ function decideParent(rec: Recorder, parent: number, ended: number[]): void {
   ended.push(parent);
 }
 
+/** Ends a parent that has come to wait for children, if they have all ended. */
+export function settleParent(rec: Recorder, parent: number): void {
+  const ended: number[] = [];
+  decideParent(rec, parent, ended);
+  cascade(rec, ended);
+}
+
 /** What the children say of a parent whose own work has succeeded. A group without any stays open until the goal is sealed. */
 export function parentVerdict(state: GoalState, parent: number): "open" | "succeeded" | "failed" {
   const family = state.families.get(parent);

@@ -14,8 +14,10 @@ import {
   EXPIRED,
   FOR_BACKOFF,
   FOR_CHILDREN,
+  FOR_LOCK,
   FOR_OUTCOME,
   isTerminal,
+  LOCKED,
   NO_REASON,
   QUEUED,
   RUNNING,
@@ -26,8 +28,9 @@ import {
   WORK_DONE,
 } from "./codes.ts";
 import type { Change } from "./change.ts";
+import { endLocks, leaveLocks, waitsForLocks } from "./locks.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
-import { peek, type Queue, shift } from "./queue.ts";
+import { contents, peek, type Queue, shift } from "./queue.ts";
 import { chargeAttempt, reserveAttempt } from "./reserve.ts";
 import { type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
@@ -219,6 +222,7 @@ export function endTask(state: GoalState, ending: Ending, atMs: number): void {
   }
   if (tasks.status[task] === RUNNING) leaveBatch(state, task, byAttempt ? ending.endedAtMs : 0);
   setStatus(state, task, status, NO_REASON);
+  if ((tasks.flags[task]! & LOCKED) !== 0) endLocks(state, task);
   tasks.code[task] = ending.code;
   tasks.dueAtMs[task] = 0;
   tasks.endedAtMs[task] = byAttempt ? ending.endedAtMs : atMs;
@@ -292,8 +296,23 @@ export function loseTask(state: GoalState, task: number, suspicion: number): voi
   keepAttempt(state, task, tasks.startedAtMs[task]!, 0, "lost");
   leaveBatch(state, task, 0);
   tasks.suspicion[task] = tasks.suspicion[task]! + suspicion;
-  setStatus(state, task, QUEUED, NO_REASON);
-  enqueue(state, task);
+  // Into its queue, unless it has lost its locks as well.
+  const { status, reason } = destinationOf(state, task);
+  setStatus(state, task, status, reason);
+  arrive(state, task);
+}
+
+/** The task is out of its locks, and waits for them again once it may go on. */
+export function loseLocks(state: GoalState, task: number): void {
+  leaveLocks(state, task);
+  if (state.tasks.status[task] === QUEUED) {
+    const { ready } = state.upstreams[state.tasks.upstream[task]!]!;
+    const queue = ready[state.tasks.priority[task]!]!;
+    queue.items = contents(queue).filter((other) => other !== task);
+    queue.head = 0;
+    setStatus(state, task, WAITING, FOR_LOCK);
+  }
+  if (waitsForLocks(state, task)) arrive(state, task);
 }
 
 /** The goal ends, and with it whatever has not ended. One fact, however many tasks. */

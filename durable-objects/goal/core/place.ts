@@ -13,7 +13,6 @@ import {
   FOR_CHILDREN,
   FOR_LOCK,
   GROUP,
-  HAS_LOCKS,
   IDEMPOTENT,
   LOCKED,
   NEEDS_APPROVAL,
@@ -26,6 +25,7 @@ import {
   WORK_DONE,
 } from "./codes.ts";
 import { reserve } from "./columns.ts";
+import { isOutside, lacksLocks, redeclareLocks } from "./locks.ts";
 import { push } from "./queue.ts";
 import { type GoalState, newFamily, ROOT } from "./state.ts";
 
@@ -37,10 +37,10 @@ export function enqueue(state: GoalState, task: number): void {
 }
 
 /** What a task whose dependencies are met waits for next, in this order: approval, its locks, its children or its turn. */
-export function destinationOf({ tasks }: GoalState, task: number): { readonly status: number; readonly reason: number } {
-  const flags = tasks.flags[task]!;
+export function destinationOf(state: GoalState, task: number): { readonly status: number; readonly reason: number } {
+  const flags = state.tasks.flags[task]!;
   if ((flags & (NEEDS_APPROVAL | APPROVED)) === NEEDS_APPROVAL) return { status: WAITING, reason: FOR_APPROVAL };
-  if ((flags & (LOCKED | HAS_LOCKS)) === LOCKED) return { status: WAITING, reason: FOR_LOCK };
+  if (lacksLocks(flags) || isOutside(state, task)) return { status: WAITING, reason: FOR_LOCK };
   return (flags & GROUP) === 0 ? { status: QUEUED, reason: NO_REASON } : { status: WAITING, reason: FOR_CHILDREN };
 }
 
@@ -48,6 +48,7 @@ export function destinationOf({ tasks }: GoalState, task: number): { readonly st
 export function arrive(state: GoalState, task: number): void {
   const { tasks } = state;
   if (tasks.status[task] === QUEUED) enqueue(state, task);
+  if (tasks.reason[task] === FOR_LOCK) state.locks.arrived.push(task);
   if (tasks.reason[task] === FOR_CHILDREN) tasks.flags[task] = tasks.flags[task]! | WORK_DONE | STARTED;
 }
 
@@ -58,6 +59,7 @@ export function repeatTask(state: GoalState, original: number, atMs: number): vo
   const task = tasks.n++;
   for (const name of INHERITED) tasks[name][task] = tasks[name][original]!;
   tasks.flags[task] = tasks.flags[original]! & INHERITED_FLAGS;
+  if ((tasks.flags[task] & LOCKED) !== 0) redeclareLocks(state, task, original);
   tasks.retryOf[task] = original;
   tasks.sibling[task] = -1;
   tasks.parent[task] = ROOT;

@@ -10,11 +10,13 @@ import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
 import type { CallSpec } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import type { LockMessage } from "../../../shared/policy/lock-steps.ts";
 import { addTasks } from "./add.ts";
 import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
 import type { Change, Rest, TasksAdded } from "./change.ts";
-import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseTask } from "./mutate.ts";
+import type { SettledLine } from "./lock-turn.ts";
+import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseLocks, loseTask } from "./mutate.ts";
 import { releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, approveTask, parkTask, setTenantPolicy } from "./rights.ts";
@@ -52,6 +54,10 @@ export interface Out {
   readonly callOf: (offer: number, place: number) => CallSpec | undefined;
   /** What the goal asks of the account above, after the commit; the answer comes in with a command. */
   funds?: FundRequest;
+  /** Ends of waits for locks, to be told to who is on the line. */
+  readonly lines: SettledLine[];
+  /** Messages to shards of the tenant's locks, to send after the commit. */
+  readonly lockMessages: LockMessage[];
   /** The goal is past its retention: everything may be deleted. */
   destroy: boolean;
 }
@@ -205,6 +211,11 @@ export class Recorder {
   correct(task: number, difference: Amounts): void {
     correctUsage(this.state, task, difference);
     this.#rows("usage.corrected").push(task, difference[CALLS]!, difference[TOKENS]!, difference[COST]!);
+  }
+
+  loseLocks(task: number): void {
+    loseLocks(this.state, task);
+    this.out.changes.push({ kind: "locks.lost", task });
   }
 
   countLate(): void {

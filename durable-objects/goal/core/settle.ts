@@ -13,6 +13,7 @@ import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } 
 import { finish, parentVerdict } from "./lifecycle.ts";
 import type { Place, Recorder } from "./recorder.ts";
 import { differenceOf, reservedFor } from "./reserve.ts";
+import { expireLeases } from "./tenant-locks.ts";
 import { liveCount } from "./state.ts";
 
 /** RFC 9110: worth another try. */
@@ -24,6 +25,8 @@ const isSuccess = (status: number): boolean => status >= 200 && status < 400;
 /** Takes result lines. `seed` is the chance for the backoffs. */
 export function settle(rec: Recorder, lines: readonly string[], seed: number): void {
   const { tasks } = rec.state;
+  // What was done under a lock that is lost by now must not count.
+  expireLeases(rec);
   for (const line of lines) {
     const head = parseLineHead(line);
     const { task, attempt } = head;

@@ -6,6 +6,7 @@ import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
 import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
+import { type GoalLocksImage, goalLocksFrom, imageOfGoalLocks } from "./lock-state.ts";
 import { contents, newQueue } from "./queue.ts";
 import { rightsFrom, type RightsImage, rightsImage } from "./rights.ts";
 import {
@@ -43,6 +44,7 @@ export interface SnapshotMeta {
   readonly latencies: readonly number[];
   readonly budget: BudgetImage;
   readonly rights: RightsImage;
+  readonly locks: GoalLocksImage;
 }
 
 export interface Snapshot {
@@ -72,6 +74,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     latencies: [...state.latencies],
     budget: budgetImage(state.budget),
     rights: rightsImage(state.rights),
+    locks: imageOfGoalLocks(state.locks),
   };
   return { meta, columns: usedColumns(state.tasks) };
 }
@@ -100,6 +103,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     latencies: Uint32Array.from(meta.latencies),
     budget: budgetFrom(meta.budget),
     rights: rightsFrom(meta.rights),
+    locks: goalLocksFrom(meta.locks),
   };
   for (const [key, task] of meta.keys) state.names[task] = key;
   setTimers(state);

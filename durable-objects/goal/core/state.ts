@@ -12,6 +12,7 @@ import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
 import type { Admission } from "./admission.ts";
 import { type BudgetState, newBudget } from "./budget.ts";
 import { newTable, type TaskTable } from "./columns.ts";
+import { type GoalLocks, newGoalLocks } from "./lock-state.ts";
 import { newQueue, type Queue } from "./queue.ts";
 import type { Rights } from "./rights.ts";
 import { newTimers, type Timers } from "./timers.ts";
@@ -118,6 +119,7 @@ export interface GoalState {
   late: number;
   latencies: Uint32Array;
   budget: BudgetState;
+  locks: GoalLocks;
   timers: Timers;
   rights: Rights;
   /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
@@ -161,6 +163,7 @@ export function newState(): GoalState {
     late: 0,
     latencies: newHistogram(),
     budget: newBudget(),
+    locks: newGoalLocks(),
     timers: newTimers(),
     rights: { epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: undefined },
     admissions: [],

@@ -10,6 +10,7 @@ import type { Policy } from "../../../shared/policy/rules.ts";
 import { available, type Bounds, canReserve, TASKS } from "../../../shared/policy/account.ts";
 import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { Granted, LockAsk, LockMessage, LockNews, LockRelease } from "../../../shared/policy/lock-steps.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import {
@@ -29,12 +30,14 @@ import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
+import { acquireLock, releaseLock, serveLocks } from "./lock-turn.ts";
 import { type Out, type Place, Recorder } from "./recorder.ts";
 import { revocation, rulesFor } from "./rights.ts";
 import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
 import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
+import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
 import { tick } from "./tick.ts";
 
 /** What the tenant has registered; a version is never used twice. */
@@ -87,6 +90,13 @@ export type Command =
   | { readonly kind: "closed"; readonly upstream: number; readonly count: number }
   /** A report to a governor got no answer. */
   | { readonly kind: "unanswered"; readonly upstream: string }
+  /** A caller from outside asks for one of the goal's own locks, or lets one go. */
+  | { readonly kind: "acquire-lock"; readonly ask: LockAsk }
+  | { readonly kind: "release-lock"; readonly release: LockRelease }
+  /** A shard of the tenant's locks has answered; null where it has not. */
+  | { readonly kind: "lock-news"; readonly message: LockMessage; readonly news: LockNews | null }
+  /** A shard has given this goal something, and it should ask. */
+  | { readonly kind: "locks-free"; readonly names: readonly string[] }
   /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
   | { readonly kind: "dispatch"; readonly seed: number }
   | BudgetCommand;
@@ -97,6 +107,7 @@ interface Done {
   readonly reservation?: number;
   readonly grant?: ClaimGrant;
   readonly standings?: readonly Standing[];
+  readonly lock?: { readonly granted: Granted } | { readonly seq: number };
 }
 
 export type Reply = Result<Done, Failure>;
@@ -112,7 +123,10 @@ export function step(state: GoalState, nowMs: number, command: Command, out: Out
   const rec = new Recorder(state, nowMs, out);
   const revoked = revocation(state, bearer);
   const reply = revoked === null ? decide(rec, command, bearer) : err(revoked);
+  serveLocks(rec);
   decideGoal(rec);
+  // Ends whatever is left of locks where that was the goal's end.
+  serveLocks(rec);
   return reply;
 }
 
@@ -146,6 +160,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "dispatch":
       dispatch(rec, command.seed);
       ask(rec);
+      tellShards(rec);
       return DONE;
     case "grant":
       takeGrant(rec, command.upstream, command.life, command.grant);
@@ -156,6 +171,15 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "unanswered":
       noteUnanswered(rec, command.upstream);
       return DONE;
+    case "lock-news":
+      takeNews(rec, command.message, command.news);
+      return DONE;
+    case "locks-free":
+      hearOfLocks(rec, command.names);
+      return DONE;
+    case "acquire-lock":
+    case "release-lock":
+      return lock(rec, command);
     case "claim":
     case "settle-claims":
     case "extend-claims":
@@ -163,6 +187,18 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     default:
       return control(rec, command, bearer);
   }
+}
+
+function lock(rec: Recorder, command: Extract<Command, { kind: "acquire-lock" | "release-lock" }>): Reply {
+  const { goal } = rec.state;
+  if (goal === null) return err(missingGoal());
+  if (goal.phase !== "active") return err(endedGoal(rec.state));
+  if (command.kind === "release-lock") {
+    const released = releaseLock(rec, command.release);
+    return released.ok ? DONE : released;
+  }
+  const acquired = acquireLock(rec, command.ask);
+  return acquired.ok ? ok({ lock: acquired.value }) : acquired;
 }
 
 /** What workers outside ask. Holders of claims are told of the goal's end claim by claim. */
@@ -270,6 +306,7 @@ function setPaused(rec: Recorder, paused: boolean): Reply {
   const goal = rec.state.goal!;
   if (goal.phase !== "active") return err(endedGoal(rec.state));
   if (goal.paused !== paused) rec.pause(paused);
+  if (!paused) resumeLanes(rec.state);
   return DONE;
 }
 

@@ -4,10 +4,12 @@ import { expireClaim } from "./claims.ts";
 import { codeOf, EXPIRED, FOR_BACKOFF, isTerminal, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { verdictOf } from "./completion.ts";
 import { finish, stopGoal } from "./lifecycle.ts";
+import { expireLocks } from "./lock-turn.ts";
 import type { Recorder } from "./recorder.ts";
 import { expireReservations } from "./reservations.ts";
 import { expireLease } from "./settle.ts";
 import { liveCount, ROOT } from "./state.ts";
+import { expireLeases } from "./tenant-locks.ts";
 import { takeDue } from "./timers.ts";
 
 export function tick(rec: Recorder): void {
@@ -19,6 +21,8 @@ export function tick(rec: Recorder): void {
     return;
   }
   if (goal.deadlineAtMs !== null && nowMs >= goal.deadlineAtMs) return expireGoal(rec);
+  expireLeases(rec);
+  expireLocks(rec);
   for (let task = takeDue(state.timers, nowMs); task !== null; task = takeDue(state.timers, nowMs)) fire(rec, task);
   expireReservations(rec);
   for (const [batch, { leaseUntilMs }] of state.batches) if (leaseUntilMs <= nowMs) expireLease(rec, batch, SUSPICION_EXECUTOR_LOST);

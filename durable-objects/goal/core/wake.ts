@@ -5,6 +5,7 @@
  *            first end of a backoff or of a time to live
  *            first end of a lease, of a reservation
  *            when the account above is asked again
+ *            first end of a lease, of a batch or a lock; when locks of the tenant are to be renewed
  *            for each upstream with work and permits: when its gate opens
  *   ended    end of the retention
  */
@@ -12,6 +13,7 @@ import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
 import { hasRoom } from "./dispatch.ts";
 import { reservationDueMs } from "./reservations.ts";
 import { type GoalState, isUpstream, liveCount } from "./state.ts";
+import { tenantLocksAt } from "./tenant-locks.ts";
 import { nextTimeMs } from "./timers.ts";
 
 /** Milliseconds since the epoch; null for a goal that does not exist. */
@@ -24,6 +26,7 @@ export function wakeAt(state: GoalState): number | null {
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
   at = Math.min(at, reservationDueMs(state) ?? Number.MAX_SAFE_INTEGER);
+  at = Math.min(at, state.locks.table.dueAtMs, tenantLocksAt(state));
   if (goal.paused) return at;
   const { isExhausted, funding } = state.budget;
   if (funding.dueAtMs > 0 && !funding.isAsking && upstreamsWait(state)) at = Math.min(at, funding.dueAtMs);

@@ -4,6 +4,7 @@
  * with goals.
  */
 import type { Failure } from "../../../shared/errors.ts";
+import { TENANT_LOCK_TTL_MS } from "../../../shared/limits.ts";
 import {
   acquire,
   type Acquired,
@@ -15,13 +16,19 @@ import {
   letGo,
   type LockAsk,
   type LockChange,
+  type LockMessage,
+  type LockNews,
   type LockRelease,
   serve,
 } from "../../../shared/policy/lock-steps.ts";
 import { holdFor, type LockTable, type Waiting } from "../../../shared/policy/lock-table.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 
-export type Command = { readonly kind: "acquire"; readonly ask: LockAsk } | { readonly kind: "release"; readonly release: LockRelease };
+export type Command =
+  | { readonly kind: "acquire"; readonly ask: LockAsk }
+  | { readonly kind: "release"; readonly release: LockRelease }
+  /** All that a goal has to say. */
+  | { readonly kind: "exchange"; readonly message: LockMessage };
 
 /** The end of a wait. */
 export interface Settled {
@@ -36,10 +43,11 @@ export interface Out {
   readonly settled: Settled[];
 }
 
-export type Reply = Acquired | Result<null, Failure>;
+export type Reply = Acquired | Result<null, Failure> | { readonly ok: true; readonly value: { readonly news: LockNews } };
 
 export function step(table: LockTable, nowMs: number, command: Command, out: Out): Reply {
   const decide = decider(table, out);
+  if (command.kind === "exchange") return ok({ news: exchange(table, nowMs, command.message, out) });
   if (command.kind === "acquire") return acquire(table, nowMs, command.ask, decide);
   const { name } = command.release;
   const place = command.release.fence === null ? table.locks.get(name)?.waiting.get(command.release.holder ?? "") : undefined;
@@ -47,6 +55,35 @@ export function step(table: LockTable, nowMs: number, command: Command, out: Out
   if (place !== undefined) out.settled.push({ request: place, outcome: err(held(table, name, nowMs)) });
   serveAll(table, nowMs, [name], out);
   return reply;
+}
+
+/**
+ * A goal lets go, holds on and asks, for its tasks. What it asks for again it
+ * has or waits for already, and is told how that stands.
+ */
+function exchange(table: LockTable, nowMs: number, { goalId, asks, renews, releases }: LockMessage, out: Out): LockNews {
+  const decide = decider(table, out);
+  for (const { name, holder, fence } of releases) {
+    const lock = table.locks.get(name);
+    const hold = fence === 0 ? lock?.holders.get(holder) : lock?.holds.get(fence);
+    if (hold?.owner === goalId) decide({ kind: "released", name, fence: hold.fence, isWanted: false });
+    const place = lock?.waiting.get(holder);
+    if (place?.owner === goalId) decide({ kind: "gone", seq: place.seq });
+  }
+  const lost: number[] = [];
+  for (const { name, fence } of renews) {
+    if (table.locks.get(name)?.holds.get(fence)?.owner !== goalId) lost.push(fence);
+    else decide({ kind: "renewed", name, fence, expiresAtMs: nowMs + TENANT_LOCK_TTL_MS });
+  }
+  serveAll(table, nowMs, new Set(releases.map(({ name }) => name)), out);
+  const granted: LockNews["granted"][number][] = [];
+  const refused: number[] = [];
+  for (const { task, ...want } of asks) {
+    const reply = acquire(table, nowMs, { ...want, ttlMs: TENANT_LOCK_TTL_MS, waitMs: TENANT_LOCK_TTL_MS, owner: goalId }, decide);
+    if (!reply.ok && reply.error.code === "conflict") refused.push(task);
+    if (reply.ok && "granted" in reply.value) granted.push({ task, name: want.name, fence: reply.value.granted.fence });
+  }
+  return { granted, lost, refused };
 }
 
 /** What time alone brings about. Before the commands of a turn. */
@@ -63,7 +100,7 @@ const decider =
     changes.push(change);
   };
 
-function serveAll(table: LockTable, nowMs: number, freed: readonly string[], out: Out): void {
+function serveAll(table: LockTable, nowMs: number, freed: Iterable<string>, out: Out): void {
   const decide = decider(table, out);
   serve(table, freed, (request, fences) => {
     const { seq, ttlMs, holder, wants } = request;

@@ -1,4 +1,4 @@
-/** Locks by name: the tenant's, spread over shards. */
+/** Locks by name: the tenant's, spread over shards, and each goal's own. */
 import * as v from "valibot";
 import { type Fault, failure } from "../../../shared/errors.ts";
 import { LOCK_PERMITS_MAX, LOCK_SHARDS, LOCK_TTL_MS_DEFAULT, LOCK_TTL_MS_MAX, LOCK_TTL_MS_MIN } from "../../../shared/limits.ts";
@@ -9,7 +9,7 @@ import { HOLDER, LOCK_NAME, shardOf } from "../../../shared/protocol/lock.ts";
 import { integer, object } from "../../../shared/protocol/task-schema.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, LocksRpc } from "../../../shared/rpc.ts";
-import { type EdgeContext, type Handler, locksStub } from "../context.ts";
+import { bearerIn, type EdgeContext, type Handler, locksStub, withGoal } from "../context.ts";
 import { readJsonObject } from "../middleware/body.ts";
 import { waitSeconds } from "../prefer.ts";
 import { json, problem, respond } from "../reply.ts";
@@ -63,7 +63,7 @@ async function bodyOf<S extends v.GenericSchema>(c: EdgeContext, schema: S): Pro
   return parsed.success ? ok(parsed.output) : invalid(faultsOf(parsed, ""));
 }
 
-/** Whose lock it is. */
+/** Whose lock it is: a goal's, or the tenant's. */
 type Way = (c: EdgeContext, name: string) => LocksRpc;
 
 async function acquire(c: EdgeContext, way: Way, isOurs: (holder: string) => boolean): Promise<Response> {
@@ -76,7 +76,8 @@ async function acquire(c: EdgeContext, way: Way, isOurs: (holder: string) => boo
     return respond(invalid([{ pointer: "/holder", detail: "begins as those of goals' tasks do; choose another name" }]), json);
   }
   const wait = waitSeconds(c.req.header("prefer"));
-  const answer = await way(c, name.value).acquireLock({ name: name.value, mode, permits, ttlMs, holder, waitMs: (wait ?? 0) * 1_000 });
+  const ask = { name: name.value, mode, permits, ttlMs, holder, waitMs: (wait ?? 0) * 1_000 };
+  const answer = await way(c, name.value).acquireLock(ask, bearerIn(c));
   const applied: Record<string, string> = wait === null ? {} : { "preference-applied": `wait=${wait}` };
   return answer.ok ? json(shownGrant(answer.value), 200, applied) : problem(answer.error, applied);
 }
@@ -87,14 +88,14 @@ async function release(c: EdgeContext, way: Way): Promise<Response> {
   const body = await bodyOf(c, releasing);
   if (!body.ok) return problem(body.error);
   const { fence = null, holder = null } = body.value;
-  const released = await way(c, name.value).releaseLock({ name: name.value, fence, holder });
+  const released = await way(c, name.value).releaseLock({ name: name.value, fence, holder }, bearerIn(c));
   return respond(released, () => new Response(null, { status: 204 }));
 }
 
 async function look(c: EdgeContext, way: Way): Promise<Response> {
   const name = nameOf(c);
   if (!name.ok) return problem(name.error);
-  return respond(await way(c, name.value).lookAtLock(name.value), (view) => json(shownLock(view)));
+  return respond(await way(c, name.value).lookAtLock(name.value, bearerIn(c)), (view) => json(shownLock(view)));
 }
 
 const tenantWide: Way = (c, name) => locksStub(c.env, shardOf(name, LOCK_SHARDS));
@@ -105,3 +106,13 @@ const isNoGoal = (holder: string): boolean => !holder.startsWith("goal_");
 export const putLock: Handler = (c) => acquire(c, tenantWide, isNoGoal);
 export const getLock: Handler = (c) => look(c, tenantWide);
 export const deleteLock: Handler = (c) => release(c, tenantWide);
+
+export const putGoalLock = withGoal((c, goal) =>
+  acquire(
+    c,
+    () => goal,
+    () => true,
+  ),
+);
+export const getGoalLock = withGoal((c, goal) => look(c, () => goal));
+export const deleteGoalLock = withGoal((c, goal) => release(c, () => goal));
