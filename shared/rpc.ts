@@ -4,7 +4,6 @@
  */
 import type { Failure } from "./errors.ts";
 import type { Amounts, Bounds, FundRequest } from "./policy/account.ts";
-import type { Granted, LockAsk, LockMessage, LockNews, LockRelease, LockView } from "./policy/lock-steps.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { AccountView, BudgetView } from "./protocol/budget.ts";
@@ -12,6 +11,7 @@ import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./proto
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { Result } from "./result.ts";
+import type { LocksRpc } from "./rpc-locks.ts";
 import type { Bearer } from "./token/claims.ts";
 
 export type Answer<T> = Result<T, Failure>;
@@ -133,26 +133,6 @@ export interface PermitsRpc {
   /** A governor tells one life of the client of permits that it did not ask for just now. */
   permits(upstream: string, life: string, grant: Grant): Promise<void>;
 }
-
-/** Locks by name: the goal's own, or a shard of the tenant's. */
-export interface LocksRpc {
-  /**
-   * Asks for a lock, and waits for it for up to `waitMs`. The same holder
-   * asking again renews what it has, or keeps its place. Fails with `lock_held`.
-   */
-  acquireLock(ask: OutsideAsk, bearer?: Bearer): Promise<Answer<Granted>>;
-  releaseLock(release: LockRelease, bearer?: Bearer): Promise<Answer<null>>;
-  lookAtLock(name: string, bearer?: Bearer): Promise<Answer<LockView>>;
-}
-
-/** A shard of the tenant's locks, as goals see it. */
-export interface LockShardRpc extends LocksRpc {
-  /** What a goal wants, holds and lets go. It may come again. */
-  exchangeLocks(message: LockMessage): Promise<LockNews>;
-}
-
-/** Who asks by HTTP is on the line while it waits. */
-export type OutsideAsk = Omit<LockAsk, "owner">;
 
 /** The last argument of what a caller asks for is what has to be known of the caller's token. A revoked one gets no answer but that. */
 export interface GoalRpc extends PermitsRpc, LocksRpc {

@@ -2,7 +2,8 @@
 import { failure, type Failure } from "../../shared/errors.ts";
 import type { Granted, LockMessage, LockNews, LockRelease } from "../../shared/policy/lock-steps.ts";
 import { err, ok, type Result } from "../../shared/result.ts";
-import type { Answer, LockShardRpc, OutsideAsk } from "../../shared/rpc.ts";
+import type { LockShardRpc, OutsideAsk } from "../../shared/rpc-locks.ts";
+import type { Answer } from "../../shared/rpc.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
 import type { SettledLine } from "./core/lock-turn.ts";
 import type { Turns } from "./turns.ts";

@@ -14,6 +14,7 @@ import type { GoalView } from "../../shared/protocol/goal.ts";
 import { type Granted, type LockRelease, type LockView, viewOf } from "../../shared/policy/lock-steps.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
 import { err, ok } from "../../shared/result.ts";
+import type { OutsideAsk } from "../../shared/rpc-locks.ts";
 import type {
   Answer,
   ClaimPlaceRpc,
@@ -26,7 +27,6 @@ import type {
   HeartbeatRequest,
   IdempotencyKey,
   JsonReply,
-  OutsideAsk,
   ResultsQuery,
   SettleClaimsRequest,
   SubmitRequest,

@@ -17,7 +17,8 @@ import {
 } from "../../shared/policy/lock-steps.ts";
 import type { LockTable } from "../../shared/policy/lock-table.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { Answer, GoalRpc, LockShardRpc, OutsideAsk } from "../../shared/rpc.ts";
+import type { LockShardRpc, OutsideAsk } from "../../shared/rpc-locks.ts";
+import type { Answer, GoalRpc } from "../../shared/rpc.ts";
 import { type Command, type Out, type Reply, step, tick } from "./core/step.ts";
 import { LockStore } from "./store.ts";
 

@@ -6,7 +6,8 @@
 import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
-import type { GoalRpc, GovernorRpc, LocksRpc, TenantRpc } from "../../shared/rpc.ts";
+import type { LocksRpc } from "../../shared/rpc-locks.ts";
+import type { GoalRpc, GovernorRpc, TenantRpc } from "../../shared/rpc.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
 import { problem } from "./reply.ts";
 import type { Caller } from "./tokens/caller.ts";
