@@ -59,7 +59,6 @@ interface Surroundings {
   readonly transport: Transport;
   readonly governors: Governors;
   /** Asks the account above for funds, and runs the command that brings its answer. */
-  /** Asks the account above for funds, and runs the command that brings its answer. */
   readonly askFunds: (request: FundRequest) => Promise<unknown>;
   /** After each turn, with whether the goal has changed. */
   readonly committed: (hasChanged: boolean) => void;
