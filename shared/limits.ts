@@ -64,7 +64,11 @@ export const RESERVATION_MS_DEFAULT = 600_000;
 /** A goal whose question to the account above got no answer asks again after this. */
 export const FUNDS_RETRY_MS = 250;
 /** An account above that had no more is asked again after this. */
-export const FUNDS_ASK_INTERVAL_MS = 10_000;
+export const FUNDS_ASK_INTERVAL_MS = 30_000;
+/** Goals that a tenant tells at once that it has funds again; the others ask again by themselves. */
+export const FUNDS_TOLD_MAX = 64;
+/** Goals that a tenant knows to wait for funds. */
+export const FUNDS_WAITING_MAX = 1_000;
 /** A limit, and whatever is added to one. Sums of a few thousand of them are still whole numbers. */
 export const BUDGET_MAX = 1_000_000_000_000;
 export const DURATION_MS_MAX = 365 * 24 * 3_600_000;

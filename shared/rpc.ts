@@ -8,6 +8,7 @@ import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { AccountView, BudgetView } from "./protocol/budget.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
+import type { Reserve } from "./protocol/task.ts";
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { Result } from "./result.ts";
@@ -172,6 +173,8 @@ export interface GoalRpc extends PermitsRpc, LocksRpc {
   events(query: EventsQuery, bearer?: Bearer): Promise<Answer<ReadableStream<Uint8Array>>>;
   /** Result lines of an executor whose stream broke. */
   settle(lines: string): Promise<void>;
+  /** The account above may have more than when the goal last asked. A hint: one that is lost is made up for in time. */
+  moreFunds(): Promise<void>;
   budget(bearer?: Bearer): Promise<Answer<BudgetView>>;
   /** Adds to the limit, up to the ceilings, or takes from it. Answers with the account as JSON. */
   topUp(amounts: Amounts, ceilings: Bounds, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
@@ -202,6 +205,8 @@ export interface PassRequest {
   readonly goalId?: string | undefined;
   /** How long the caller waits for a permit. */
   readonly waitMs: number;
+  /** What the call sets aside in its goal's budget; what it leaves out is one call and as its upstream says. */
+  readonly reserve?: Reserve | undefined;
   /** Places of origins that failed this call already. */
   readonly avoid: readonly number[];
   readonly keyed?: KeyedCall | undefined;

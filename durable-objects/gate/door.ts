@@ -6,18 +6,19 @@ import { err, ok } from "../../shared/result.ts";
 import type { Answer, KeyedCall, Opening, PassRequest, WholeAnswer } from "../../shared/rpc.ts";
 import type { Keys } from "./keys.ts";
 import type { Doorkeeper, Visit } from "./pass.ts";
+import { type Payer, Purse } from "./purse.ts";
 import type { Queues, Visitor } from "./queues.ts";
 import { Permissions } from "./permissions.ts";
-import { type GoalCopy, goalCopy, type GoalStanding, type RegistryCopy } from "./registry.ts";
+import { type GoalCopy, goalCopy, type GoalStanding, goalStub, type RegistryCopy } from "./registry.ts";
 
-export interface Caller extends Visit, Visitor {
+export interface Caller extends Visit, Visitor, Payer {
   /** The key that is its own now: nobody else calls with it meanwhile. */
   key: KeyedCall | null;
 }
 
 export function newCaller(request: PassRequest, nowMs: number): Caller {
   const { waitMs, avoid } = request;
-  return { request, untilMs: nowMs + waitMs, avoid, isOver: false, queue: null, place: null, resolve: null, key: null };
+  return { request, untilMs: nowMs + waitMs, avoid, isOver: false, queue: null, place: null, resolve: null, key: null, reservation: null };
 }
 
 const unknownUpstream = (name: string): Failure =>
@@ -36,6 +37,7 @@ export class Door implements Doorkeeper<Caller> {
   readonly #keys: Keys;
   readonly #queues: Queues;
   readonly #permissions: Permissions;
+  readonly #purse: Purse;
   #goal: GoalCopy | null = null;
 
   constructor(env: Env, registry: RegistryCopy, keys: Keys, queues: Queues) {
@@ -44,6 +46,7 @@ export class Door implements Doorkeeper<Caller> {
     this.#keys = keys;
     this.#queues = queues;
     this.#permissions = new Permissions(registry);
+    this.#purse = new Purse((goalId) => goalStub(env, goalId));
   }
 
   async admit(caller: Caller): Promise<Answer<{ readonly opening: Opening } | { readonly replay: WholeAnswer }>> {
@@ -62,6 +65,9 @@ export class Door implements Doorkeeper<Caller> {
     }
     // Its caller may have gone meanwhile, and nobody would give back what it gets.
     if (caller.isOver) return this.#refuse(caller, gone());
+    const unpaid = await this.#purse.reserve(caller, found.upstream);
+    if (unpaid !== null) return this.#refuse(caller, unpaid);
+    if (caller.isOver) return this.#refuse(caller, gone());
     const opened = await this.#queues.join(gate, caller, found.upstream, found.version);
     if (!opened.ok) return this.#refuse(caller, opened.error);
     if (caller.key !== null) this.#keys.begin(caller.key);
@@ -74,10 +80,13 @@ export class Door implements Doorkeeper<Caller> {
 
   leave(caller: Caller, end: CallEnd | null, answer: WholeAnswer | null | undefined): void {
     this.#queues.leave(caller, end);
+    if (caller.place === null) this.#purse.release(caller);
+    else this.#purse.spend(caller, end);
     this.#release(caller, end, answer);
   }
 
   #refuse(caller: Caller, fault: Failure): Answer<never> {
+    this.#purse.release(caller);
     this.#release(caller, null, undefined);
     return err(fault);
   }

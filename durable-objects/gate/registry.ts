@@ -51,13 +51,17 @@ export interface GoalStanding {
   readonly policies: readonly Policy[];
 }
 
+export const goalStub = (env: Env, goalId: string): Pick<GoalRpc, "view" | "reserve" | "settleReservation"> =>
+  env.GOAL.get(env.GOAL.idFromName(goalId)) as unknown as GoalRpc;
+
 export function goalCopy(env: Env, goalId: string): Copy<GoalStanding> {
-  const goal = env.GOAL.get(env.GOAL.idFromName(goalId)) as unknown as Pick<GoalRpc, "view">;
+  const goal = goalStub(env, goalId);
   return new Copy(async () => {
     const view = await goal.view();
     if (!view.ok) return { failure: view.error, epoch: 0, policies: [] };
-    const { status, epoch, policies } = view.value;
-    return { failure: statusFailure(goalId, status), epoch, policies };
+    const { status, epoch, policies, budget } = view.value;
+    // One that rests for want of budget says so when the call is to be paid for; the call may be cheaper than what waits.
+    return { failure: budget.exhausted === true ? null : statusFailure(goalId, status), epoch, policies };
   });
 }
 

@@ -257,6 +257,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     if (this.#exists) await this.#turns.settle(lines);
   }
 
+  async moreFunds(): Promise<void> {
+    if (this.#exists) await this.#turns.run({ command: { kind: "ask-again" } });
+  }
+
   async budget(bearer?: Bearer): Promise<Answer<BudgetView>> {
     return this.#refusal(bearer) ?? this.#budget.view();
   }

@@ -63,8 +63,9 @@ export function goalView(state: GoalState, rowsWritten: number, nowMs: number): 
   };
 }
 
-function budgetOf({ budget: { account } }: GoalState): GoalView["budget"] {
-  return { limit: named(account.limit), reserved: named(reservedInAll(account)), spent: named(spentInAll(account)) };
+function budgetOf({ budget: { account, isExhausted } }: GoalState): GoalView["budget"] {
+  const amounts = { limit: named(account.limit), reserved: named(reservedInAll(account)), spent: named(spentInAll(account)) };
+  return isExhausted ? { ...amounts, exhausted: true } : amounts;
 }
 
 /** The account on the wire. `funds`: what the account above has granted, where it is what bounds this one. */

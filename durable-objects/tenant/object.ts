@@ -13,7 +13,7 @@ import type { Counts } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { Answer, GoalReport, GoalsQuery, IdempotencyKey, Registry, TenantRpc } from "../../shared/rpc.ts";
+import type { Answer, GoalReport, GoalRpc, GoalsQuery, IdempotencyKey, Registry, TenantRpc } from "../../shared/rpc.ts";
 import { effectOf, isRunning } from "./core/directory.ts";
 import { canonicalUpstream } from "./core/registry.ts";
 import { TenantStore } from "./store.ts";
@@ -73,6 +73,14 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     if (this.#store.goal(goalId) === null) this.#treasury.unfund(goalId);
   }
 
+  /** Goals that wait for funds ask again when they hear that there may be some. */
+  #tellWaiting(): void {
+    for (const goalId of this.#treasury.takeWaiting()) {
+      const goal = this.env.GOAL.get(this.env.GOAL.idFromName(goalId)) as unknown as Pick<GoalRpc, "moreFunds">;
+      this.ctx.waitUntil(goal.moreFunds().catch((error: unknown) => console.warn(`${goalId} was not told of funds: ${String(error)}`)));
+    }
+  }
+
   async budget(): Promise<Answer<AccountView>> {
     return ok(this.#treasury.view());
   }
@@ -81,6 +89,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     const set = this.#treasury.setLimit(limit, this.#current().version + 1);
     if (!set.ok) return set;
     this.#registry = null;
+    this.#tellWaiting();
     return ok(this.#treasury.view());
   }
 
@@ -130,6 +139,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     if (effect !== "ignored") {
       this.#keepCounts(report);
       this.#treasury.take(report);
+      if (report.isFinal === true) this.#tellWaiting();
     }
     const registry = this.#current();
     return registry.version > knownVersion ? registry : null;

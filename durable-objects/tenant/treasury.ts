@@ -4,6 +4,7 @@
  * it again, and until then what they were granted stands for it.
  */
 import { type Failure, failure } from "../../shared/errors.ts";
+import { FUNDS_TOLD_MAX, FUNDS_WAITING_MAX } from "../../shared/limits.ts";
 import {
   type Account,
   available,
@@ -32,6 +33,8 @@ export class Treasury {
   readonly #store: TenantStore;
   /** Null until read. */
   #loaded: Account | null = null;
+  /** Goals that asked in vain, the longest first. Memory: what is lost asks again by itself. */
+  readonly #waiting = new Set<string>();
 
   constructor(store: TenantStore) {
     this.#store = store;
@@ -61,7 +64,8 @@ export class Treasury {
     if (totals.some((total, d) => total > granted[d]!)) {
       this.#store.putGrant(goalId, totals);
       fundChild(account, goalId, totals);
-    }
+      this.#waiting.delete(goalId);
+    } else if (mayAsk && this.#waiting.size < FUNDS_WAITING_MAX) this.#waiting.add(goalId);
     return fundsOf(account, goalId);
   }
 
@@ -95,6 +99,13 @@ export class Treasury {
     this.#store.putLimit(limit, version);
     account.limit = [...limit];
     return ok(null);
+  }
+
+  /** Goals to be told that there may be funds again. */
+  takeWaiting(): string[] {
+    const told = [...this.#waiting].slice(0, FUNDS_TOLD_MAX);
+    for (const goalId of told) this.#waiting.delete(goalId);
+    return told;
   }
 
   view(): AccountView {

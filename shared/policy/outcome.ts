@@ -17,6 +17,8 @@ export interface CallEnd {
   readonly retryAfterMs: number;
   /** What the answer says that it used; left out where nobody looked. */
   readonly tokens?: number;
+  /** As `tokens`, in millionths of a US dollar. */
+  readonly costMicros?: number;
 }
 
 /** The status that a `not_sent` line carries where the request itself cannot be sent. */
@@ -25,6 +27,9 @@ export const UNSENDABLE_STATUS = 400;
 export const LEASE_ENDED_STATUS = 499;
 /** The status that a `not_sent` line carries where the executor gave the call back without trying. */
 export const GIVEN_BACK_STATUS = 498;
+
+/** The upstream says that it did nothing. */
+export const isRefusal = (status: number): boolean => status === 408 || status === 425 || status === 429;
 
 export function verdictOfCall(outcome: Outcome, status: number): Verdict {
   switch (outcome) {

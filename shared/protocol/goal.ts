@@ -53,7 +53,13 @@ export interface GoalView {
   /** Tasks that are queued, and when one that was added now would start, in milliseconds. */
   readonly position: number;
   readonly estimatedStartMs: number;
-  readonly budget: { readonly limit: NamedAmounts; readonly reserved: NamedAmounts; readonly spent: NamedAmounts };
+  readonly budget: {
+    readonly limit: NamedAmounts;
+    readonly reserved: NamedAmounts;
+    readonly spent: NamedAmounts;
+    /** Only where nothing that waits can be afforded. */
+    readonly exhausted?: true;
+  };
   readonly latency: { readonly p50Ms: number | null; readonly p95Ms: number | null; readonly p99Ms: number | null };
   readonly storage: { readonly rowsWritten: number };
 }

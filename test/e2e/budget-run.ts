@@ -64,7 +64,8 @@ async function topUp({ drover }: Stage, goalId: string, calls: number, faults: s
   const after = await call<BudgetView>(drover, "GET", `/v1/goals/${goalId}/budget`);
   if (answers.some(({ status }) => status !== 200)) faults.push("a top-up was refused");
   if (new Set(answers.map(({ text }) => text)).size !== 1) faults.push("equal top-ups were answered differently");
-  if (after.limit.calls !== before.limit.calls! + calls) faults.push(`the limit is ${after.limit.calls}, not ${before.limit.calls! + calls}`);
+  if (after.limit.calls !== before.limit.calls! + calls)
+    faults.push(`the limit is ${after.limit.calls}, not ${before.limit.calls! + calls}`);
 }
 
 async function runOnce(stage: Stage, options: BudgetOptions, round: number, isKilled: boolean): Promise<Run> {
@@ -96,7 +97,8 @@ async function runOnce(stage: Stage, options: BudgetOptions, round: number, isKi
   const { counts, budget } = await goalOf(stage.drover, id);
   const total = seenOf(stage, id);
   if (counts.succeeded !== tasks) faults.push(`${counts.succeeded} of ${tasks} tasks have succeeded`);
-  if (total > budget.spent.calls! || (!isKilled && total !== tasks)) faults.push(`${total} calls were made and ${budget.spent.calls} charged`);
+  if (total > budget.spent.calls! || (!isKilled && total !== tasks))
+    faults.push(`${total} calls were made and ${budget.spent.calls} charged`);
   if (budget.reserved.calls !== 0) faults.push(`${budget.reserved.calls} calls are reserved after the end`);
   return { isKilled, paused, total, restedMs, doneMs, faults };
 }

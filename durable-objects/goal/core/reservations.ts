@@ -17,7 +17,9 @@ export type BudgetCommand =
   /** `used`: null where all that was reserved is given back. What it leaves null was used as reserved. */
   | { readonly kind: "settle-reservation"; readonly reservation: number; readonly used: Bounds | null }
   /** The account above answered; null where it could not be asked. */
-  | { readonly kind: "funded"; readonly funds: Bounds | null };
+  | { readonly kind: "funded"; readonly funds: Bounds | null }
+  /** The account above may have more than when it was last asked. */
+  | { readonly kind: "ask-again" };
 
 type Reply = Result<{ readonly reservation?: number }, Failure>;
 
@@ -33,6 +35,9 @@ export function decideBudget(rec: Recorder, command: BudgetCommand): Reply {
       return settleReservation(rec, command.reservation, command.used);
     case "funded":
       takeFunds(rec, command.funds);
+      return DONE;
+    case "ask-again":
+      rec.state.budget.funding.dueAtMs = 0;
       return DONE;
   }
 }

@@ -6,7 +6,7 @@
 import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import { isNothing, minus, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
-import { GIVEN_BACK_STATUS, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { GIVEN_BACK_STATUS, isRefusal, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { admissionOf, observe, retryAtMs } from "./admission.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
@@ -18,8 +18,6 @@ import { liveCount } from "./state.ts";
 
 /** RFC 9110: worth another try. */
 const isTransient = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500;
-/** The upstream says that it did nothing. */
-const isRefusal = (status: number): boolean => status === 408 || status === 425 || status === 429;
 const isSuccess = (status: number): boolean => status >= 200 && status < 400;
 
 /** Takes result lines. `seed` is the chance for the backoffs. */

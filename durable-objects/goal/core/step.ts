@@ -239,6 +239,7 @@ function control(rec: Recorder, command: Control, bearer: Bearer): Reply {
     case "reserve":
     case "settle-reservation":
     case "funded":
+    case "ask-again":
       return goal.phase === "active" ? decideBudget(rec, command) : err(endedGoal(rec.state));
     default:
       return decideTask(rec, command, bearer);

@@ -68,7 +68,7 @@ export class Attempt {
     const { origin, headers: own, timeoutMs } = this.opening;
     const init: RequestInit = {
       method,
-      headers: requestHeaders(headers, own, this.opening.tokensPointer !== null),
+      headers: requestHeaders(headers, own, this.#isMetered),
       redirect: "manual",
       signal: this.#abort.signal,
       encodeResponseBody: "manual",
@@ -114,17 +114,23 @@ export class Attempt {
       return new Response(null, { status, statusText, headers: shown });
     }
     const length = response.headers.get("content-length");
-    const { tokensPointer } = this.opening;
-    const usage = tokensPointer === null ? null : new UsageReader(tokensPointer, response.headers.get("content-type") ?? "");
+    const { tokensPointer, costPointer = null } = this.opening;
+    const pointers = { tokens: tokensPointer, costMicros: costPointer };
+    const usage = this.#isMetered ? new UsageReader(pointers, response.headers.get("content-type") ?? "") : null;
     const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null };
     const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), readers);
     const finished = ended.then(
-      () => this.end({ ...this.#endOf(response), tokens: usage?.tokens() ?? 0 }, keeper?.answer),
+      () => this.end({ ...this.#endOf(response), ...usage?.usage() }, keeper?.answer),
       // The head came, so the upstream is well; what broke off says nothing more of it.
       () => this.end({ ...this.#endOf(response), ...(keeper === null ? {} : { outcome: "broken", status: LEASE_ENDED_STATUS }) }),
     );
     this.#around.waitUntil(Promise.allSettled([finished, taken]));
     return new Response(readable, { status, statusText, headers: shown, encodeBody: "manual" });
+  }
+
+  /** The answer is looked at for what it says that it used. */
+  get #isMetered(): boolean {
+    return this.opening.tokensPointer !== null || (this.opening.costPointer ?? null) !== null;
   }
 
   #endOf({ status, headers }: Response): CallEnd {

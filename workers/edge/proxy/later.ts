@@ -5,7 +5,7 @@
  */
 import { type GoalId, goalIdFrom } from "../../../shared/ids.ts";
 import { HEADER_CHARS_MAX, HEADERS_MAX, RETENTION_MS_DEFAULT } from "../../../shared/limits.ts";
-import { HEADER_VALUE, METHODS, RESERVED_HEADER } from "../../../shared/protocol/task.ts";
+import { HEADER_VALUE, METHODS, RESERVED_HEADER, type Reserve } from "../../../shared/protocol/task.ts";
 import type { GoalRpc } from "../../../shared/rpc.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
 import { base64Of } from "../../kit/base64.ts";
@@ -23,6 +23,7 @@ export interface LaterCall {
   readonly body: Uint8Array;
   /** The caller's idempotency key: the task joins the one that has it. */
   readonly key: string | undefined;
+  readonly reserve: Reserve | undefined;
 }
 
 /** Whether tasks can be made of calls with this method. */
@@ -61,9 +62,10 @@ interface Accepted {
 
 /** Makes the call a task of the goal: 202 once that is durable. */
 export async function queueCall(goal: GoalRpc, goalId: string, call: LaterCall, bearer: Bearer | undefined): Promise<Response> {
-  const { upstream, method, path, headers, body, key } = call;
+  const { upstream, method, path, headers, body, key, reserve } = call;
   const sent = body.byteLength === 0 ? {} : { bodyBase64: base64Of(body) };
-  const task = { ...(key === undefined ? {} : { key }), call: { upstream, method, path, headers: taskHeaders(headers), ...sent } };
+  const own = { ...(key !== undefined && { key }), ...(reserve !== undefined && { reserve }) };
+  const task = { ...own, call: { upstream, method, path, headers: taskHeaders(headers), ...sent } };
   const bytes = new TextEncoder().encode(JSON.stringify({ tasks: [task] }));
   const reply = await goal.submit({ body: bytes, format: "json", allReceipts: true, atomic: true, bearer });
   if (!reply.ok) return problem(reply.error);

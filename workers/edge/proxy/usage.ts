@@ -10,24 +10,39 @@ const KEPT_BYTES_MAX = 256 * 1024;
 const EVENTS = /^text\/event-stream\b/i;
 const DATA = "data:";
 
-/** The count in a JSON text; 0 where it is none. */
-function countIn(text: string, pointer: string): number {
+/** JSON pointers to what is counted; null where it is not. */
+interface Pointers {
+  readonly tokens: string | null;
+  readonly costMicros: string | null;
+}
+
+interface Usage {
+  readonly tokens: number;
+  readonly costMicros: number;
+}
+
+const NOTHING: Usage = { tokens: 0, costMicros: 0 };
+
+/** The counts in a JSON text; 0 where there are none. */
+function usageIn(text: string, pointers: Pointers): Usage {
   try {
-    return countAt(JSON.parse(text), pointer);
+    const document: unknown = JSON.parse(text);
+    const count = (pointer: string | null): number => (pointer === null ? 0 : countAt(document, pointer));
+    return { tokens: count(pointers.tokens), costMicros: count(pointers.costMicros) };
   } catch {
-    return 0;
+    return NOTHING;
   }
 }
 
 export class UsageReader {
-  readonly #pointer: string;
+  readonly #pointers: Pointers;
   readonly #isEvents: boolean;
   #chunks: Uint8Array[] = [];
   #size = 0;
   #isCut = false;
 
-  constructor(pointer: string, contentType: string) {
-    this.#pointer = pointer;
+  constructor(pointers: Pointers, contentType: string) {
+    this.#pointers = pointers;
     this.#isEvents = EVENTS.test(contentType);
   }
 
@@ -41,14 +56,14 @@ export class UsageReader {
   };
 
   /** Once the body has passed. 0 where it says nothing. */
-  tokens(): number {
+  usage(): Usage {
     const text = new TextDecoder().decode(concatBytes(this.#chunks));
     // Half a document says nothing.
-    if (!this.#isEvents) return this.#isCut ? 0 : countIn(text, this.#pointer);
+    if (!this.#isEvents) return this.#isCut ? NOTHING : usageIn(text, this.#pointers);
     for (const line of text.split(/\r\n|\r|\n/).toReversed()) {
-      const tokens = line.startsWith(DATA) ? countIn(line.slice(DATA.length), this.#pointer) : 0;
-      if (tokens > 0) return tokens;
+      const usage = line.startsWith(DATA) ? usageIn(line.slice(DATA.length), this.#pointers) : NOTHING;
+      if (usage.tokens + usage.costMicros > 0) return usage;
     }
-    return 0;
+    return NOTHING;
   }
 }

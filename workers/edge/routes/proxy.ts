@@ -5,7 +5,7 @@
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { type GoalId, parseGoalId } from "../../../shared/ids.ts";
 import { PROXY_SHARDS, WAIT_SECONDS_MAX } from "../../../shared/limits.ts";
-import { IDEMPOTENT_METHODS } from "../../../shared/protocol/task.ts";
+import { IDEMPOTENT_METHODS, type Reserve } from "../../../shared/protocol/task.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, GateRpc, IdempotencyKey } from "../../../shared/rpc.ts";
 import { networkOf, PLAIN_NETWORK } from "../../kit/network.ts";
@@ -16,6 +16,7 @@ import { refused } from "../middleware/permit.ts";
 import { respondsAsync, waitSeconds } from "../prefer.ts";
 import { canWait, makeStanding, queueCall, standingGoalId } from "../proxy/later.ts";
 import { passThrough } from "../proxy/pass-through.ts";
+import { parseReserve } from "../proxy/reserve.ts";
 import { type Target, targetOf } from "../proxy/target.ts";
 import { problem } from "../reply.ts";
 
@@ -63,6 +64,7 @@ interface Passing {
   readonly body: ReadableStream<Uint8Array> | Uint8Array | null;
   readonly idempotency: IdempotencyKey | undefined;
   readonly waitMs: number;
+  readonly reserve: Reserve | undefined;
   /** Answers a call that got no permit in time. */
   readonly refused: (fault: Failure) => Response | Promise<Response>;
 }
@@ -71,7 +73,7 @@ function pass(
   c: EdgeContext,
   target: Target,
   goalId: GoalId | undefined,
-  { body, idempotency, waitMs, refused }: Passing,
+  { body, idempotency, waitMs, refused, reserve }: Passing,
 ): Promise<Response> {
   const { method, headers } = c.req.raw;
   const { claims, bearer } = c.get("caller");
@@ -91,6 +93,7 @@ function pass(
       method,
       path: target.path,
       bearer,
+      reserve,
       waitMs,
       keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent },
     },
@@ -106,6 +109,7 @@ async function queue(
   goalId: GoalId | undefined,
   body: Uint8Array,
   key: string | undefined,
+  reserve: Reserve | undefined,
 ): Promise<Response> {
   const { claims, bearer } = c.get("caller");
   const id = goalId ?? (await standingGoalId(claims.subject, Date.now()));
@@ -113,22 +117,24 @@ async function queue(
   const fault = goalId === undefined ? await makeStanding(goal, id, claims.subject) : null;
   if (fault !== null) return fault;
   const { method, headers } = c.req.raw;
-  return queueCall(goal, id, { ...target, method, headers, body, key }, bearer);
+  return queueCall(goal, id, { ...target, method, headers, body, key, reserve }, bearer);
 }
 
 /** A caller who would rather come again: its call becomes a task if it cannot run soon. One with a key does at once, so that it has one place to be. */
-async function passOrQueue(c: EdgeContext, target: Target, goalId: GoalId | undefined): Promise<Response> {
+async function passOrQueue(c: EdgeContext, target: Target, goalId: GoalId | undefined, reserve: Reserve | undefined): Promise<Response> {
   const body = await readBytes(c.req.raw);
   if (!body.ok) return problem(body.error);
   const header = c.req.header("idempotency-key");
   const key = header === undefined ? undefined : parseIdempotencyKey(header);
   if (key === null) return problem(failure("invalid_request", "the Idempotency-Key must be printable ASCII characters"));
-  if (key !== undefined) return queue(c, target, goalId, body.value, key);
+  if (key !== undefined) return queue(c, target, goalId, body.value, key, reserve);
   return pass(c, target, goalId, {
     body: orNull(body.value),
     idempotency: undefined,
+    reserve,
     waitMs: (waitSeconds(c.req.header("prefer")) ?? ASYNC_WAIT_SECONDS) * 1_000,
-    refused: (fault) => (fault.code === "temporary_reduced_capacity" ? queue(c, target, goalId, body.value, undefined) : problem(fault)),
+    refused: (fault) =>
+      fault.code === "temporary_reduced_capacity" ? queue(c, target, goalId, body.value, undefined, reserve) : problem(fault),
   });
 }
 
@@ -141,12 +147,17 @@ export async function proxied(c: EdgeContext): Promise<Response> {
   const of = goalId.value === undefined ? { isTenantWide: true } : { goalId: goalId.value };
   const refusal = refused(c, { scopes: ["submit"], ...of, call: { ...target.value, method: raw.method } });
   if (refusal !== null) return refusal;
-  if (respondsAsync(c.req.header("prefer")) && canWait(raw.method)) return passOrQueue(c, target.value, goalId.value);
+  const reserve = parseReserve(c.req.header("drover-reserve"));
+  if (!reserve.ok) return problem(reserve.error);
+  if (respondsAsync(c.req.header("prefer")) && canWait(raw.method)) {
+    return passOrQueue(c, target.value, goalId.value, reserve.value);
+  }
   const keyed = await keyedOf(c, target.value);
   if (!keyed.ok) return problem(keyed.error);
   return pass(c, target.value, goalId.value, {
     body: keyed.value === null ? raw.body : orNull(keyed.value.bytes),
     idempotency: keyed.value?.idempotency,
+    reserve: reserve.value,
     waitMs: (waitSeconds(c.req.header("prefer")) ?? WAIT_SECONDS_MAX) * 1_000,
     refused: problem,
   });
