@@ -52,7 +52,7 @@ export interface GoalStanding {
 }
 
 export const goalStub = (env: Env, goalId: string): Pick<GoalRpc, "view" | "reserve" | "settleReservation"> =>
-  env.GOAL.get(env.GOAL.idFromName(goalId)) as unknown as GoalRpc;
+  env.GOAL.get(env.GOAL.idFromName(goalId));
 
 export function goalCopy(env: Env, goalId: string): Copy<GoalStanding> {
   const goal = goalStub(env, goalId);
