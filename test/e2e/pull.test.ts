@@ -1,6 +1,7 @@
 /** Workers outside as processes of their own: one is killed in the middle of its work, and so is the server. */
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import { request } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -123,6 +124,18 @@ test("claims outlive a server that is killed: their holder settles them with the
   expect(settled.settlements.every(({ status }) => status === "settled")).toBe(true);
   expect((await goalOf(stage.drover, goalId)).counts).toMatchObject({ succeeded: 50, queued: TASKS - 50, running: 0 });
   await call(stage.drover, "POST", `/v1/goals/${goalId}/cancel`);
+});
+
+test("the smallest worker of the docs does a goal's work", async () => {
+  const goalId = await reviews();
+  const [, code] = /```js\n([^]*?)```/.exec(readFileSync(new URL("../../docs/coordination/pull.md", import.meta.url), "utf8"))!;
+  const env = { ...process.env, DROVER_URL: stage.drover.url, DROVER_TOKEN: stage.drover.token, GOAL_ID: goalId };
+  const source = `const review = async ({ n }) => ({ n, verdict: "good" });\n${code}`;
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", source], { env, stdio: "ignore" });
+  running.add(child);
+  const { tasks, end } = await resultsOf(stage.drover, goalId);
+  expect([tasks.length, end.status]).toEqual([TASKS, "succeeded"]);
+  expect(tasks.every(({ attempt, result }) => attempt === 1 && (result!.body as { verdict: string }).verdict === "good")).toBe(true);
 });
 
 test("a worker that goes away while it waits leaves the line, and the work goes to one that is there", async () => {
