@@ -20,6 +20,7 @@ import type {
 import { randomSeed } from "../kit/chance.ts";
 import { canStart } from "./core/afford.ts";
 import type { Grant, Settlement, Standing } from "./core/claims.ts";
+import { fencesByName } from "./core/locks.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./core/state.ts";
 import type { Directory } from "./directory.ts";
 import { parseOffer, upstreamNames } from "./offers.ts";
@@ -229,11 +230,18 @@ function readyIn(state: GoalState, queue: string): number {
 
 const timestamp = (ms: number): string => new Date(ms).toISOString();
 
+/** The locks that the task holds, where it has any: a store can refuse a fence that is too late. */
+function locksJson(state: GoalState, task: number): string {
+  const fences = fencesByName(state, task);
+  return fences.size === 0 ? "" : `"locks":${JSON.stringify([...fences].map(([name, fence]) => ({ name, fence })))},`;
+}
+
 function claimsJson(state: GoalState, { tasks, fence, untilMs }: Grant, inputs: readonly string[]): string {
   const goalId = state.goal!.id;
   const tail = `"leaseExpiresAt":"${timestamp(untilMs)}","fence":${fence}}`;
   const claims = tasks.map((task, i) => {
-    return `{"taskId":"${taskIdOf(goalId, task)}","attempt":${state.tasks.attempt[task]!},"input":${inputs[i]!},${tail}`;
+    const head = `{"taskId":"${taskIdOf(goalId, task)}","attempt":${state.tasks.attempt[task]!},"input":${inputs[i]!}`;
+    return `${head},${locksJson(state, task)}${tail}`;
   });
   return `{"claims":[${claims.join(",")}]}`;
 }

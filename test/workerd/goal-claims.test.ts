@@ -15,6 +15,7 @@ interface Claimed {
   readonly input: unknown;
   readonly leaseExpiresAt: string;
   readonly fence: number;
+  readonly locks?: readonly { readonly name: string; readonly fence: number }[];
 }
 
 interface Line {
@@ -243,6 +244,16 @@ test("a worker's token pulls from its queue alone, and says nothing of other cla
   expect(await good(postAs(token, `${path}/settle`, { settlements }))).toMatchObject({
     settlements: [{ status: "rejected" }, { status: "rejected", problem: { code: "permission_denied" } }, { status: "settled" }],
   });
+});
+
+test("work that declares a lock is claimed by one at a time, with the lock's fence", async () => {
+  const { id } = await made({ tasks: works(2, { locks: [{ name: "page" }] }) });
+  const [first, ...more] = await claim(id);
+  expect(more).toEqual([]);
+  expect(first).toMatchObject({ locks: [{ name: "page", fence: expect.any(Number) }] });
+  await settle(id, { taskId: first!.taskId, attempt: 1, result: 1 });
+  const [second] = await claim(id, { waitMs: 10_000 });
+  expect(second!.locks![0]!.fence).toBeGreaterThan(first!.locks![0]!.fence);
 });
 
 test("equal work is one task where its key comes from its content", async () => {

@@ -169,17 +169,25 @@ function* heldOf(state: GoalState, task: number): Iterable<readonly [name: strin
   }
 }
 
-/** The fences of a task as `Drover-Fence` carries them: its own, then those of its ancestors. Undefined where there are none. */
+const NO_FENCES: ReadonlyMap<string, number> = new Map();
+
+/** The fences of a task as `Drover-Fence` carries them. Undefined where there are none. */
 export function fencesOf(state: GoalState, task: number): string | undefined {
+  const found = fencesByName(state, task);
+  return found.size === 0 ? undefined : [...found].map(([name, fence]) => `${name}=${fence}`).join(", ");
+}
+
+/** The fences of a task by lock: its own, then those of its ancestors. */
+export function fencesByName(state: GoalState, task: number): ReadonlyMap<string, number> {
   const { locks, tasks } = state;
-  if (locks.live === 0) return undefined;
+  if (locks.live === 0) return NO_FENCES;
   const found = new Map<string, number>();
   for (let at = task; at !== ROOT; at = tasks.parent[at]!) {
     if ((tasks.flags[at]! & HAS_LOCKS) === 0) continue;
     for (const { name, fence } of locks.tenant.claims.get(at) ?? []) if (!found.has(name)) found.set(name, fence);
     for (const [name, { fence }] of heldOf(state, at)) if (!found.has(name)) found.set(name, fence);
   }
-  return found.size === 0 ? undefined : [...found].map(([name, fence]) => `${name}=${fence}`).join(", ");
+  return found;
 }
 
 // The tenant's locks.
