@@ -27,7 +27,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^durable-objects\/([a-z-]+)\//, may: ["durable-objects/$1/", "durable-objects/kit/", SHARED, "cloudflare:"] },
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },
   { files: /^workers\/kit\//, may: ["workers/kit/", SHARED] },
-  { files: /^workers\/edge\//, may: ["workers/edge/", "workers/kit/", SHARED, "hono", "hono/", "valibot"] },
+  { files: /^workers\/edge\//, may: ["workers/edge/", "workers/kit/", SHARED, "hono", "hono/", "valibot", "jose"] },
   { files: /^workers\/executor\//, may: ["workers/executor/", "workers/kit/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },
   { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers"] },

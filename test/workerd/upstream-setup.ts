@@ -25,6 +25,8 @@ interface Visit {
 
 const counts = new Map<string, Count>();
 
+const kept = new Map<string, Buffer>();
+
 function countOf(name: string): Count {
   let count = counts.get(name);
   if (count === undefined) counts.set(name, (count = { total: 0, inFlight: 0, max: 0 }));
@@ -70,6 +72,14 @@ const PAGES: Record<string, (visit: Visit) => void> = {
     sendBody(visit);
   },
   body: sendBody,
+  // Keeps a document under its path, and gives it back.
+  kept: ({ request, response, body, rest }) => {
+    if (request.method === "PUT") kept.set(rest.join("/"), body);
+    const found = kept.get(rest.join("/"));
+    response.statusCode = found === undefined ? 404 : 200;
+    response.setHeader("content-type", "application/json");
+    response.end(found);
+  },
   // The head never comes.
   hang: () => undefined,
   "hang-body": ({ response }) => {

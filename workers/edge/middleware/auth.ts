@@ -13,10 +13,13 @@ import { type EdgeContext, TENANT_NAME, tenantStub } from "../context.ts";
 import { problem } from "../reply.ts";
 import { type Caller, callerOf } from "../tokens/caller.ts";
 import { exactEpoch, recentEpoch } from "../tokens/epoch.ts";
+import { callerByIdentity, identityOf } from "../tokens/identity.ts";
 import { keyRing } from "../tokens/keys.ts";
 import { callerByToken, unauthorized } from "../tokens/verify.ts";
 
 const SECRET_CHARS_MIN = 16;
+/** The shape of a JSON Web Token. Drover's own tokens begin otherwise. */
+const JWT = /^eyJ[\w-]+\.[\w-]+\.[\w-]+$/;
 const BEARER = /^Bearer +([\x21-\x7e]+) *$/i;
 
 const digest = (text: string): Promise<ArrayBuffer> => crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
@@ -34,8 +37,8 @@ export function secretFailure(env: Env): Failure | null {
   // The binding's type is a promise that a deployment may not have kept.
   const secret = env.ROOT_TOKEN as string | undefined;
   if (typeof secret === "string" && secret.length >= SECRET_CHARS_MIN) {
-    const ring = keyRing(env);
-    return typeof ring === "string" ? failure("temporary_reduced_capacity", ring) : null;
+    const wrong = [keyRing(env), identityOf(env)].find((each) => typeof each === "string");
+    return wrong === undefined ? null : failure("temporary_reduced_capacity", wrong);
   }
   const detail = `the secret ROOT_TOKEN is missing or shorter than ${SECRET_CHARS_MIN} characters; set it with \`wrangler secret put ROOT_TOKEN\``;
   return failure("temporary_reduced_capacity", detail);
@@ -55,6 +58,8 @@ async function authenticate(env: Env, header: string | undefined): Promise<Answe
   if (header === undefined) return unauthorized("send the header Authorization: Bearer <token>");
   const text = BEARER.exec(header)?.[1];
   if (text === undefined) return unauthorized("the Authorization header must be: Bearer <token>");
+  const identity = identityOf(env);
+  if (JWT.test(text) && identity !== null && typeof identity !== "string") return callerByIdentity(identity, text, TENANT_NAME);
   const ring = keyRing(env);
   if (text.startsWith(TOKEN_PREFIX) && typeof ring !== "string") return callerByToken(ring, text, TENANT_NAME);
   return callerByRootToken(env.ROOT_TOKEN, text);

@@ -34,7 +34,7 @@ async function derive(secret: string, tenant: string): Promise<Uint8Array> {
 class Ring implements KeyRing {
   readonly first: string;
   readonly #secrets: ReadonlyMap<string, string>;
-  readonly #keys = new Map<string, Promise<Uint8Array>>();
+  readonly #keys = new Map<string, Uint8Array>();
 
   constructor(secrets: readonly (readonly [string, string])[]) {
     this.first = secrets[0]![0];
@@ -44,8 +44,11 @@ class Ring implements KeyRing {
   keyOf(id: string, tenant: string): Promise<Uint8Array> | null {
     const secret = this.#secrets.get(id);
     if (secret === undefined) return null;
-    const name = `${id} ${tenant}`;
-    const key = this.#keys.get(name) ?? derive(secret, tenant);
+    return this.#derived(secret, tenant, `${id} ${tenant}`);
+  }
+
+  async #derived(secret: string, tenant: string, name: string): Promise<Uint8Array> {
+    const key = this.#keys.get(name) ?? (await derive(secret, tenant));
     this.#keys.set(name, key);
     return key;
   }
