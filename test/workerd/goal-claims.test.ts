@@ -4,7 +4,7 @@ import { expect, test, vi } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { call, problemIn } from "./edge-kit.ts";
 import { postAs, refusalIn, tokenOf } from "./tokens-kit.ts";
-import { delay, get, goalOf, goalStub, good, newGoalId, post, tasksOf, until } from "./goal-kit.ts";
+import { create, delay, get, goalOf, goalStub, good, inLaboratory, newGoalId, post, tasksOf, until } from "./goal-kit.ts";
 
 vi.spyOn(console, "error").mockImplementation(() => undefined);
 vi.spyOn(console, "warn").mockImplementation(() => undefined);
@@ -145,6 +145,22 @@ test("work that comes in the moment of a claim is found by it", async () => {
     await good(post(`/v1/goals/${id}/tasks`, { tasks: [1, 2].map((part) => ({ work: { queue: "review", input: { n: n + part } } })) }));
     expect((await waiting).map(({ length }) => length)).toEqual([1, 1]);
   }
+});
+
+test("work that comes in the very turn in which a claimer finds none is not missed", async () => {
+  const run = async (): Promise<string> => "";
+  const json = await inLaboratory({ run }, async (goal, id) => {
+    await create(goal, id, works(1));
+    // All three run in one turn: the work goes before the claimer's turn, and comes after it.
+    const canceling = goal.cancelTask(0);
+    const place = await goal.awaitClaims({ queue: "review", max: 1, leaseMs: 1_000, waitMs: 3_000 });
+    const waiting = place.claimed();
+    const body = new TextEncoder().encode(JSON.stringify({ tasks: [{ work: { queue: "review", input: "late" } }] }));
+    await Promise.all([canceling, goal.submit({ body, format: "json", allReceipts: false, atomic: false })]);
+    const answer = await waiting;
+    return answer.ok ? answer.value.json : answer.error.detail;
+  });
+  expect(json).toContain('"input":"late"');
 });
 
 test("who does not wait gets what those in line leave over", async () => {
