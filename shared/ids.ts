@@ -47,6 +47,34 @@ export function taskIdOf(goalId: GoalId, index: number): TaskId {
   return (taskIdPrefix(goalId) + encode(index, INDEX_CHARS)) as TaskId;
 }
 
+/** Odd numbers of 80 bits, from the digits of the golden ratio, of pi and of e: the steps below can be undone, so no two numbers meet. */
+const STEP = 0x9e3779b97f4a7c15f39dn;
+const FIRST = 0x3243f6a8885a308d3131n;
+const SECOND = 0x2b7e151628aed2a6abf7n;
+const HALF_BITS = 40n;
+const CHANCE_BITS = 80;
+
+/**
+ * The id of the goal that a task of kind `goal` opens: the same whenever and
+ * wherever it is asked for. It sorts with its parent. The finalizer is that of
+ * MurmurHash3 (A. Appleby), for 80 bits: tasks of one goal have ids that differ
+ * for certain, those of different goals as two random ids do.
+ */
+export function subGoalIdOf(goalId: GoalId, index: number): GoalId {
+  const chars = goalId.slice("goal_".length);
+  let value = 0n;
+  for (const char of chars.slice(TIME_CHARS)) value = value * 32n + BigInt(ALPHABET.indexOf(char));
+  value = BigInt.asUintN(CHANCE_BITS, value + BigInt(index + 1) * STEP);
+  for (const factor of [FIRST, SECOND]) value = BigInt.asUintN(CHANCE_BITS, (value ^ (value >> HALF_BITS)) * factor);
+  value ^= value >> HALF_BITS;
+  let text = "";
+  for (let i = 0; i < CHANCE_CHARS; i++) {
+    text = ALPHABET[Number(value % 32n)]! + text;
+    value /= 32n;
+  }
+  return `goal_${chars.slice(0, TIME_CHARS)}${text}` as GoalId;
+}
+
 export function parseTaskId(text: string): { goalId: GoalId; index: number } | null {
   const match = TASK_PATTERN.exec(text);
   if (match === null) return null;

@@ -85,6 +85,26 @@ export const POLICIES_MAX = 128;
 export const TOKEN_CACHE_MAX = 10_000;
 /** How long an isolate relies on the tenant's epoch where it need not be exact. */
 export const TENANT_EPOCH_AGE_MS_MAX = 2_000;
+// Sub-goals.
+/** Tasks of kind `goal` that one goal takes over its life. */
+export const SUBGOALS_PER_GOAL_MAX = 10_000;
+/** Sub-goals that are being made at once, and messages to sub-goals that wait for their answer. */
+export const SUBGOALS_OPENING_MAX = 16;
+export const SUBGOAL_MESSAGES_MAX = 64;
+/** A sub-goal that changes reports so often; where it has many siblings, once in so long for each of them. */
+export const SUBGOAL_REPORT_MS = 250;
+export const SUBGOAL_REPORT_MS_PER_SIBLING = 2;
+/** A message between goals that got no answer is sent again: at first after this, then after twice as long, up to the last. */
+export const RELATIVE_RETRY_MS = 250;
+export const RELATIVE_RETRY_MS_MAX = 10_000;
+/** A message that hangs counts as lost after this. */
+export const RELATIVE_ANSWER_MS = 10_000;
+/** A sub-goal that was not heard of for so long is asked whether it is still there. */
+export const SUBGOAL_SILENCE_MS = 600_000;
+/** An ended sub-goal is kept at least so long: longer than any message can be under way, so that none makes it anew. */
+export const SUBGOAL_RETENTION_MS_MIN = 600_000;
+/** How long a caller who makes a sub-goal waits for it to be there. */
+export const SUBGOAL_WAIT_MS = 20_000;
 
 // Payloads.
 export const RESPONSE_BYTES_MAX = 8 * MIB;
@@ -254,5 +274,7 @@ assert(CHUNK_BYTES_MAX < PLATFORM_ROW_BYTES_MAX, "a chunk must fit the platform'
 assert((ROW_CHARS_MAX + INLINE_PAYLOAD_BYTES_MAX) * 3 < PLATFORM_ROW_BYTES_MAX, "a packed row must fit the platform's row");
 assert(BATCH_LANES_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "a batch must obey the connection limit");
 assert(BATCH_TASKS_MAX < PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, "a batch must obey the subrequest limit");
+assert(SUBGOAL_RETENTION_MS_MIN > RELATIVE_ANSWER_MS, "a message that made a sub-goal must not find it deleted");
+assert(SUBGOALS_OPENING_MAX <= SUBGOAL_MESSAGES_MAX, "making sub-goals must leave room for other messages");
 assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");
 assert(EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB, "an executor's buffers must fit an isolate");

@@ -9,6 +9,7 @@ import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { AccountView, BudgetView } from "./protocol/budget.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Reserve } from "./protocol/task.ts";
+import type { RelativeRpc } from "./rpc-relatives.ts";
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { Result } from "./result.ts";
@@ -136,7 +137,7 @@ export interface PermitsRpc {
 }
 
 /** The last argument of what a caller asks for is what has to be known of the caller's token. A revoked one gets no answer but that. */
-export interface GoalRpc extends PermitsRpc, LocksRpc {
+export interface GoalRpc extends PermitsRpc, LocksRpc, RelativeRpc {
   /** A shard has given this goal one of these locks, and it should ask which. */
   locksFree(names: readonly string[]): Promise<void>;
   create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;

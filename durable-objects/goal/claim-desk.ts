@@ -21,6 +21,7 @@ import { randomSeed } from "../kit/chance.ts";
 import { canStart } from "./core/afford.ts";
 import type { Grant, Settlement, Standing } from "./core/claims.ts";
 import { fencesByName } from "./core/locks.ts";
+import { isPaused } from "./core/kin.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./core/state.ts";
 import type { Directory } from "./directory.ts";
 import { parseOffer, upstreamNames } from "./offers.ts";
@@ -225,7 +226,7 @@ function readyIn(state: GoalState, queue: string): number {
   const { goal, upstreams } = state;
   if (goal?.phase !== "active") return Number.POSITIVE_INFINITY;
   const number = upstreamNamed(state, workQueueName(queue));
-  return number < 0 || goal.paused || !canStart(state, upstreams[number]!) ? 0 : upstreams[number]!.queued;
+  return number < 0 || isPaused(state) || !canStart(state, upstreams[number]!) ? 0 : upstreams[number]!.queued;
 }
 
 const timestamp = (ms: number): string => new Date(ms).toISOString();

@@ -13,6 +13,8 @@ import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { type Granted, type LockRelease, type LockView, viewOf } from "../../shared/policy/lock-steps.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
+import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
+import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { OutsideAsk } from "../../shared/rpc-locks.ts";
 import type {
@@ -46,6 +48,7 @@ import { LockDesk } from "./lock-desk.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
 import type { Transport } from "./runner.ts";
+import { RelativesDesk } from "./relatives-desk.ts";
 import { Signal, within } from "./signal.ts";
 import { GoalStore } from "./store.ts";
 import { Streams } from "./streams.ts";
@@ -63,6 +66,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #streams: Streams;
   readonly #signal = new Signal();
   readonly #desk: ClaimDesk;
+  readonly #relatives: RelativesDesk;
   readonly #directory: Directory;
   readonly #governors: Governors;
   readonly #budget: BudgetDesk;
@@ -86,6 +90,8 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       governors: this.#governors,
       askFunds: (request) => this.#budget.ask(request),
       locks: this.#locks,
+      tellSubgoal: (order) => this.#relatives.tellSubgoal(order),
+      tellParent: (report) => this.#relatives.tellParent(report),
       committed: (hasChanged) => {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
@@ -95,6 +101,13 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     });
     this.#directory = new Directory(tenant, (command) => this.#turns.run({ command }));
     this.#desk = new ClaimDesk(this.#turns, this.#store, this.#directory);
+    this.#relatives = new RelativesDesk({
+      turns: this.#turns,
+      store: this.#store,
+      directory: this.#directory,
+      signal: this.#signal,
+      goal: (goalId) => env.GOAL.get(env.GOAL.idFromName(goalId)),
+    });
     this.#streams = new Streams({ state: () => this.#turns.state, view: () => this.#view(), reader: this.#reader, signal: this.#signal });
   }
 
@@ -296,6 +309,18 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 
   async locksFree(names: readonly string[]): Promise<void> {
     if (this.#exists) await this.#turns.run({ command: { kind: "locks-free", names } });
+  }
+
+  async createSubgoal(request: CreateSubgoalRequest): Promise<Answer<JsonReply>> {
+    return this.#refusal(request.bearer) ?? this.#relatives.create(request);
+  }
+
+  async obey(order: SubgoalOrder, birth: SubgoalBirth | null): Promise<Answer<SubgoalReport>> {
+    return this.#relatives.obey(order, birth);
+  }
+
+  async hear(report: SubgoalReport): Promise<ParentWord> {
+    return this.#relatives.hear(report);
   }
 
   async permits(upstream: string, life: string, grant: Grant): Promise<void> {

@@ -4,7 +4,7 @@
  */
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
-import { OFFER_CACHE_BYTES_MAX, TASKS_PER_REQUEST_MAX } from "../../shared/limits.ts";
+import { DEPTH_MAX, OFFER_CACHE_BYTES_MAX, TASKS_PER_REQUEST_MAX } from "../../shared/limits.ts";
 import type { CallSpec, TaskSpec, WorkSpec } from "../../shared/protocol/task.ts";
 import { err, ok, type Result } from "../../shared/result.ts";
 
@@ -64,10 +64,11 @@ function parseLines(text: string): Result<readonly unknown[], Failure> {
 }
 
 /** The upstreams that a request's tasks call. Neighbours mostly call the same one. */
-export function upstreamNames(specs: readonly unknown[]): Set<string> {
-  const names = new Set<string>();
+export function upstreamNames(specs: readonly unknown[], names = new Set<string>(), level = 0): Set<string> {
   let last: unknown;
   for (const spec of specs) {
+    const inner = (spec as TaskSpec | null)?.goal?.["tasks"];
+    if (Array.isArray(inner) && level < DEPTH_MAX) upstreamNames(inner, names, level + 1);
     const name = (spec as TaskSpec | null)?.call?.upstream as unknown;
     if (name === last || typeof name !== "string") continue;
     names.add(name);
@@ -76,18 +77,21 @@ export function upstreamNames(specs: readonly unknown[]): Set<string> {
   return names;
 }
 
-type Input = CallSpec | WorkSpec | undefined;
+type Input = CallSpec | WorkSpec | Json | undefined;
+type Json = Readonly<Record<string, unknown>>;
 
 interface Entry {
-  /** The call or work of each task, by place: all that handing it out needs. Groups and bad tasks have none. */
+  /** The call, work or goal of each task, by place: all that handing it out needs. Groups and bad tasks have none. */
   readonly inputs: readonly Input[];
   readonly bytes: number;
 }
 
 /** An offer as it is kept in memory. Labels and the like stay on disk: what survives in memory has to be collected. */
 export function entryOf(specs: readonly unknown[], bytes: number): Entry {
-  return { inputs: specs.map((spec) => (spec as TaskSpec | null)?.call ?? (spec as TaskSpec | null)?.work), bytes };
+  return { inputs: specs.map((spec) => inputOf(spec as TaskSpec | null)), bytes };
 }
+
+const inputOf = (spec: TaskSpec | null): Input => spec?.call ?? spec?.work ?? spec?.goal;
 
 /** Keeps the inputs of the offers used last, up to a bound in bytes of their text. The newest always stays. */
 export class CallCache {
@@ -119,6 +123,11 @@ export class CallCache {
   /** Of a task that waits to be claimed. */
   work(offer: number, place: number): WorkSpec | undefined {
     return this.#get(offer, place) as WorkSpec | undefined;
+  }
+
+  /** Of a task whose work is a goal of its own. */
+  goal(offer: number, place: number): Json | undefined {
+    return this.#get(offer, place) as Json | undefined;
   }
 
   #get(offer: number, place: number): Input {

@@ -1,6 +1,7 @@
 /** From the parsed tasks of a request to what the core takes: checked specs, faults, and keys derived from content. */
 import { type Failure, failure } from "../../shared/errors.ts";
 import { contentOf } from "../../shared/protocol/canonical.ts";
+import { goalFaults } from "../../shared/protocol/goal.ts";
 import { isTaskSpec, type TaskSpec } from "../../shared/protocol/task.ts";
 import { taskFaults } from "../../shared/protocol/task-schema.ts";
 
@@ -19,6 +20,13 @@ export async function prepare(values: readonly unknown[]): Promise<Prepared> {
       const detail = errors[0] === undefined ? "this is not a task" : `${errors[0].pointer || "the task"} ${errors[0].detail}`;
       failures.set(place, failure("invalid_request", detail, { errors }));
       return null;
+    }
+    if (value.goal !== undefined) {
+      const errors = goalFaults(value.goal, "/goal");
+      if (errors[0] !== undefined) {
+        failures.set(place, failure("invalid_request", `${errors[0].pointer} ${errors[0].detail}`, { errors }));
+        return null;
+      }
     }
     if (value.dedupe === "content") contentKeys.set(place, "");
     return value;

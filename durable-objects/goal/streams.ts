@@ -6,13 +6,15 @@
  */
 import { STREAMS_PER_GOAL_MAX } from "../../shared/limits.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
+import { CALLS, spentInAll } from "../../shared/policy/account.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { err, ok, type Result } from "../../shared/result.ts";
 import type { EventsQuery, ResultsQuery } from "../../shared/rpc.ts";
+import { countsInAll, statusOf } from "./core/kin.ts";
 import type { GoalState } from "./core/state.ts";
 import { badCursor, parseCursor, type TaskReader } from "./reader.ts";
 import { type Signal, within } from "./signal.ts";
-import { countsOf, statusOf } from "./views.ts";
+import { countsOf } from "./views.ts";
 
 const RESULTS_PER_PIECE = 256;
 /** Each reader that stalls holds a piece; many of them must fit the object's memory. */
@@ -57,7 +59,7 @@ export class Streams {
     const close = (): string => {
       const now = state();
       const nextCursor = at < now.ended.length || now.goal!.phase === "active" ? String(at) : null;
-      return `${JSON.stringify({ end: { status: statusOf(now), counts: countsOf(now.counts), nextCursor } })}\n`;
+      return `${JSON.stringify({ end: { status: statusOf(now), counts: countsOf(countsInAll(now)), nextCursor } })}\n`;
     };
     return this.#stream(pull, close);
   }
@@ -165,7 +167,7 @@ class EventFeed {
 
   #progress(): string {
     const state = this.#goal.state();
-    return JSON.stringify({ counts: countsOf(state.counts), joined: state.joined, calls: state.calls });
+    return JSON.stringify({ counts: countsOf(countsInAll(state)), joined: state.joined, calls: spentInAll(state.budget.account)[CALLS] });
   }
 
   #event(name: string, data: string): string {

@@ -11,6 +11,7 @@ import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { LockMessage } from "../../shared/policy/lock-steps.ts";
+import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "../../shared/rpc.ts";
@@ -63,6 +64,9 @@ interface Surroundings {
   /** After each turn, with whether the goal has changed. */
   readonly committed: (hasChanged: boolean) => void;
   readonly locks: LockDesk;
+  /** Sends what goals have to tell one another. */
+  readonly tellSubgoal: (order: SubgoalOrder) => Promise<void>;
+  readonly tellParent: (report: SubgoalReport) => Promise<void>;
   readonly destroy: () => Promise<void>;
 }
 
@@ -114,6 +118,12 @@ export class Turns {
   /** Runs a command in the next turn, together with what else comes in by then. */
   run(ask: Ask): Promise<Answer<JsonReply>> {
     return this.#runAt(Date.now(), ask);
+  }
+
+  /** As `run`, for what is worth no commit of its own: it comes at the pace of commits. */
+  runPaced(ask: Ask): Promise<Answer<JsonReply>> {
+    const nowMs = Date.now();
+    return this.#runAt(nowMs + this.#pace.delayMs(nowMs, this.#lines.length), ask);
   }
 
   #runAt(atMs: number, ask: Ask): Promise<Answer<JsonReply>> {
@@ -202,6 +212,8 @@ export class Turns {
       reports: [],
       lines: [],
       lockMessages: [],
+      orders: [],
+      report: null,
       keep: (line) => lines.keep(line),
       callOf: (offer, place) => {
         // An offer of this turn is not on disk yet.
@@ -245,7 +257,7 @@ export class Turns {
     if (earlier !== null) return earlier;
     const number = this.#state.nextOffer;
     const reply = step(this.#state, nowMs, command, out, bearer);
-    this.#isRecovered ||= command.kind === "create";
+    this.#isRecovered ||= command.kind === "create" || command.kind === "obey";
     if (!reply.ok) return reply;
     if (this.#state.nextOffer > number) {
       assert(offer !== undefined, "tasks come with the offer that they are from");
@@ -276,9 +288,8 @@ export class Turns {
   /** Takes a governor's grant. Calls that are open may stay so for as long as it lasts. */
   async grant(name: string, life: string, grant: Grant): Promise<void> {
     if (life !== this.#life) return;
-    const nowMs = Date.now();
-    // What a grant lets start is a commit too, and comes at the pace of commits.
-    await this.#runAt(nowMs + this.#pace.delayMs(nowMs, this.#lines.length), { command: { kind: "grant", upstream: name, life, grant } });
+    // What a grant lets start is a commit too.
+    await this.runPaced({ command: { kind: "grant", upstream: name, life, grant } });
     const upstream = upstreamNamed(this.#state, name);
     if (upstream >= 0) this.#runner.renew(upstream);
   }
@@ -296,6 +307,8 @@ export class Turns {
     if (out.funds !== undefined) ctx.waitUntil(this.#around.askFunds(out.funds));
     for (const message of out.lockMessages) ctx.waitUntil(this.#tell(message));
     if (out.lines.length > 0) locks.end(out.lines);
+    for (const order of out.orders) ctx.waitUntil(this.#around.tellSubgoal(order));
+    if (out.report !== null) ctx.waitUntil(this.#around.tellParent(out.report));
     if (out.aborts.length > 0) this.#runner.abort(out.aborts, (task) => state.tasks.upstream[task]!);
     if (state.goal === null) return;
     store.compact(state);

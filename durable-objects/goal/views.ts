@@ -1,11 +1,11 @@
 /** How the goal and its tasks look on the wire. Results are put in as the text they are kept as. */
 import type { TaskErrorCode } from "../../shared/errors.ts";
 import { failure, problemOf } from "../../shared/errors.ts";
-import { taskIdOf } from "../../shared/ids.ts";
+import { type GoalId, subGoalIdOf, taskIdOf } from "../../shared/ids.ts";
 import { quantileMs } from "../../shared/policy/histogram.ts";
 import { available, DIMENSIONS, named, reservedInAll, spentInAll } from "../../shared/policy/account.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
-import type { Counts, GoalStatus, GoalView } from "../../shared/protocol/goal.ts";
+import type { Counts, GoalView } from "../../shared/protocol/goal.ts";
 import { TASK_STATUSES } from "../../shared/protocol/goal.ts";
 import { payloadOf } from "../../shared/protocol/line.ts";
 import type { GoalReport } from "../../shared/rpc.ts";
@@ -17,12 +17,14 @@ import {
   QUEUED,
   REASON_WORDS,
   RUNNING,
+  SUBGOAL,
   STATUS_WORDS,
   SUCCEEDED,
   WORK,
   WORK_DONE,
 } from "./core/codes.ts";
 import { outlookOf } from "./core/estimate.ts";
+import { countsInAll, statusOf } from "./core/kin.ts";
 import { type GoalState, ROOT, totalCount } from "./core/state.ts";
 import type { Receipts } from "./core/submit.ts";
 
@@ -33,17 +35,13 @@ export function countsOf(counts: readonly number[]): Counts {
   return { ...(byStatus as Omit<Counts, "total">), total: totalCount(counts) };
 }
 
-export function statusOf(state: GoalState): GoalStatus {
-  const goal = state.goal!;
-  return goal.phase === "active" && (goal.paused || state.budget.isExhausted) ? "paused" : goal.phase;
-}
-
 export function goalView(state: GoalState, rowsWritten: number, nowMs: number): GoalView {
   const goal = state.goal!;
   const { position, startMs } = outlookOf(state, nowMs);
   const { latencies } = state;
   return {
     id: goal.id,
+    ...parentOf(state),
     name: goal.spec.name,
     labels: goal.spec.labels,
     status: statusOf(state),
@@ -53,13 +51,14 @@ export function goalView(state: GoalState, rowsWritten: number, nowMs: number): 
     sealed: goal.sealed,
     epoch: state.rights.epoch,
     policies: goal.spec.policies ?? [],
-    counts: countsOf(state.counts),
+    counts: countsOf(countsInAll(state)),
     joined: state.joined,
     position,
     estimatedStartMs: startMs,
     budget: budgetOf(state),
     latency: { p50Ms: quantileMs(latencies, 0.5), p95Ms: quantileMs(latencies, 0.95), p99Ms: quantileMs(latencies, 0.99) },
     storage: { rowsWritten },
+    ...(state.kin.refusal === null ? {} : { problem: problemOf({ ...state.kin.refusal, goalId: goal.id }) }),
   };
 }
 
@@ -78,6 +77,11 @@ export function budgetView(state: GoalState): BudgetView {
   return { ...budgetOf(state), funds: named(account.funds), available: named(left), exhausted: isExhausted };
 }
 
+function parentOf({ goal }: GoalState): { parentGoalId?: string; parentTaskId?: string } {
+  const { parent } = goal!.spec;
+  return parent === undefined ? {} : { parentGoalId: parent.goalId, parentTaskId: taskIdOf(parent.goalId as GoalId, parent.task) };
+}
+
 export function goalReport(state: GoalState): GoalReport {
   const goal = state.goal!;
   return {
@@ -89,7 +93,7 @@ export function goalReport(state: GoalState): GoalReport {
     deadlineAtMs: goal.deadlineAtMs,
     endedAtMs: goal.endedAtMs,
     sealed: goal.sealed,
-    counts: countsOf(state.counts),
+    counts: countsOf(countsInAll(state)),
     spent: spentInAll(state.budget.account),
     // What children have spent is theirs to say until they are closed.
     isFinal: goal.endedAtMs !== null && state.budget.account.children.size === 0,
@@ -127,7 +131,8 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
   const { tasks } = state;
   const goalId = state.goal!.id;
   const status = tasks.status[task]!;
-  const attempts = attemptsOf(state, task);
+  // What a sub-goal does are no attempts of the task.
+  const attempts = (tasks.flags[task]! & SUBGOAL) === 0 ? attemptsOf(state, task) : [];
   const optionalId = (other: number): string | undefined => (other >= 0 ? taskIdOf(goalId, other) : undefined);
   const optionalTime = (ms: number): string | undefined => (ms > 0 ? timestamp(ms) : undefined);
   const family = state.families.get(task);
@@ -146,11 +151,20 @@ export function taskJson(state: GoalState, task: number, line: string | null): s
     queuedAt: timestamp(tasks.queuedAtMs[task]!),
     startedAt: optionalTime(tasks.startedAtMs[task]!),
     endedAt: isTerminal(status) ? optionalTime(tasks.endedAtMs[task]!) : undefined,
+    subgoal: subgoalOf(state, task),
     children: family === undefined ? undefined : { counts: countsOf(family.counts) },
     problem: problemFor(state, task, line),
   });
   if (!succeeded || line === null) return head;
   return `${head.slice(0, -1)},"result":${payloadOf(line)}}`;
+}
+
+/** The goal that does the task's work, from when it was begun on; how it stands, while it is there and lives. */
+function subgoalOf({ goal, kin, tasks }: GoalState, task: number): object | undefined {
+  if ((tasks.flags[task]! & SUBGOAL) === 0 || tasks.attempt[task] === 0) return undefined;
+  const open = kin.open.get(task);
+  if (open?.isMade !== true) return { goalId: subGoalIdOf(goal!.id, task) };
+  return { goalId: open.goalId, status: open.status, counts: countsOf(open.counts) };
 }
 
 function reasonOf({ tasks, budget }: GoalState, task: number): string | undefined {

@@ -130,6 +130,12 @@ export class Rules {
     return approvals.length > 0 && needsApproval(approvals, plain) ? "needs approval" : "allowed";
   }
 
+  /** What is allowed in a goal inside, `levels` of tasks below: of all this, what its own policy allows too. */
+  below(own: readonly Policy[], levels: number): Rules {
+    const inherited = this.#origins.map(({ from, policies }) => ({ from, policies: narrow(policies, [], levels) }));
+    return new Rules(own.length === 0 ? inherited : [...inherited, { from: "the sub-goal's policy", policies: own }]);
+  }
+
   work(queue: string): Verdict {
     return this.#listed("queues", queue, `the queue "${queue}"`) ?? "allowed";
   }
@@ -184,6 +190,12 @@ export class Rules {
 export function rulesOf(origins: readonly Origin[]): Rules | null {
   const speaking = origins.filter(({ policies }) => policies.length > 0);
   return speaking.length === 0 ? null : new Rules(speaking);
+}
+
+/** The check of a goal inside, as `Rules.below`; null where nobody restricts anything. */
+export function rulesBelow(rules: Rules | null, own: Policy | undefined, levels: number): Rules | null {
+  const policies = own === undefined ? [] : [own];
+  return rules === null ? rulesOf([{ from: "the sub-goal's policy", policies }]) : rules.below(policies, levels);
 }
 
 /** The policies of a goal that is made inside another one, `levels` of tasks below it: what the parent may, and of that what is its own. */

@@ -16,7 +16,8 @@ export function canonicalJson(value: unknown): string {
 }
 
 /** What makes two tasks the same work: everything that the upstream, or whoever claims it, gets to see. */
-export function contentOf({ call, work }: TaskSpec): string {
+export function contentOf({ call, work, goal }: TaskSpec): string {
+  if (goal !== undefined) return canonicalJson({ goal });
   if (call === undefined) return canonicalJson({ queue: work?.queue, input: work?.input ?? null });
   const headers = Object.fromEntries(Object.entries(call.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]));
   return canonicalJson({ ...call, method: call.method ?? "GET", headers, idempotent: undefined });

@@ -136,7 +136,7 @@ export const queueName = v.pipe(
 
 const work = object({ queue: queueName, input: v.optional(v.unknown()) });
 
-const KINDS = ["call", "work", "group"] as const;
+const KINDS = ["call", "work", "goal", "group"] as const;
 
 const locks = v.pipe(
   v.array(
@@ -169,6 +169,7 @@ const task = v.pipe(
     afterEnd: v.optional(names),
     call: v.optional(call),
     work: v.optional(work),
+    goal: v.optional(v.custom<Record<string, unknown>>(isPlain, "must be an object")),
     group: v.optional(object({})),
     dedupe: v.optional(v.picklist(["key", "content"])),
     priority: v.optional(v.picklist(PRIORITIES)),

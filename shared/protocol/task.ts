@@ -72,6 +72,8 @@ export interface TaskSpec {
   readonly afterEnd?: readonly string[];
   readonly call?: CallSpec;
   readonly work?: WorkSpec;
+  /** A goal as it is made by itself. `goalFaults` says whether it is one. */
+  readonly goal?: Readonly<Record<string, unknown>>;
   readonly group?: Readonly<Record<string, never>>;
   readonly dedupe?: "key" | "content";
   readonly priority?: Priority;
@@ -264,6 +266,10 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
         break;
       case "work":
         if (!isWork(part)) return false;
+        kinds++;
+        break;
+      case "goal":
+        if (!isObject(part)) return false;
         kinds++;
         break;
       case "group":

@@ -15,6 +15,8 @@ function stage(funds: Bounds) {
       sends: [],
       aborts: [],
       reports: [],
+      orders: [],
+      report: null,
       callOf: () => undefined,
       lines: [],
       lockMessages: [],

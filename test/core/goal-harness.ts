@@ -17,6 +17,7 @@ import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Lease } from "../../shared/policy/lease.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../shared/protocol/goal.ts";
+import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { CompletionRule, TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
@@ -65,6 +66,8 @@ interface Options {
   readonly rule?: CompletionRule;
   /** Left out: every upstream takes what it declares, for ever. */
   readonly governor?: "generous" | "by hand";
+  /** Nothing is there yet: the goal above will make it. */
+  readonly isUnborn?: boolean;
 }
 
 export class Driver {
@@ -84,6 +87,9 @@ export class Driver {
   destroyed = false;
   /** The latest question to the account above. */
   asked: FundRequest | undefined;
+  /** What goals have to tell one another since this was last emptied. */
+  orders: SubgoalOrder[] = [];
+  reported: SubgoalReport[] = [];
   #row = 1;
 
   constructor(options: Options = {}) {
@@ -100,6 +106,7 @@ export class Driver {
     };
     const registry = { version: 1, upstreams: options.upstreams ?? [upstream()] };
     const specs = options.tasks ?? [];
+    if (options.isUnborn === true) return;
     this.do({ kind: "create", id: GOAL_ID, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });
   }
 
@@ -112,6 +119,8 @@ export class Driver {
       sends: [],
       aborts: [],
       reports: [],
+      orders: [],
+      report: null,
       keep: () => ({ row, index: index++ }),
       callOf: (number, place) => (this.offers.get(number)![place] as TaskSpec).call,
       lines: [],
@@ -129,6 +138,8 @@ export class Driver {
     this.lines.push(...out.lines);
     this.lockMessages.push(...out.lockMessages);
     this.destroyed ||= out.destroy;
+    this.orders.push(...out.orders);
+    if (out.report !== null) this.reported.push(out.report);
     return reply;
   }
 
@@ -222,6 +233,7 @@ export class Driver {
 }
 
 function specsOf(command: Command): readonly unknown[] {
+  if (command.kind === "obey") return command.birth!.tasks.specs;
   if (command.kind === "create") return command.tasks.specs;
   if (command.kind === "settle-claims") return command.spawn.specs;
   return (command as { specs?: readonly TaskSpec[] }).specs!;

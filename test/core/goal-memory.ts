@@ -73,6 +73,8 @@ function filled(journal: Change[]): GoalState {
       sends: [],
       aborts: [],
       reports: [],
+      orders: [],
+      report: null,
       callOf: () => undefined,
       lines: [],
       lockMessages: [],

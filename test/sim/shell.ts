@@ -144,6 +144,8 @@ export class Shell {
       reports: [],
       lines: [],
       lockMessages: [],
+      orders: [],
+      report: null,
       keep: (line) => ({ row, index: kept.push(line) - 1 }),
       callOf: (offer, place) => {
         const fresh = offers.find(([number]) => number === offer)?.[1];

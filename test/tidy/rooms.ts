@@ -19,7 +19,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^shared\/protocol\//, may: [SHARED, "valibot"] },
   { files: /^shared\//, may: [SHARED] },
   { files: /^durable-objects\/kit\//, may: ["durable-objects/kit/", SHARED, "cloudflare:"] },
-  { files: /^durable-objects\/([a-z-]+)\/core\//, may: ["durable-objects/$1/core/", "!shared/rpc.ts", SHARED] },
+  { files: /^durable-objects\/([a-z-]+)\/core\//, may: ["durable-objects/$1/core/", "!shared/rpc.ts", "!shared/rpc-relatives.ts", SHARED] },
   {
     files: /^durable-objects\/(executor)\//,
     may: ["durable-objects/$1/", "workers/executor/run-batch.ts", "durable-objects/kit/", SHARED, "cloudflare:"],

@@ -8,9 +8,10 @@ import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts"
 import { spend } from "../../../shared/policy/account.ts";
 import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
 import type { TasksAdded } from "./change.ts";
-import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, SUCCEEDED, WORK } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { declareLocks } from "./locks.ts";
+import { SUBGOALS } from "./kin.ts";
 import { adoptTask, placeTask } from "./place.ts";
 import { noteBrought } from "./rights.ts";
 import { declareReserve } from "./reserve.ts";
@@ -94,9 +95,10 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
   tasks.priority[task] = spec.priority === undefined ? NORMAL : PRIORITIES.indexOf(spec.priority);
   tasks.timeoutMs[task] = spec.timeoutMs ?? config?.timeoutMs ?? TIMEOUT_MS_DEFAULT;
   tasks.maxAttempts[task] = spec.retry?.maxAttempts ?? config?.retry.maxAttempts ?? ATTEMPTS_DEFAULT;
-  if (spec.reserve !== undefined) tasks.reserve[task] = declareReserve(state, spec.reserve, config);
+  if (spec.reserve !== undefined && spec.goal === undefined) tasks.reserve[task] = declareReserve(state, spec.reserve, config);
   tasks.flags[task] = flagsOf(spec, config?.idempotency === "key");
   tasks.queuedAtMs[task] = atMs;
+  if (spec.goal !== undefined) state.kin.total++;
   if (spec.ttlMs !== undefined) {
     tasks.expiresAtMs[task] = atMs + spec.ttlMs;
     addTimer(state.timers, atMs + spec.ttlMs, task);
@@ -107,13 +109,14 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
 }
 
 /** The entry whose queue the task waits in. */
-function placeOf(state: GoalState, { call, work }: TaskSpec, task: number): number {
+function placeOf(state: GoalState, { call, work, goal }: TaskSpec, task: number): number {
   if (call !== undefined) return upstreamOf(state, call.upstream, task);
-  return work === undefined ? 0 : workQueue(state, workQueueName(work.queue), task);
+  if (goal !== undefined) return queueNamed(state, SUBGOALS, task);
+  return work === undefined ? 0 : queueNamed(state, workQueueName(work.queue), task);
 }
 
 /** A queue is there from its first task on. */
-function workQueue(state: GoalState, name: string, task: number): number {
+function queueNamed(state: GoalState, name: string, task: number): number {
   const known = upstreamOf(state, name, task);
   if (known >= 0) return known;
   const number = state.upstreams.push(newUpstream(name, null)) - 1;
@@ -122,7 +125,8 @@ function workQueue(state: GoalState, name: string, task: number): number {
 }
 
 /** Work that a claimer loses goes back into its queue, so its repetition is always allowed. */
-function flagsOf({ call, work }: TaskSpec, hasKeys: boolean): number {
+function flagsOf({ call, work, goal }: TaskSpec, hasKeys: boolean): number {
+  if (goal !== undefined) return SUBGOAL;
   if (work !== undefined) return WORK | IDEMPOTENT;
   if (call === undefined) return GROUP;
   return isIdempotent(call, hasKeys) ? IDEMPOTENT : 0;

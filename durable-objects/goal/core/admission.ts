@@ -11,6 +11,7 @@ import type { LineHead } from "../../../shared/protocol/line.ts";
 import type { Demand, Grant } from "../../../shared/protocol/admission.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { FOR_BACKOFF, WAITING } from "./codes.ts";
+import { isPaused } from "./kin.ts";
 import type { Recorder } from "./recorder.ts";
 import { type GoalState, upstreamNamed } from "./state.ts";
 
@@ -50,9 +51,9 @@ export function inUseAt(state: GoalState, upstream: number): number {
 }
 
 /** Calls that the goal would have open at the upstream. */
-export function demandOf({ goal, upstreams, budget }: GoalState, upstream: number): Demand {
-  const { config, wanted } = upstreams[upstream]!;
-  if (goal === null || goal.phase !== "active" || goal.paused || budget.isExhausted || config === null) return NOTHING;
+export function demandOf(state: GoalState, upstream: number): Demand {
+  const { config, wanted } = state.upstreams[upstream]!;
+  if (state.goal?.phase !== "active" || isPaused(state) || state.budget.isExhausted || config === null) return NOTHING;
   return [wanted[0]!, wanted[1]!, wanted[2]!];
 }
 

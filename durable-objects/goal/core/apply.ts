@@ -1,9 +1,9 @@
 /** Replays one change. The recorder made the same calls when the change was decided. */
 import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
-import { applyBudget } from "./budget.ts";
+import { applyBudget, type BudgetChange } from "./budget.ts";
 import { applyClaims, type ClaimChange } from "./claims.ts";
-import { applyLocks } from "./locks.ts";
+import { applyLocks, type LocksChange } from "./locks.ts";
 import {
   type Change,
   CORRECTED_WIDTH,
@@ -24,14 +24,17 @@ import {
   keepWork,
   loseLocks,
   loseTask,
+  pauseGoal,
   releaseTask,
   setUpstreams,
   startBatch,
 } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
-import { applyRights, setTenantPolicy } from "./rights.ts";
+import { applyRights, type RightsChange, setTenantPolicy } from "./rights.ts";
 import { correctUsage } from "./reserve.ts";
 import type { GoalState } from "./state.ts";
+import { applySubgoals, type SubgoalChange } from "./subgoals.ts";
+import { applyUpward, type UpwardChange } from "./upward.ts";
 
 /** Finds the specs of an offer: the array that was submitted, as it was parsed. */
 export type ReadOffer = (offer: number) => readonly unknown[];
@@ -46,8 +49,7 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "goal.created":
       return createGoal(state, change);
     case "goal.paused":
-      state.goal!.paused = change.paused;
-      return;
+      return pauseGoal(state, change.paused);
     case "goal.sealed":
       state.goal!.sealed = true;
       return;
@@ -82,6 +84,16 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
       return;
     case "locks.lost":
       return loseLocks(state, change.task);
+    default:
+      return applyMechanism(state, change);
+  }
+}
+
+type MechanismChange = LocksChange | BudgetChange | SubgoalChange | UpwardChange | ClaimChange | RightsChange;
+
+/** Each mechanism knows its own facts. */
+function applyMechanism(state: GoalState, change: MechanismChange | WithRows): void {
+  switch (change.kind) {
     case "locks.outside":
     case "locks.asked":
     case "locks.granted":
@@ -98,6 +110,15 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "budget.reserved":
     case "budget.settled":
       return applyBudget(state.budget, change);
+    case "subgoals.begun":
+    case "subgoal.heard":
+    case "subgoals.told":
+      return applySubgoals(state, change);
+    case "parent.ordered":
+    case "parent.told":
+    case "parent.heard":
+    case "goal.refused":
+      return applyUpward(state, change);
     case "claims.granted":
     case "claims.extended":
     case "claims.failed":
@@ -116,7 +137,7 @@ function specsOf(offer: readonly unknown[], { base, size }: TasksAdded): readonl
   return base === undefined ? offer : offer.slice(base, base + size);
 }
 
-type WithRows = Exclude<Extract<Change, { rows: number[] }>, ClaimChange>;
+type WithRows = Exclude<Extract<Change, { rows: number[] }>, ClaimChange | SubgoalChange>;
 
 function applyRows(state: GoalState, change: WithRows): void {
   const { rows } = change;

@@ -14,6 +14,8 @@ import type { ClaimChange } from "./claims.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { RightsChange } from "./rights.ts";
 import type { LocksChange } from "./locks.ts";
+import type { SubgoalChange } from "./subgoals.ts";
+import type { UpwardChange } from "./upward.ts";
 import type { GoalPhase } from "./state.ts";
 
 export interface TasksAdded {
@@ -76,6 +78,8 @@ export type Change =
   | { readonly kind: "results.late"; count: number }
   /** task, calls, tokens, costMicros: an attempt that has ended used so much more, or less, than it reserved. */
   | { readonly kind: "usage.corrected"; readonly rows: number[] }
+  | SubgoalChange
+  | UpwardChange
   | BudgetChange
   | ClaimChange
   | RightsChange

@@ -15,6 +15,7 @@ import { allowanceOf } from "./afford.ts";
 import { admitted, refusalFor } from "./approval.ts";
 import { CANCELED, CODES, codeOf, EXPIRED, FAILED, FOR_BACKOFF, QUEUED, RUNNING } from "./codes.ts";
 import { NO_REASON, STARTED, SUCCEEDED, WAITING, WORK, WORK_DONE } from "./codes.ts";
+import { isPaused } from "./kin.ts";
 import { closeEmptyGroups, finish } from "./lifecycle.ts";
 import { countAttempt, dequeue, keepAttempt, leaveBatch, setStatus } from "./mutate.ts";
 import type { Recorder } from "./recorder.ts";
@@ -153,7 +154,7 @@ export function claim(rec: Recorder, { queue, max, leaseMs, fits }: Claim): Gran
   const { state, nowMs } = rec;
   const number = upstreamNamed(state, workQueueName(queue));
   const grant = {
-    tasks: number < 0 || state.goal!.paused ? [] : pick(rec, number, max, fits),
+    tasks: number < 0 || isPaused(state) ? [] : pick(rec, number, max, fits),
     fence: state.nextBatch,
     untilMs: nowMs + leaseMs,
   };

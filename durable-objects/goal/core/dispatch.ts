@@ -12,6 +12,7 @@ import { admissionOf } from "./admission.ts";
 import { admitted } from "./approval.ts";
 import { allowanceOf, reviewBudget } from "./afford.ts";
 import { IDEMPOTENT, QUEUED } from "./codes.ts";
+import { isPaused } from "./kin.ts";
 import type { Recorder } from "./recorder.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
 
@@ -22,7 +23,7 @@ export function dispatch(rec: Recorder, seed: number): void {
   admissions.forEach(({ lease }) => {
     if (rec.nowMs >= lease.untilMs) lease.calls = 0;
   });
-  if (goal === null || goal.phase !== "active" || goal.paused) return;
+  if (goal === null || goal.phase !== "active" || isPaused(rec.state)) return;
   upstreams.forEach((upstream, number) => {
     while (sendOne(rec, upstream, number, seed));
   });

@@ -23,6 +23,8 @@ export interface Draft {
   readonly places: Map<string, number>;
   /** Places that join a task: one of the goal (its number) or an earlier one of the request (its key). */
   readonly joins: ReadonlyMap<number, number | string>;
+  /** Places of tasks whose work is a goal of its own. */
+  readonly nested: readonly number[];
   /** Places of new tasks that name other tasks. */
   readonly linked: readonly number[];
   /** Places of tasks that need approval. */
@@ -32,7 +34,8 @@ export interface Draft {
 /** A node that something waits for: a place of the request, or (negative) an existing task. */
 const existing = (task: number): number => -1 - task;
 
-export function checkLinks(state: GoalState, draft: Draft, rules: Rules | null): void {
+/** `base`: levels of tasks above the goal's own. */
+export function checkLinks(state: GoalState, draft: Draft, rules: Rules | null, base: number): void {
   const { linked } = draft;
   if (linked.length === 0) return;
   for (const place of linked) checkNames(state, draft, place);
@@ -40,7 +43,7 @@ export function checkLinks(state: GoalState, draft: Draft, rules: Rules | null):
   rejectCircles(state, draft, linked);
   // A circle of parents has no depth: it must be gone, with all below it, before depths are counted.
   spread(draft, linked);
-  rejectDeep(state, draft, linked, rules?.depth ?? null);
+  rejectDeep(state, draft, linked, base, rules?.depth ?? null);
   if (rules !== null && rules.children !== null) rejectCrowded(state, draft, linked, rules.children);
   spread(draft, linked);
 }
@@ -158,18 +161,24 @@ function waitersOf(state: GoalState, task: number): Set<number> {
   return found;
 }
 
-function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[], bound: Bound | null): void {
+/** Levels of tasks of this goal above a task of the request. Names that mean nothing, and circles, are somebody else's fault. */
+export function depthOf(state: GoalState, draft: Draft, place: number): number {
+  let depth = 0;
+  for (let at: number = place; at >= 0 && depth <= DEPTH_MAX;) {
+    const name = draft.specs[at]?.parentTaskId;
+    const node = name === undefined ? null : nodeOf(state, draft, name);
+    if (node === null) break;
+    depth += node < 0 ? state.tasks.depth[-1 - node]! + 1 : 1;
+    at = node;
+  }
+  return depth;
+}
+
+function rejectDeep(state: GoalState, draft: Draft, linked: readonly number[], base: number, bound: Bound | null): void {
   for (const place of linked) {
     if (draft.rejected.has(place)) continue;
-    let depth = 0;
-    for (let at: number = place; at >= 0 && depth <= DEPTH_MAX;) {
-      const name: string | undefined = draft.specs[at]!.parentTaskId;
-      if (name === undefined) break;
-      const node: number = nodeOf(state, draft, name)!;
-      depth += node < 0 ? state.tasks.depth[-1 - node]! + 1 : 1;
-      at = node;
-    }
-    if (depth > DEPTH_MAX) {
+    const depth = depthOf(state, draft, place);
+    if (base + depth > DEPTH_MAX) {
       const detail = `the task would be more than ${DEPTH_MAX} levels deep`;
       reject(draft, place, detail, [{ pointer: "/parentTaskId", detail }]);
     } else if (bound !== null && depth > bound.max) {

@@ -83,11 +83,11 @@ export function setOf({ locks }: GoalState, task: number): LockSet {
   return locks.sets[locks.declared.get(task)!]!;
 }
 
-/** The path by which a task holds: its goal, the numbers of its ancestors, its own. */
+/** The path by which a task holds: that of the task whose work its goal is, or the goal's id, then the numbers of its ancestors, then its own. */
 export function holderOf(state: GoalState, task: number): string {
   let path = String(task);
   for (let at = state.tasks.parent[task]!; at !== ROOT; at = state.tasks.parent[at]!) path = `${at}/${path}`;
-  return `${state.goal!.id}/${path}`;
+  return `${state.goal!.spec.parent?.path ?? state.goal!.id}/${path}`;
 }
 
 // Where a task stands.

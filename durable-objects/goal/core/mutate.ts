@@ -22,6 +22,7 @@ import {
   QUEUED,
   RUNNING,
   STARTED,
+  SUBGOAL,
   SUCCEEDED,
   WAITING,
   WORK,
@@ -29,11 +30,13 @@ import {
 } from "./codes.ts";
 import type { Change } from "./change.ts";
 import { endLocks, leaveLocks, waitsForLocks } from "./locks.ts";
+import { isPaused, noteStandstill, reckon } from "./kin.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
 import { contents, peek, type Queue, shift } from "./queue.ts";
 import { chargeAttempt, reserveAttempt } from "./reserve.ts";
 import { type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
+import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 
 /** A weight that follows the latency within some tens of calls. */
@@ -44,7 +47,7 @@ export function createGoal(state: GoalState, { id, spec, atMs }: Extract<Change,
     id,
     spec,
     createdAtMs: atMs,
-    deadlineAtMs: spec.deadlineMs === null ? null : atMs + spec.deadlineMs,
+    deadlineAtMs: deadlineOf(spec, atMs),
     phase: "active",
     paused: false,
     sealed: spec.sealed,
@@ -54,6 +57,19 @@ export function createGoal(state: GoalState, { id, spec, atMs }: Extract<Change,
   };
   state.families.set(ROOT, newFamily(spec.completion));
   state.budget.account.limit = boundsFrom(spec.budget ?? {});
+}
+
+/** No goal outlives the one above it. */
+function deadlineOf({ deadlineMs, parent }: GoalSpec, atMs: number): number | null {
+  const own = deadlineMs === null ? null : atMs + deadlineMs;
+  const above = parent?.deadlineAtMs ?? null;
+  return own === null || above === null ? (own ?? above) : Math.min(own, above);
+}
+
+export function pauseGoal(state: GoalState, paused: boolean): void {
+  const wasPaused = isPaused(state);
+  state.goal!.paused = paused;
+  noteStandstill(state, wasPaused);
 }
 
 export function setUpstreams(state: GoalState, version: number, configs: readonly Upstream[]): void {
@@ -230,6 +246,7 @@ export function endTask(state: GoalState, ending: Ending, atMs: number): void {
     tasks.resultRow[task] = ending.resultRow;
     tasks.resultIndex[task] = ending.resultIndex;
   }
+  if ((tasks.flags[task]! & SUBGOAL) !== 0) reckon(state, task);
   state.ended.push(task);
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
   noteDependents(state, task, status);

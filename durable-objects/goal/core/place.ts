@@ -60,6 +60,7 @@ export function repeatTask(state: GoalState, original: number, atMs: number): vo
   for (const name of INHERITED) tasks[name][task] = tasks[name][original]!;
   tasks.flags[task] = tasks.flags[original]! & INHERITED_FLAGS;
   if ((tasks.flags[task] & LOCKED) !== 0) redeclareLocks(state, task, original);
+  if ((tasks.flags[task] & SUBGOAL) !== 0) state.kin.total++;
   tasks.retryOf[task] = original;
   tasks.sibling[task] = -1;
   tasks.parent[task] = ROOT;

@@ -9,6 +9,7 @@ import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
 import type { CallSpec } from "../../../shared/protocol/task.ts";
+import type { SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { LockMessage } from "../../../shared/policy/lock-steps.ts";
 import { addTasks } from "./add.ts";
@@ -17,7 +18,7 @@ import { outcomeWord } from "./apply.ts";
 import type { Change, Rest, TasksAdded } from "./change.ts";
 import type { SettledLine } from "./lock-turn.ts";
 import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseLocks, loseTask } from "./mutate.ts";
-import { releaseTask, setUpstreams, startBatch } from "./mutate.ts";
+import { pauseGoal, releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, approveTask, parkTask, setTenantPolicy } from "./rights.ts";
 import { correctUsage, isOneCall, reserveAt } from "./reserve.ts";
@@ -48,6 +49,9 @@ export interface Out {
   readonly aborts: (readonly [number, number, number])[];
   /** Reports to governors, to make after the commit. */
   readonly reports: Report[];
+  /** Messages to sub-goals, and the report to the goal above, to send after the commit. */
+  readonly orders: SubgoalOrder[];
+  report: SubgoalReport | null;
   /** Keeps a result line with this commit, and says where it will be. */
   readonly keep: (line: string) => Place;
   /** The call of a task, by its offer and its place there; undefined where it has none. May have to read it from disk. */
@@ -119,7 +123,7 @@ export class Recorder {
   }
 
   pause(paused: boolean): void {
-    this.state.goal!.paused = paused;
+    pauseGoal(this.state, paused);
     this.out.changes.push({ kind: "goal.paused", paused });
   }
 

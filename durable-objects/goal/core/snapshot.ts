@@ -3,6 +3,7 @@
  * they follow from the columns. Queues keep only entries that still wait.
  */
 import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
+import { type KinImage, kinFrom, kinImage, reckonAll } from "./kin.ts";
 import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
@@ -45,6 +46,7 @@ export interface SnapshotMeta {
   readonly budget: BudgetImage;
   readonly rights: RightsImage;
   readonly locks: GoalLocksImage;
+  readonly kin: KinImage;
 }
 
 export interface Snapshot {
@@ -75,6 +77,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     budget: budgetImage(state.budget),
     rights: rightsImage(state.rights),
     locks: imageOfGoalLocks(state.locks),
+    kin: kinImage(state.kin),
   };
   return { meta, columns: usedColumns(state.tasks) };
 }
@@ -104,9 +107,11 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     budget: budgetFrom(meta.budget),
     rights: rightsFrom(meta.rights),
     locks: goalLocksFrom(meta.locks),
+    kin: kinFrom(meta.kin),
   };
   for (const [key, task] of meta.keys) state.names[task] = key;
   setTimers(state);
+  reckonAll(state);
   return state;
 }
 

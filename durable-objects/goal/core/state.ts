@@ -11,6 +11,7 @@ import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
 import type { Admission } from "./admission.ts";
 import { type BudgetState, newBudget } from "./budget.ts";
+import { type Kin, type Mail, newKin, newMail } from "./kin.ts";
 import { newTable, type TaskTable } from "./columns.ts";
 import { type GoalLocks, newGoalLocks } from "./lock-state.ts";
 import { newQueue, type Queue } from "./queue.ts";
@@ -120,8 +121,11 @@ export interface GoalState {
   latencies: Uint32Array;
   budget: BudgetState;
   locks: GoalLocks;
+  kin: Kin;
   timers: Timers;
   rights: Rights;
+  /** Messages between goals. They end with the incarnation too. */
+  mail: Mail;
   /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
   admissions: Admission[];
   life: string;
@@ -164,8 +168,10 @@ export function newState(): GoalState {
     latencies: newHistogram(),
     budget: newBudget(),
     locks: newGoalLocks(),
+    kin: newKin(),
     timers: newTimers(),
     rights: { epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: undefined },
+    mail: newMail(),
     admissions: [],
     life: "",
   };

@@ -33,12 +33,15 @@ import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
 import { acquireLock, releaseLock, serveLocks } from "./lock-turn.ts";
 import { type Out, type Place, Recorder } from "./recorder.ts";
 import { revocation, rulesFor } from "./rights.ts";
+import { relate, type RelativeCommand, type RelativeDone } from "./relatives.ts";
 import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
 import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
+import { beginSubgoals, writeOrders } from "./subgoals.ts";
 import { tick } from "./tick.ts";
+import { writeReport } from "./upward.ts";
 
 /** What the tenant has registered; a version is never used twice. */
 interface Registered {
@@ -64,6 +67,7 @@ export type Command =
   | Claim
   | SettleClaims
   | ExtendClaims
+  | RelativeCommand
   /** Result lines; `seed` is a random 32-bit integer. */
   | { readonly kind: "settle"; readonly lines: readonly string[]; readonly seed: number }
   /** `refusal` where the batch was lost before an executor said anything. */
@@ -101,7 +105,7 @@ export type Command =
   | { readonly kind: "dispatch"; readonly seed: number }
   | BudgetCommand;
 
-interface Done {
+interface Done extends RelativeDone {
   readonly receipts?: Receipts;
   readonly task?: number;
   readonly reservation?: number;
@@ -149,7 +153,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "upstreams":
       if (command.version <= rec.state.registryVersion) return DONE;
       setRegistry(rec, command);
-      takeBounds(rec, command.bounded);
+      if (rec.state.goal?.spec.parent === undefined) takeBounds(rec, command.bounded);
       return DONE;
     case "end-reported":
       if (!rec.state.goal!.endReported) rec.noteEndReported();
@@ -157,8 +161,18 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "tick":
       tick(rec);
       return DONE;
+    case "obey":
+    case "hear":
+    case "obeyed":
+    case "not-obeyed":
+    case "heard":
+    case "not-heard":
+      return relate(rec, command);
     case "dispatch":
       dispatch(rec, command.seed);
+      beginSubgoals(rec);
+      writeOrders(rec);
+      writeReport(rec);
       ask(rec);
       tellShards(rec);
       return DONE;

@@ -5,19 +5,20 @@
  */
 import { assert } from "../../../shared/assert.ts";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
-import { TASKS_PER_GOAL_MAX, WORK_QUEUES_PER_GOAL_MAX } from "../../../shared/limits.ts";
-import type { Policy, Rules } from "../../../shared/policy/rules.ts";
+import { type Policy, type Rules, rulesBelow } from "../../../shared/policy/rules.ts";
+import { DEPTH_MAX, SUBGOALS_PER_GOAL_MAX, TASKS_PER_GOAL_MAX, WORK_QUEUES_PER_GOAL_MAX } from "../../../shared/limits.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
+import type { NamedAmounts } from "../../../shared/protocol/budget.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hasLinks } from "./add.ts";
 import { DEPENDENCY_FAILED, GROUP } from "./codes.ts";
 import { type Estimator, estimatorOf, type Outlooks } from "./estimate.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
-import { checkLinks, type Draft } from "./links.ts";
+import { checkLinks, depthOf, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
 import { permissionDenied, verdictOn } from "./rights.ts";
 import { exhausted } from "./reservations.ts";
-import { type GoalState, isUpstream, upstreamNamed, workQueueName } from "./state.ts";
+import { type GoalState, isUpstream, newState, upstreamNamed, workQueueName } from "./state.ts";
 
 export interface Submit {
   readonly kind: "submit";
@@ -54,14 +55,21 @@ export interface Receipts {
 
 const FAULTS_IN_ANSWER_MAX = 20;
 
-/** Decides about every task of a request, and changes nothing yet. `room`: how many the budget allows. */
-export function draftOf(state: GoalState, command: Submit, rules: Rules | null, room: number): Result<Draft, Failure> {
+/** Decides about every task of a request, and changes nothing yet. `room`: how many the budget allows. `base`: levels of tasks above the goal's own. */
+export function draftOf(
+  state: GoalState,
+  command: Submit,
+  rules: Rules | null,
+  room: number,
+  base = baseOf(state),
+): Result<Draft, Failure> {
   const { specs, atomic } = command;
   if (state.tasks.n + specs.length > TASKS_PER_GOAL_MAX) {
     return err(failure("quota_exceeded", `a goal takes at most ${TASKS_PER_GOAL_MAX} tasks; this one has ${state.tasks.n}`));
   }
   const draft = sortOut(state, command, rules, room);
-  checkLinks(state, draft, rules);
+  if (draft.nested.length > 0) rejectNested(state, draft, rules, base);
+  checkLinks(state, draft, rules, base);
   return atomic && draft.rejected.size > 0 ? err(atomicFailure(draft.rejected)) : ok(draft);
 }
 
@@ -72,6 +80,7 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: n
   const joins = new Map<number, number | string>();
   const linked: number[] = [];
   const approvals: number[] = [];
+  const nested: number[] = [];
   // Most requests are for one upstream; it is looked up once.
   let usable = "";
   const mayQueue = queueGuard(state);
@@ -114,9 +123,52 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: n
       continue;
     }
     if (verdict === "needs approval") approvals.push(place);
+    if (spec.goal !== undefined) nested.push(place);
     if (hasLinks(spec)) linked.push(place);
   }
-  return { specs: command.specs, rejected, places, joins, linked, approvals };
+  return { specs: command.specs, rejected, places, joins, nested, linked, approvals };
+}
+
+/** A goal inside a task is looked at as it will be when its turn has come: what could not be taken then is not taken now. */
+function rejectNested(state: GoalState, draft: Draft, rules: Rules | null, base: number): void {
+  const room = SUBGOALS_PER_GOAL_MAX - state.kin.total;
+  for (const [i, place] of draft.nested.entries()) {
+    const levels = depthOf(state, draft, place) + 1;
+    const fault = i < room ? nestedFault(state, draft.specs[place]!.goal!, rules, base, levels) : tooManySubgoals();
+    if (fault !== null) draft.rejected.set(place, fault);
+  }
+}
+
+/** `levels`: from the tasks of this goal down to those of the goal inside. */
+function nestedFault(state: GoalState, goal: Goal, rules: Rules | null, base: number, levels: number): Failure | null {
+  if (base + levels > DEPTH_MAX) {
+    const detail = `the tasks of this goal would be more than ${DEPTH_MAX} levels deep`;
+    return failure("invalid_request", detail, { errors: [{ pointer: "/goal", detail }] });
+  }
+  if (rules !== null && rules.depth !== null && levels > rules.depth.max) {
+    const detail = `${rules.depth.from} does not allow tasks more than ${rules.depth.max} levels deep (rule "maxDepth")`;
+    return permissionDenied(detail, "/goal");
+  }
+  const specs = (goal["tasks"] ?? []) as readonly TaskSpec[];
+  if (specs.length === 0) return null;
+  const empty: GoalState = { ...newState(), upstreams: state.upstreams, upstreamNumbers: state.upstreamNumbers };
+  const command = { kind: "submit", specs, failures: new Map(), contentKeys: new Map(), atomic: true } as const;
+  const room = (goal["budget"] as NamedAmounts | undefined)?.tasks ?? Number.MAX_SAFE_INTEGER;
+  const draft = draftOf(empty, command, rulesBelow(rules, goal["policy"] as Policy | undefined, levels), room, base + levels);
+  if (draft.ok) return null;
+  const errors = (draft.error.errors ?? []).map(({ pointer, detail }) => ({ pointer: `/goal${pointer}`, detail }));
+  const first = errors[0] === undefined ? draft.error.detail : `${errors[0].pointer} ${errors[0].detail}`;
+  return failure(draft.error.code, first, { errors });
+}
+
+type Goal = Readonly<Record<string, unknown>>;
+
+/** Levels of tasks above the goal's own. */
+const baseOf = ({ goal }: GoalState): number => goal?.spec.parent?.depth ?? 0;
+
+function tooManySubgoals(): Failure {
+  const detail = `a goal takes at most ${SUBGOALS_PER_GOAL_MAX} tasks of kind goal`;
+  return failure("quota_exceeded", detail, { errors: [{ pointer: "/goal", detail }] });
 }
 
 function unknownUpstream(name: string): Failure {

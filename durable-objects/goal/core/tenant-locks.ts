@@ -8,6 +8,7 @@
  */
 import { ASK_RETRY_MS, LEASE_USE, LOCK_PLACES_MAX, LOCKS_PER_MESSAGE_MAX, TENANT_LOCK_TTL_MS } from "../../../shared/limits.ts";
 import type { LockMessage, LockNews } from "../../../shared/policy/lock-steps.ts";
+import { isPaused } from "./kin.ts";
 import { codeOf, FAILED, IDEMPOTENT, RUNNING, SUBGOAL } from "./codes.ts";
 import { finish } from "./lifecycle.ts";
 import { NEVER, shardFor, talkWith } from "./lock-state.ts";
@@ -44,7 +45,7 @@ function messageFor({ state, nowMs }: Recorder, shard: number, names: readonly s
   const { tenant } = state.locks;
   const asks: TenantAsk[] = [];
   // A goal that is paused keeps what it has, and asks for no more.
-  const wanted = state.goal!.paused ? [] : (names ?? [...tenant.lanes.keys()].filter((name) => shardFor(name) === shard));
+  const wanted = isPaused(state) ? [] : (names ?? [...tenant.lanes.keys()].filter((name) => shardFor(name) === shard));
   for (const name of wanted) if (asks.length < LOCKS_PER_MESSAGE_MAX) asks.push(...asksFor(state, name));
   const renews: LockMessage["renews"][number][] = [];
   if (names === null) {

@@ -3,6 +3,7 @@ import { IDLE_MS_DEFAULT, SUSPICION_EXECUTOR_LOST } from "../../../shared/limits
 import { expireClaim } from "./claims.ts";
 import { codeOf, EXPIRED, FOR_BACKOFF, isTerminal, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
 import { verdictOf } from "./completion.ts";
+import { deletableAtMs, hasRelatives } from "./kin.ts";
 import { finish, stopGoal } from "./lifecycle.ts";
 import { expireLocks } from "./lock-turn.ts";
 import type { Recorder } from "./recorder.ts";
@@ -17,7 +18,7 @@ export function tick(rec: Recorder): void {
   const { goal } = state;
   if (goal === null) return;
   if (goal.phase !== "active") {
-    rec.out.destroy = nowMs >= goal.endedAtMs! + goal.spec.retentionMs;
+    rec.out.destroy = !hasRelatives(state) && nowMs >= deletableAtMs(state);
     return;
   }
   if (goal.deadlineAtMs !== null && nowMs >= goal.deadlineAtMs) return expireGoal(rec);

@@ -7,11 +7,13 @@
  *            when the account above is asked again
  *            first end of a lease, of a batch or a lock; when locks of the tenant are to be renewed
  *            for each upstream with work and permits: when its gate opens
- *   ended    end of the retention
+ *            the next message to a sub-goal, or to the goal above
+ *   ended    the same messages; then the end of the retention
  */
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
 import { hasRoom } from "./dispatch.ts";
 import { reservationDueMs } from "./reservations.ts";
+import { deletableAtMs, hasRelatives, isPaused, nextMessageMs, owesReport } from "./kin.ts";
 import { type GoalState, isUpstream, liveCount } from "./state.ts";
 import { tenantLocksAt } from "./tenant-locks.ts";
 import { nextTimeMs } from "./timers.ts";
@@ -20,14 +22,17 @@ import { nextTimeMs } from "./timers.ts";
 export function wakeAt(state: GoalState): number | null {
   const { goal } = state;
   if (goal === null) return null;
-  if (goal.phase !== "active") return goal.endedAtMs! + goal.spec.retentionMs;
+  const messageAtMs = nextMessageMs(state);
+  // What is not told yet keeps the goal from being deleted, and the answers to it wake the goal.
+  if (goal.phase !== "active") return hasRelatives(state) ? messageAtMs : deletableAtMs(state);
   let at = goal.deadlineAtMs ?? Number.MAX_SAFE_INTEGER;
   if (liveCount(state.counts) === 0) at = Math.min(at, goal.touchedAtMs + IDLE_MS_DEFAULT);
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
   at = Math.min(at, reservationDueMs(state) ?? Number.MAX_SAFE_INTEGER);
   at = Math.min(at, state.locks.table.dueAtMs, tenantLocksAt(state));
-  if (goal.paused) return at;
+  at = Math.min(at, messageAtMs ?? Number.MAX_SAFE_INTEGER);
+  if (isPaused(state)) return at;
   const { isExhausted, funding } = state.budget;
   if (funding.dueAtMs > 0 && !funding.isAsking && upstreamsWait(state)) at = Math.min(at, funding.dueAtMs);
   if (isExhausted) return at;
@@ -46,13 +51,14 @@ const upstreamsWait = ({ upstreams }: GoalState): boolean => upstreams.some(({ q
 /** Whether losing this incarnation would leave work that nobody continues; an end that the directory has not heard of is such work. */
 export function isBusy(state: GoalState): boolean {
   if (state.goal === null) return false;
+  if (state.kin.owed.size > 0 || owesReport(state)) return true;
   if (state.goal.phase !== "active") return !state.goal.endReported;
-  const rests = state.goal.paused || state.budget.isExhausted;
+  const rests = isPaused(state) || state.budget.isExhausted;
   return state.batches.size > 0 || (!rests && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
 }
 
 /** Whether work waits for an upstream that was deleted: it may come back, and nobody will say so. */
-export function isStalled({ goal, upstreams }: GoalState): boolean {
-  const isWaiting = upstreams.some((upstream) => upstream.queued > 0 && upstream.config === null && isUpstream(upstream));
-  return goal?.phase === "active" && !goal.paused && isWaiting;
+export function isStalled(state: GoalState): boolean {
+  const isWaiting = state.upstreams.some((upstream) => upstream.queued > 0 && upstream.config === null && isUpstream(upstream));
+  return state.goal?.phase === "active" && !isPaused(state) && isWaiting;
 }

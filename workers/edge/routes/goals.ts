@@ -1,6 +1,6 @@
 /** `/v1/goals`: making, finding and steering goals. The goal itself decides; the directory lists. */
 import { failure } from "../../../shared/errors.ts";
-import { goalIdFrom, parseGoalId } from "../../../shared/ids.ts";
+import { type GoalId, goalIdFrom, parseGoalId } from "../../../shared/ids.ts";
 import { DEPTH_MAX } from "../../../shared/limits.ts";
 import { narrow } from "../../../shared/policy/rules.ts";
 import { GOAL_STATUSES, type GoalSpec, type GoalView, parseGoal } from "../../../shared/protocol/goal.ts";
@@ -9,7 +9,7 @@ import type { Answer, GoalReport, GoalVerb, IdempotencyKey } from "../../../shar
 import type { Ceilings } from "../../../shared/token/caveats.ts";
 import { type Bearer, lower } from "../../../shared/token/claims.ts";
 import { bearerIn, type EdgeContext, goalStub, hintOf, tenantStub, withGoal } from "../context.ts";
-import { jsonText, readJsonObject } from "../middleware/body.ts";
+import { type Body, jsonText, readJsonObject } from "../middleware/body.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { Query } from "../query.ts";
 import { json, jsonOnce, problem, respond } from "../reply.ts";
@@ -50,7 +50,8 @@ export async function createGoal(c: EdgeContext): Promise<Response> {
   if (!request.ok) return problem(request.error);
   const parsed = parseGoal(request.value.value);
   if (!parsed.ok) return problem(failure("invalid_request", "the goal is not valid; see errors", { errors: parsed.error }));
-  const { spec, tasks } = parsed.value;
+  const { spec, tasks, parentGoalId } = parsed.value;
+  if (parentGoalId !== undefined) return createSubgoal(c, parentGoalId, spec, request.value);
   const tasksJson = tasks.length === 0 ? ok("") : jsonText(tasks);
   if (!tasksJson.ok) return problem(tasksJson.error);
   const idempotency = await idempotencyOf(c, "/v1/goals", request.value.body);
@@ -65,6 +66,39 @@ export async function createGoal(c: EdgeContext): Promise<Response> {
     idempotency: idempotency.value,
   });
   return respond(created, (reply) => jsonOnce(reply, 201, { location: `/v1/goals/${goalId}` }));
+}
+
+/** A goal inside another one is that one's task, and answers once it is there. */
+async function createSubgoal(
+  c: EdgeContext,
+  parentGoalId: GoalId,
+  spec: GoalSpec,
+  { value, body }: { value: unknown; body: Body },
+): Promise<Response> {
+  const { parentGoalId: _, ...described } = value as Record<string, unknown>;
+  const { ceilings } = c.get("caller").claims;
+  const budget = Object.keys(ceilings).length === 0 ? {} : { budget: lower(spec.budget ?? {}, ceilings) };
+  const goalJson = jsonText({ sealed: false, ...described, ...budget });
+  if (!goalJson.ok) return problem(goalJson.error);
+  const idempotency = await idempotencyOf(c, "/v1/goals", body);
+  if (!idempotency.ok) return problem(idempotency.error);
+  const claimed = await goalIdFor(c.env, idempotency.value);
+  if (!claimed.ok) return problem(claimed.error);
+  const created = await goalStub(c.env, parentGoalId).createSubgoal({
+    goalJson: goalJson.value,
+    idempotency: idempotency.value,
+    bearer: bearerIn(c),
+  });
+  if (!created.ok) return problem(created.error);
+  const { goalId, taskId, isMade } = JSON.parse(created.value.json) as { goalId: GoalId; taskId: string; isMade: boolean };
+  const headers = { location: `/v1/goals/${goalId}` };
+  // The parent stands still, or has much to begin before it.
+  const later = (): Response =>
+    jsonOnce({ ...created.value, json: JSON.stringify({ id: goalId, parentGoalId, parentTaskId: taskId }) }, 202, headers);
+  if (!isMade) return later();
+  const view = await goalStub(c.env, goalId).view(bearerIn(c));
+  if (!view.ok && view.error.code === "not_found") return later();
+  return respond(view, (goal) => jsonOnce({ ...created.value, json: JSON.stringify(goal) }, 201, headers));
 }
 
 export async function listGoals(c: EdgeContext): Promise<Response> {

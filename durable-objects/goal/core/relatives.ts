@@ -1,0 +1,105 @@
+/** What goals ask of one another, as commands: each may come any number of times, early, late or twice. */
+import type { Failure } from "../../../shared/errors.ts";
+import { failure } from "../../../shared/errors.ts";
+import type { GoalId } from "../../../shared/ids.ts";
+import { RELATIVE_RETRY_MS } from "../../../shared/limits.ts";
+import { available, TASKS } from "../../../shared/policy/account.ts";
+import type { Policy } from "../../../shared/policy/rules.ts";
+import type { GoalSpec } from "../../../shared/protocol/goal.ts";
+import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import { err, ok, type Result } from "../../../shared/result.ts";
+import { reportOf } from "./kin.ts";
+import { closeEmptyGroups, stopGoal } from "./lifecycle.ts";
+import type { Recorder } from "./recorder.ts";
+import { standingRules } from "./rights.ts";
+import { hearSubgoal, loseSubgoal, noteNoAnswer, takeAnswer } from "./subgoals.ts";
+import { draftOf, type Submit, take } from "./submit.ts";
+import { noteUnheard, numberReport, refuse, takeOrder, takeWord } from "./upward.ts";
+
+export type RelativeCommand =
+  /** From the goal above. `birth` is what the sub-goal is made of, where it may not be there yet. */
+  | { readonly kind: "obey"; readonly order: SubgoalOrder; readonly birth: Birth | null }
+  /** A sub-goal reports. */
+  | { readonly kind: "hear"; readonly report: SubgoalReport }
+  /** A sub-goal has answered an order; null where it does not exist. */
+  | { readonly kind: "obeyed"; readonly order: SubgoalOrder; readonly report: SubgoalReport | null }
+  /** An order got no answer. */
+  | { readonly kind: "not-obeyed"; readonly task: number }
+  /** The goal above has answered a report. */
+  | { readonly kind: "heard"; readonly number: number; readonly word: ParentWord }
+  /** A report got no answer. */
+  | { readonly kind: "not-heard" };
+
+export interface Birth {
+  readonly id: GoalId;
+  readonly spec: GoalSpec;
+  readonly registry: { readonly version: number; readonly upstreams: readonly Upstream[]; readonly policy?: Policy | null };
+  readonly tasks: Omit<Submit, "kind" | "atomic">;
+}
+
+export interface RelativeDone {
+  /** How a sub-goal stands. */
+  readonly report?: SubgoalReport;
+  readonly word?: ParentWord;
+}
+
+const DONE: Result<RelativeDone, Failure> = ok({});
+
+export function relate(rec: Recorder, command: RelativeCommand): Result<RelativeDone, Failure> {
+  const { state } = rec;
+  if (command.kind === "obey") return obey(rec, command.order, command.birth);
+  if (state.goal === null) {
+    // Nothing that does not exist has sub-goals.
+    return command.kind === "hear" ? ok({ word: { order: null, reportMs: RELATIVE_RETRY_MS } }) : DONE;
+  }
+  switch (command.kind) {
+    case "hear":
+      return ok({ word: hearSubgoal(rec, command.report) });
+    case "obeyed":
+      if (command.report === null) loseSubgoal(rec, command.order.task);
+      else takeAnswer(rec, command.order, command.report);
+      return DONE;
+    case "not-obeyed":
+      noteNoAnswer(rec, command.task);
+      return DONE;
+    case "heard":
+      takeWord(rec, command.number, command.word);
+      return DONE;
+    case "not-heard":
+      noteUnheard(rec);
+      return DONE;
+  }
+}
+
+function obey(rec: Recorder, order: SubgoalOrder, birth: Birth | null): Result<RelativeDone, Failure> {
+  const { state } = rec;
+  if (state.goal === null) {
+    if (birth === null) return err(failure("not_found", "there is no such sub-goal"));
+    beBorn(rec, order, birth);
+  }
+  takeOrder(rec, order);
+  numberReport(rec);
+  // The answer tells it, so there is no hurry to tell it again.
+  state.mail.report.dueAtMs = Math.max(state.mail.report.dueAtMs, rec.nowMs + RELATIVE_RETRY_MS);
+  return ok({ report: reportOf(state) });
+}
+
+/**
+ * A sub-goal is there from its first order on, whatever becomes of it: one that
+ * is to stop at once, or whose tasks cannot be taken, ends as it begins, so that
+ * an order that comes late finds it and makes no other.
+ */
+function beBorn(rec: Recorder, order: SubgoalOrder, { id, spec, registry, tasks }: Birth): void {
+  rec.setUpstreams(registry.version, registry.upstreams, registry.policy ?? null);
+  const command: Submit = { kind: "submit", atomic: true, ...tasks };
+  rec.create(id, spec);
+  if (order.stop !== null) return;
+  const draft = draftOf(rec.state, command, standingRules(rec.state), available(rec.state.budget.account, TASKS));
+  if (!draft.ok) {
+    refuse(rec, draft.error);
+    return stopGoal(rec, "failed", "canceled");
+  }
+  take(rec, command, draft.value, []);
+  if (spec.sealed) closeEmptyGroups(rec);
+}

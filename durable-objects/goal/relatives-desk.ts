@@ -1,0 +1,159 @@
+/**
+ * What goals tell one another, on its way: orders to sub-goals, reports to the
+ * goal above, and the answers to them. Nothing is repeated here: what got no
+ * answer is owed by the core, which sends it again.
+ */
+import { assert } from "../../shared/assert.ts";
+import { failure } from "../../shared/errors.ts";
+import { type GoalId, subGoalIdOf, taskIdOf } from "../../shared/ids.ts";
+import { SUBGOAL_WAIT_MS } from "../../shared/limits.ts";
+import { narrow } from "../../shared/policy/rules.ts";
+import { parseNestedGoal } from "../../shared/protocol/goal.ts";
+import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
+import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
+import { err, ok } from "../../shared/result.ts";
+import type { Answer, GoalRpc, JsonReply } from "../../shared/rpc.ts";
+import { isTerminal } from "./core/codes.ts";
+import { linkOf } from "./core/subgoals.ts";
+import type { Birth, RelativeCommand } from "./core/relatives.ts";
+import { policiesBehind } from "./core/rights.ts";
+import type { GoalState } from "./core/state.ts";
+import type { Directory } from "./directory.ts";
+import { parseOffer, upstreamNames } from "./offers.ts";
+import { prepare } from "./prepare.ts";
+import { type Signal, within } from "./signal.ts";
+import type { GoalStore, NewOffer } from "./store.ts";
+import type { Ask, Turns } from "./turns.ts";
+
+interface Surroundings {
+  readonly turns: Turns;
+  readonly store: GoalStore;
+  readonly directory: Directory;
+  readonly signal: Signal;
+  readonly goal: (goalId: string) => GoalRpc;
+}
+
+export class RelativesDesk {
+  readonly #around: Surroundings;
+
+  constructor(around: Surroundings) {
+    this.#around = around;
+  }
+
+  get #state(): GoalState {
+    return this.#around.turns.state;
+  }
+
+  // From above.
+
+  /** Sends an order, with all that the sub-goal is made of where it may not be there yet. */
+  async tellSubgoal(order: SubgoalOrder): Promise<void> {
+    let command: RelativeCommand = { kind: "not-obeyed", task: order.task };
+    try {
+      const answer = await this.#around.goal(order.goalId).obey(order, this.#birthOf(order));
+      if (answer.ok) command = { kind: "obeyed", order, report: answer.value };
+      else if (answer.error.code === "not_found") command = { kind: "obeyed", order, report: null };
+    } catch (error) {
+      console.warn(`the sub-goal ${order.goalId} did not answer: ${String(error)}`);
+    }
+    await this.#around.turns.runPaced({ command });
+  }
+
+  #birthOf({ task }: SubgoalOrder): SubgoalBirth | null {
+    const state = this.#state;
+    if (state.kin.open.get(task)?.isMade !== false) return null;
+    const goal = this.#around.store.calls.goal(state.tasks.offer[task]!, state.tasks.position[task]!);
+    assert(goal !== undefined, "a sub-goal comes from a task of kind goal");
+    const { spec, tasks } = parseNestedGoal(goal);
+    const policies = narrow(
+      [...(state.goal!.spec.policies ?? []), ...policiesBehind(state, task)],
+      spec.policies ?? [],
+      state.tasks.depth[task]! + 1,
+    );
+    return {
+      spec: { ...spec, policies, parent: linkOf(state, task, spec.deadlineMs) },
+      tasksJson: tasks.length === 0 ? "" : JSON.stringify(tasks),
+    };
+  }
+
+  async hear(report: SubgoalReport): Promise<ParentWord> {
+    const reply = await this.#around.turns.runPaced({ command: { kind: "hear", report }, render: ({ word }) => JSON.stringify(word) });
+    assert(reply.ok, "whoever reports is heard");
+    return JSON.parse(reply.value.json) as ParentWord;
+  }
+
+  /** Takes a goal as a task, and waits for it to be there. */
+  async create(request: CreateSubgoalRequest): Promise<Answer<JsonReply>> {
+    const { turns, signal } = this.#around;
+    const reply = turns.stored(request.idempotency) ?? (await this.#submit(request));
+    if (!reply.ok) return reply;
+    const { task } = JSON.parse(reply.value.json) as { task: number };
+    const until = Date.now() + SUBGOAL_WAIT_MS;
+    while (!this.#isThere(task) && (await within(signal.changed(), until - Date.now())));
+    const { id } = this.#state.goal!;
+    const made = { goalId: subGoalIdOf(id, task), taskId: taskIdOf(id, task), isMade: this.#isThere(task) };
+    return ok({ json: JSON.stringify(made), replayed: reply.value.replayed });
+  }
+
+  #isThere(task: number): boolean {
+    const { kin, tasks } = this.#state;
+    return kin.open.get(task)?.isMade ?? isTerminal(tasks.status[task]!);
+  }
+
+  async #submit({ goalJson, idempotency, bearer }: CreateSubgoalRequest): Promise<Answer<JsonReply>> {
+    const body = new TextEncoder().encode(`[{"goal":${goalJson}}]`);
+    const values = parseOffer(body, "array");
+    if (!values.ok) return values;
+    await this.#around.directory.refreshFor(this.#state, upstreamNames(values.value));
+    const prepared = await prepare(values.value);
+    const reply = await this.#around.turns.run({
+      command: { kind: "submit", ...prepared, atomic: true },
+      offer: { format: "array", body, specs: values.value },
+      idempotency,
+      bearer,
+      render: ({ receipts }) => JSON.stringify({ task: receipts!.tasks[0] }),
+    });
+    return reply.ok ? reply : err({ ...reply.error, ...(reply.error.errors && { errors: reply.error.errors.map(belowTheGoal) }) });
+  }
+
+  // From below.
+
+  async tellParent(report: SubgoalReport): Promise<void> {
+    let command: RelativeCommand = { kind: "not-heard" };
+    const { goalId } = this.#state.goal!.spec.parent!;
+    try {
+      command = { kind: "heard", number: report.number, word: await this.#around.goal(goalId).hear(report) };
+    } catch (error) {
+      console.warn(`the goal ${goalId} did not hear a report: ${String(error)}`);
+    }
+    await this.#around.turns.runPaced({ command });
+  }
+
+  async obey(order: SubgoalOrder, made: SubgoalBirth | null): Promise<Answer<SubgoalReport>> {
+    const exists = this.#state.goal !== null;
+    if (!exists && made === null) return err(failure("not_found", "there is no such sub-goal"));
+    const born = exists || made === null ? null : await this.#birth(order.goalId as GoalId, made);
+    const ask: Ask = {
+      command: { kind: "obey", order, birth: born?.birth ?? null },
+      ...(born && { offer: born.offer }),
+      render: ({ report }) => JSON.stringify(report),
+    };
+    const reply = await this.#around.turns.run(ask);
+    return reply.ok ? ok(JSON.parse(reply.value.json) as SubgoalReport) : reply;
+  }
+
+  async #birth(id: GoalId, { spec, tasksJson }: SubgoalBirth): Promise<{ birth: Birth; offer: Omit<NewOffer, "offer"> }> {
+    const body = new TextEncoder().encode(tasksJson === "" ? "[]" : tasksJson);
+    const values = parseOffer(body, "array");
+    assert(values.ok, "the tasks of a sub-goal were read before");
+    const { registry } = await this.#around.directory.opening(id, 0);
+    const tasks = await prepare(values.value);
+    return { birth: { id, spec, registry, tasks }, offer: { format: "array", body, specs: values.value } };
+  }
+}
+
+/** The caller sent the goal, and knows nothing of a task around it. */
+const belowTheGoal = ({ pointer, detail }: { pointer: string; detail: string }) => ({
+  pointer: pointer.replace(/^\/tasks\/0\/goal/, ""),
+  detail,
+});

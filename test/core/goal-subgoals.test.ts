@@ -1,0 +1,244 @@
+/** Sub-goals as the core decides: intents, orders, reports, and what a lost or repeated message does: nothing. */
+import { describe, expect, it } from "vitest";
+import { countsInAll } from "../../durable-objects/goal/core/kin.ts";
+import { wakeAt, isBusy } from "../../durable-objects/goal/core/wake.ts";
+import { subGoalIdOf } from "../../shared/ids.ts";
+import { SUBGOAL_RETENTION_MS_MIN, SUBGOALS_OPENING_MAX } from "../../shared/limits.ts";
+import type { TaskSpec } from "../../shared/protocol/task.ts";
+import { Family } from "./family.ts";
+import { type Driver, durable, get, GOAL_ID } from "./goal-harness.ts";
+
+const goal = (tasks: readonly TaskSpec[], over: object = {}): TaskSpec => ({ goal: { tasks, ...over } });
+const calls = (count: number): TaskSpec[] => Array.from({ length: count }, () => get());
+const phaseOf = ({ state }: Driver) => state.goal!.phase;
+
+describe("a task of kind goal", () => {
+  it("runs from the commit of its intent on, and names the goal that is going to be", () => {
+    const { root } = new Family({ tasks: [goal(calls(2))] });
+    expect(root.status(0)).toBe("queued");
+    root.dispatch();
+    expect(root.status(0)).toBe("running");
+    expect(root.journal.find(({ kind }) => kind === "subgoals.begun")).toMatchObject({
+      kind: "subgoals.begun",
+      tasks: [0],
+      goalIds: [subGoalIdOf(GOAL_ID, 0)],
+    });
+    expect(root.orders).toEqual([{ goalId: subGoalIdOf(GOAL_ID, 0), task: 0, number: 0, isPaused: false, stop: null }]);
+  });
+
+  it("ends as its goal ends, with its counts and usage as the result", () => {
+    const family = new Family({ tasks: [goal(calls(3))], spec: { sealed: true } });
+    family.finish();
+    expect(phaseOf(family.root)).toBe("succeeded");
+    expect(countsInAll(family.root.state)).toEqual([0, 0, 0, 4, 0, 0, 0]);
+    for (const each of family.goals.values()) expect(durable(each.replayed())).toEqual(durable(each.state));
+  });
+
+  it("begins no more than a page of goals before the first of them are there", () => {
+    const family = new Family({ tasks: Array.from({ length: 40 }, () => goal(calls(1))), spec: { sealed: true } });
+    family.root.dispatch();
+    expect(family.root.state.counts).toMatchObject({ 0: 40 - SUBGOALS_OPENING_MAX, 2: SUBGOALS_OPENING_MAX });
+    family.finish();
+    expect(phaseOf(family.root)).toBe("succeeded");
+    expect(countsInAll(family.root.state)[3]).toBe(80);
+  });
+
+  it("goes levels deep, and counts all of them at every level", () => {
+    const family = new Family({ tasks: [goal([goal([goal(calls(2)), ...calls(1)])])], spec: { sealed: true } });
+    family.finish();
+    expect(countsInAll(family.root.state)[3]).toBe(6);
+    const child = family.at(subGoalIdOf(GOAL_ID, 0));
+    expect(countsInAll(child.state)[3]).toBe(5);
+    expect(child.state.goal!.spec.parent).toMatchObject({ goalId: GOAL_ID, task: 0, ancestors: [GOAL_ID], path: `${GOAL_ID}/0`, depth: 1 });
+  });
+});
+
+describe("a message between goals", () => {
+  it("is owed until it is answered, also by the next incarnation", () => {
+    const { root } = new Family({ tasks: [goal(calls(1))] });
+    root.dispatch();
+    const [first] = root.orders.splice(0);
+    root.do({ kind: "not-obeyed", task: 0 });
+    root.dispatch();
+    expect(root.orders).toEqual([]);
+    expect(isBusy(root.state)).toBe(true);
+    expect(wakeAt(root.state)).toBeLessThanOrEqual(root.nowMs + 1_000);
+    root.passMs(1_000);
+    root.dispatch();
+    expect(root.orders).toEqual([first]);
+    const next = root.replayed();
+    expect([...next.kin.owed]).toEqual([0]);
+  });
+
+  it("makes one goal, however often it comes, and however late", () => {
+    const family = new Family({ tasks: [goal(calls(1))], spec: { sealed: true } });
+    const { root } = family;
+    root.dispatch();
+    const order = root.orders[0]!;
+    const birth = family.birthOf(root, order);
+    const child = family.at(order.goalId);
+    for (let i = 0; i < 3; i++) child.do({ kind: "obey", order, birth });
+    expect(child.state.tasks.n).toBe(1);
+    root.orders = [order];
+    family.finish();
+    child.do({ kind: "obey", order, birth });
+    expect(child.state.tasks.n).toBe(1);
+    expect(phaseOf(child)).toBe("succeeded");
+  });
+
+  it("does no harm when it comes twice, or after a newer one", () => {
+    const family = new Family({ tasks: [goal(calls(2))] });
+    family.carry();
+    const { root } = family;
+    const child = family.below(root, 0);
+    child.settle([0]);
+    child.passMs(300);
+    child.dispatch();
+    const older = child.reported.splice(0);
+    child.settle([1]);
+    child.passMs(300);
+    child.do({ kind: "not-heard" });
+    child.passMs(1_000);
+    child.dispatch();
+    const newer = child.reported.splice(0);
+    expect(newer[0]!.number).toBeGreaterThan(older[0]!.number);
+    for (const report of [...newer, ...older, ...newer, ...older]) root.do({ kind: "hear", report });
+    expect(countsInAll(root.state)).toEqual([0, 0, 0, 3, 0, 0, 0]);
+  });
+
+  it("puts an end to a goal that nobody knows", () => {
+    const family = new Family({ tasks: [goal(calls(2))] });
+    family.carry();
+    const child = family.below(family.root, 0);
+    child.do({ kind: "heard", number: 1, word: { order: null, reportMs: 250 } });
+    expect(phaseOf(child)).toBe("canceled");
+  });
+});
+
+describe("an order", () => {
+  it("to stop reaches every level, and is final there before the root forgets it", () => {
+    const family = new Family({ tasks: [goal([goal(calls(3)), ...calls(1)]), ...calls(1)] });
+    family.carry();
+    const { root } = family;
+    const child = family.below(root, 0);
+    const grandchild = family.below(child, 0);
+    root.do({ kind: "cancel" });
+    expect(root.state.kin.open.size).toBe(1);
+    family.carry();
+    expect([root, child, grandchild].map(phaseOf)).toEqual(["canceled", "canceled", "canceled"]);
+    expect([root, child].map(({ state }) => state.kin.open.size)).toEqual([0, 0]);
+    expect(countsInAll(root.state)).toEqual([0, 0, 0, 0, 0, 7, 0]);
+  });
+
+  it("to stop makes a goal that is not there yet, so that a late order to make it finds it ended", () => {
+    const family = new Family({ tasks: [goal(calls(2))] });
+    const { root } = family;
+    root.dispatch();
+    const late = root.orders.splice(0)[0]!;
+    const birth = family.birthOf(root, late);
+    root.do({ kind: "not-obeyed", task: 0 });
+    root.do({ kind: "cancel-task", task: 0 });
+    root.passMs(1_000);
+    family.carry();
+    const child = family.at(late.goalId);
+    expect(phaseOf(child)).toBe("canceled");
+    child.do({ kind: "obey", order: late, birth });
+    expect([phaseOf(child), child.state.tasks.n]).toEqual(["canceled", 0]);
+  });
+
+  it("to pause is apart from the goal's own pause, and an older one is not heard", () => {
+    const family = new Family({ tasks: [goal(calls(2))] });
+    const { root } = family;
+    family.carry();
+    const child = family.below(root, 0);
+    child.do({ kind: "pause" });
+    root.do({ kind: "pause" });
+    root.dispatch();
+    const older = root.orders.at(-1)!;
+    family.carry();
+    expect(child.state.kin.above.isPaused).toBe(true);
+    root.do({ kind: "resume" });
+    family.carry();
+    child.do({ kind: "obey", order: older, birth: null });
+    expect([child.state.kin.above.isPaused, child.state.goal!.paused]).toEqual([false, true]);
+  });
+
+  it("carries the deadline: nothing below outlives it", () => {
+    const family = new Family({
+      tasks: [goal(calls(2), { deadlineMs: 60_000 }), goal(calls(1), { deadlineMs: 1_000 })],
+      spec: { deadlineMs: 10_000 },
+    });
+    family.carry();
+    const { root } = family;
+    const deadlines = [0, 1].map((task) => family.below(root, task).state.goal!.deadlineAtMs! - root.state.goal!.createdAtMs);
+    expect(deadlines).toEqual([10_000, 1_000]);
+    for (const each of family.goals.values()) each.passMs(10_001);
+    family.carry();
+    expect(phaseOf(root)).toBe("expired");
+    expect(countsInAll(root.state)).toEqual([0, 0, 0, 0, 0, 0, 5]);
+  });
+});
+
+describe("the end of a sub-goal", () => {
+  it("fails the task where the goal failed, and the parent with it", () => {
+    const family = new Family({ tasks: [goal(calls(1))], spec: { sealed: true } });
+    family.carry();
+    family.below(family.root, 0).settle([0], { status: 404 });
+    family.carry();
+    expect(family.root.statuses()).toEqual(["failed"]);
+    expect(phaseOf(family.root)).toBe("failed");
+  });
+
+  it("cancels the task where somebody canceled the goal", () => {
+    const family = new Family({ tasks: [goal(calls(1))], spec: { sealed: true } });
+    family.carry();
+    family.below(family.root, 0).do({ kind: "cancel" });
+    family.carry();
+    expect(family.root.statuses()).toEqual(["canceled"]);
+  });
+
+  it("fails the task where the goal is lost, and counts what lived in it as canceled", () => {
+    const family = new Family({ tasks: [goal(calls(2))], spec: { sealed: true } });
+    family.carry();
+    const { root } = family;
+    const order = { goalId: subGoalIdOf(GOAL_ID, 0), task: 0, number: 0, isPaused: false, stop: null };
+    root.do({ kind: "obeyed", order, report: null });
+    expect(root.statuses()).toEqual(["failed"]);
+    expect(countsInAll(root.state)).toEqual([0, 0, 0, 0, 1, 2, 0]);
+  });
+
+  it("is told until it is acknowledged, and the goal is kept for so long", () => {
+    const family = new Family({ tasks: [goal(calls(1), { retentionMs: 0 })] });
+    family.carry();
+    const child = family.below(family.root, 0);
+    child.settle([0]);
+    for (let i = 0; i < 200; i++) {
+      child.passMs(11_000);
+      child.dispatch();
+      child.do({ kind: "not-heard" });
+    }
+    expect(child.destroyed).toBe(false);
+    expect(child.reported.length).toBeGreaterThan(100);
+    family.carry();
+    child.passMs(SUBGOAL_RETENTION_MS_MIN);
+    expect(child.destroyed).toBe(true);
+  });
+});
+
+describe("a submission", () => {
+  it("is rejected for what is wrong levels below, with its pointer", () => {
+    const { root } = new Family();
+    const bad = goal([goal([{ call: { upstream: "nowhere", path: "/" } }])]);
+    const reply = root.submit([bad]);
+    expect(reply.ok && [...reply.value.receipts!.rejected.values()][0]!.errors![0]!.pointer).toBe(
+      "/goal/tasks/0/goal/tasks/0/call/upstream",
+    );
+  });
+
+  it("is rejected where its goals would be too deep", () => {
+    let spec = goal(calls(1));
+    for (let level = 0; level < 32; level++) spec = goal([spec]);
+    const reply = new Family().root.submit([spec]);
+    expect(reply.ok && reply.value.receipts!.rejected.size).toBe(1);
+  });
+});
