@@ -14,7 +14,7 @@ import { countsInAll, statusOf } from "./core/kin.ts";
 import type { GoalState } from "./core/state.ts";
 import { badCursor, parseCursor, type TaskReader } from "./reader.ts";
 import { type Signal, within } from "./signal.ts";
-import { countsOf } from "./views.ts";
+import { budgetView, countsOf } from "./views.ts";
 
 const RESULTS_PER_PIECE = 256;
 /** Each reader that stalls holds a piece; many of them must fit the object's memory. */
@@ -106,6 +106,7 @@ class EventFeed {
   readonly #withTasks: boolean;
   #ended: number;
   #last = "";
+  #lastBudget = "";
   #lastAtMs = 0;
   #status = "";
   #isFirst = true;
@@ -123,6 +124,7 @@ class EventFeed {
       this.#isFirst = false;
       this.#status = this.#goal.view().status;
       this.#last = this.#progress();
+      this.#lastBudget = this.#budget();
       return `retry: 1000\n${this.#event("snapshot", JSON.stringify(this.#goal.view()))}`;
     }
     for (;;) {
@@ -161,8 +163,17 @@ class EventFeed {
     const { status } = this.#goal.view();
     if (status !== this.#status) piece += this.#event("goal", JSON.stringify(this.#goal.view()));
     this.#status = status;
+    const budget = this.#budget();
+    if (budget !== this.#lastBudget) piece += this.#event("budget", JSON.stringify(budgetView(this.#goal.state())));
+    this.#lastBudget = budget;
     if (piece !== "") this.#lastAtMs = Date.now();
     return piece;
+  }
+
+  /** What of the budget is news: spending shows in what becomes of tasks. */
+  #budget(): string {
+    const { account, isExhausted } = this.#goal.state().budget;
+    return JSON.stringify([account.limit, isExhausted]);
   }
 
   #progress(): string {

@@ -7,7 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import { retryable } from "cloudflare:durable-objects";
 import { failure } from "../../shared/errors.ts";
 import { UPSTREAMS_MAX } from "../../shared/limits.ts";
-import type { Bounds, FundRequest } from "../../shared/policy/account.ts";
+import { type Bounds, type FundRequest, NOTHING } from "../../shared/policy/account.ts";
 import type { AccountView } from "../../shared/protocol/budget.ts";
 import type { Counts } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
@@ -16,8 +16,8 @@ import { err, ok } from "../../shared/result.ts";
 import type { Answer, GoalReport, GoalRpc, GoalsQuery, IdempotencyKey, Registry, TenantRpc } from "../../shared/rpc.ts";
 import { effectOf, isRunning } from "./core/directory.ts";
 import { canonicalUpstream } from "./core/registry.ts";
+import { Treasury } from "./core/treasury.ts";
 import { TenantStore } from "./store.ts";
-import { Treasury } from "./treasury.ts";
 
 /** Running goals beyond this show the counts of their last durable report. */
 const LIVE_COUNTS_MAX = 10_000;
@@ -138,7 +138,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     if (effect === "durable") this.#store.putGoal(report);
     if (effect !== "ignored") {
       this.#keepCounts(report);
-      this.#treasury.take(report);
+      this.#treasury.take(report.goalId, report.spent ?? NOTHING, report.isFinal === true);
       if (report.isFinal === true) this.#tellWaiting();
     }
     const registry = this.#current();

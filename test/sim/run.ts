@@ -1,12 +1,13 @@
 /**
  * Runs simulated worlds: `node test/sim/run.ts --seeds N --from S`. Says at the
  * first failing seed what was violated and how to see it again, and exits 1.
- * `--world` chooses between the world of a goal and that of a governor,
+ * `--world` chooses between the worlds of a goal, of budgets and of a governor,
  * `--verbose` prints a world's log, `--twice` runs each seed twice and compares
  * the logs, `--bug NAME` plants one of the world's bugs.
  */
 import { parseArgs } from "node:util";
 import { assertPlanted, BUGS, plant } from "./bugs.ts";
+import { BUGS as BUDGET_BUGS } from "./budgets/bugs.ts";
 import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 
 interface Outcome {
@@ -24,6 +25,7 @@ interface World {
 
 const WORLDS: Readonly<Record<string, World>> = {
   goal: { counts: ["tasks", "turns"], bugs: BUGS, load: async () => (await import("./world.ts")).runSeed },
+  budgets: { counts: ["calls", "turns"], bugs: BUDGET_BUGS, load: async () => (await import("./budgets/world.ts")).runSeed },
   governor: { counts: ["calls", "messages"], bugs: GOVERNOR_BUGS, load: async () => (await import("./governor/world.ts")).runSeed },
 };
 

@@ -7,6 +7,7 @@ import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { BUGS } from "./bugs.ts";
+import { BUGS as BUDGET_BUGS } from "./budgets/bugs.ts";
 import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 
 const run = promisify(execFile);
@@ -33,6 +34,7 @@ async function sim(...args: string[]): Promise<Ended> {
 
 const WORLDS = [
   ["goal", BUGS],
+  ["budgets", BUDGET_BUGS],
   ["governor", GOVERNOR_BUGS],
 ] as const;
 
@@ -77,5 +79,5 @@ test("a failing seed fails again alone, with its log and its faults first", asyn
 test("bad arguments are refused with a sentence", async () => {
   expect(await sim("--seeds", "none")).toEqual({ code: 2, text: "--seeds takes a count from 1, --from a seed from 0\n" });
   expect((await sim("--bug", "no-such")).text).toContain("there is no bug");
-  expect((await sim("--world", "no-such")).text).toContain("there are: goal, governor");
+  expect((await sim("--world", "no-such")).text).toContain("there are: goal, budgets, governor");
 });

@@ -36,6 +36,7 @@ afterEach(async () => {
 test("a goal pauses when its budget is used up, says so of its tasks, and goes on after a top-up", async () => {
   await upstream("plain");
   const id = await goalWith({ budget: { calls: 3 }, tasks: tasks(5, "plain") });
+  const events = send("GET", `/v1/goals/${id}/events`).then((response) => response.text());
   await until("it rests", async () => (await viewOf(id)).status === "paused");
   expect((await viewOf(id)).budget).toEqual({
     limit: { calls: 3 },
@@ -49,6 +50,7 @@ test("a goal pauses when its budget is used up, says so of its tasks, and goes o
   await ask("POST", `/v1/goals/${id}/seal`);
   await until("it is done", async () => (await viewOf(id)).status === "succeeded");
   expect(await budgetOf(id)).toMatchObject({ spent: { calls: 5 }, available: { calls: 0 } });
+  expect(await events).toMatch(/^event: budget\ndata: .*"limit":\{"calls":5\}/m);
 });
 
 test("fifty equal top-ups with one key add once, and every one is answered alike", async () => {

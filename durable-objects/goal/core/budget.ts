@@ -18,7 +18,6 @@ import {
   grantFor,
   imageOf,
   newAccount,
-  NOTHING,
   reserve,
   settle,
   takeFunds,
@@ -168,10 +167,10 @@ export function fundChildOf(rec: Recorder, child: string, request: FundRequest):
   return fundsOf(account, child);
 }
 
-/** A child reports what it has spent in total. */
+/** A child reports what it has spent in total. One that is closed has said so already. */
 export function noteChildSpent(rec: Recorder, child: string, totals: Amounts): void {
-  const known = rec.state.budget.account.children.get(child) ?? { spent: NOTHING };
-  if (totals.every((total, d) => total <= known.spent[d]!)) return;
+  const known = rec.state.budget.account.children.get(child);
+  if (known === undefined || totals.every((total, d) => total <= known.spent[d]!)) return;
   note(rec, { kind: "budget.child-spent", child, totals });
 }
 

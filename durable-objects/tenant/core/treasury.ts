@@ -3,10 +3,11 @@
  * anybody hears of them. What running goals have spent is memory: they report
  * it again, and until then what they were granted stands for it.
  */
-import { type Failure, failure } from "../../shared/errors.ts";
-import { FUNDS_TOLD_MAX, FUNDS_WAITING_MAX } from "../../shared/limits.ts";
+import { type Failure, failure } from "../../../shared/errors.ts";
+import { FUNDS_TOLD_MAX, FUNDS_WAITING_MAX } from "../../../shared/limits.ts";
 import {
   type Account,
+  type Amounts,
   available,
   type Bounds,
   childSpent,
@@ -23,20 +24,30 @@ import {
   reservedInAll,
   spend,
   spentInAll,
-} from "../../shared/policy/account.ts";
-import type { AccountView } from "../../shared/protocol/budget.ts";
-import { err, ok, type Result } from "../../shared/result.ts";
-import type { GoalReport } from "../../shared/rpc.ts";
-import type { TenantStore } from "./store.ts";
+} from "../../../shared/policy/account.ts";
+import type { AccountView } from "../../../shared/protocol/budget.ts";
+import { err, ok, type Result } from "../../../shared/result.ts";
+
+/** Rows of the tenant: each is durable before anybody hears of it. */
+export interface Rows {
+  /** The limit as it was put, and the sum of what closed goals have spent. */
+  budget(): { readonly limit: Bounds; readonly spent: Amounts };
+  grants(): (readonly [string, Amounts])[];
+  putGrant(goalId: string, totals: Amounts): void;
+  deleteGrant(goalId: string): void;
+  putLimit(limit: Bounds, version: number): void;
+  isClosed(goalId: string): boolean;
+  close(goalId: string, spent: Amounts): void;
+}
 
 export class Treasury {
-  readonly #store: TenantStore;
+  readonly #store: Rows;
   /** Null until read. */
   #loaded: Account | null = null;
   /** Goals that asked in vain, the longest first. Memory: what is lost asks again by itself. */
   readonly #waiting = new Set<string>();
 
-  constructor(store: TenantStore) {
+  constructor(store: Rows) {
     this.#store = store;
   }
 
@@ -77,10 +88,10 @@ export class Treasury {
   }
 
   /** Takes what a goal has spent; with its last report its account is closed. That happens once: the directory remembers it. */
-  take({ goalId, spent = NOTHING, isFinal }: GoalReport): void {
+  take(goalId: string, spent: Amounts, isFinal: boolean): void {
     const account = this.#account;
     if (this.#store.isClosed(goalId)) return;
-    if (isFinal !== true) return childSpent(account, goalId, spent);
+    if (!isFinal) return childSpent(account, goalId, spent);
     this.#store.close(
       goalId,
       account.spent.map((total, d) => total + spent[d]!),
