@@ -105,6 +105,8 @@ export class Node {
       callOf: () => ({ upstream: "api", path: "/" }),
       lines: [],
       lockMessages: [],
+      orders: [],
+      report: null,
       destroy: false,
     };
     const replies = new Map(this.disk.replies);
