@@ -5,7 +5,7 @@
  */
 import { createHash } from "node:crypto";
 import { closeChildOf, fundChildOf, noteChildSpent } from "../../../durable-objects/goal/core/budget.ts";
-import type { Send } from "../../../durable-objects/goal/core/recorder.ts";
+import type { Recorder, Send } from "../../../durable-objects/goal/core/recorder.ts";
 import { type Bounds, DIMENSIONS, type FundRequest, NOTHING, spentInAll, UNBOUNDED } from "../../../shared/policy/account.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import { Clock } from "../clock.ts";
@@ -211,11 +211,7 @@ class World {
     return this.#within(node, (rec) => node.answer(rec, asked), `${asked.command.kind} ${asked.key ?? ""}`);
   }
 
-  #within<T>(
-    node: Node,
-    work: Parameters<Node["turn"]>[2] & ((rec: Parameters<Parameters<Node["turn"]>[2]>[0]) => T),
-    what: string,
-  ): T | null {
+  #within<T>(node: Node, work: (rec: Recorder) => T, what: string): T | null {
     const fails = !this.#isCalm && this.#random.chance(this.#deadly);
     const done = node.turn(this.clock.nowMs, this.#random.between(0, 1e9), work, fails);
     this.turns++;
@@ -227,7 +223,7 @@ class World {
       if (done.out.funds !== undefined) this.#fund(node, done.out.funds);
     }
     this.ledger.check(this.#tenant, this.#goal, this.#sub);
-    return done === null ? null : (done.value as T);
+    return done === null ? null : done.value;
   }
 
   /** An executor makes the calls of a batch, or some of them, and reports, or does not. */
@@ -257,9 +253,8 @@ class World {
       lines.push(formatLine({ ...head, tokens: status === 200 ? tokens : 0 }, "{}"));
     }
     this.clock.after(random.between(21, 200), () => {
-      const isSilent = this.#isLost();
-      const times = random.chance(0.2) ? 2 : 1;
-      for (let i = 0; i < times && !isSilent; i++) this.#turn(node, { command: { kind: "settle", lines, seed: 1 }, key: null });
+      const times = this.#isLost() ? 0 : random.chance(0.2) ? 2 : 1;
+      for (let i = 0; i < times; i++) this.#turn(node, { command: { kind: "settle", lines, seed: 1 }, key: null });
       this.#turn(node, { command: { kind: "batch-lost", batch }, key: null });
     });
   }
