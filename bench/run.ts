@@ -17,6 +17,7 @@ import { origins } from "./scenarios/origins.ts";
 import { outageOf } from "./scenarios/outage.ts";
 import { proxyOf } from "./scenarios/proxy.ts";
 import { stragglers } from "./scenarios/stragglers.ts";
+import { tokensOf } from "./scenarios/tokens.ts";
 import { trickleOf } from "./scenarios/trickle.ts";
 import { wake } from "./scenarios/wake.ts";
 import { setStage, type Stage } from "./stage.ts";
@@ -43,6 +44,7 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   claims,
   proxy: proxyOf(values.fast),
   capacity: capacityOf(values.fast ? 8_000 : 16_000),
+  tokens: tokensOf(values.fast),
   trickle: trickleOf(values.fast ? 20 : 100),
 };
 

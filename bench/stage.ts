@@ -36,7 +36,7 @@ export interface Stage {
   end(): Promise<void>;
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const address = server.address();
@@ -63,14 +63,17 @@ async function answered(url: string, init?: RequestInit): Promise<string> {
   return text;
 }
 
+/** The one that Miniflare brings, which serves Drover too. */
+export function workerdPath(): string {
+  return (createRequire(createRequire(import.meta.url).resolve("miniflare"))("workerd") as { default: string }).default;
+}
+
 async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildProcess }> {
-  // The one that Miniflare brings, which serves Drover too.
-  const { default: workerd } = createRequire(createRequire(import.meta.url).resolve("miniflare"))("workerd") as { default: string };
   const port = await freePort();
   mkdirSync(join(folder, "data"), { recursive: true });
   copyFileSync(here("floor/worker.mjs"), join(folder, "worker.mjs"));
   writeFileSync(join(folder, "config.capnp"), capnp(port, folder));
-  const child = spawn(workerd, ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(workerdPath(), ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
   const url = `http://127.0.0.1:${port}`;
   for (let tries = 0; ; tries++) {
     const isUp = await answered(`${url}/keep-text?object=first`, { method: "POST", body: "x" }).then(

@@ -28,10 +28,13 @@ interface Subtle<Key> {
   sign(algorithm: "HMAC", key: Key, data: Uint8Array): Promise<ArrayBuffer>;
 }
 
+const ALGORITHM = { name: "HMAC", hash: "SHA-256" };
+const USES: ["sign"] = ["sign"];
+
 export function hmacOf<Key>(subtle: Subtle<Key>): Hmac {
   return (key, data) =>
     subtle
-      .importKey("raw", key, { name: "HMAC", hash: "SHA-256" }, false, ["sign"])
+      .importKey("raw", key, ALGORITHM, false, USES)
       .then((imported) => subtle.sign("HMAC", imported, data))
       .then((signature) => new Uint8Array(signature));
 }
@@ -43,6 +46,8 @@ const SIGNATURE_BYTES = 32;
 export interface Token {
   readonly root: RootCaveat;
   readonly caveats: readonly Caveat[];
+  /** What is signed: the root's canonical text and that of each caveat. */
+  readonly texts: readonly string[];
   readonly signature: Uint8Array;
 }
 
@@ -56,59 +61,53 @@ export function decodeToken(text: string): Result<Token, string> {
   if (parts.length !== 2 || payload === null || signature?.length !== SIGNATURE_BYTES) {
     return err("a token is its caveats and its signature, each in base64url");
   }
-  const list = listIn(asciiText(payload));
-  if (list === null) return err("the caveats of a token are a canonical JSON array");
+  const listed = listIn(asciiText(payload));
+  if (listed === null) return err("the caveats of a token are a canonical JSON array");
+  const { list, texts } = listed;
   const [root, ...caveats] = list;
   if (!isRootCaveat(root)) return err("the first caveat of a token is its root");
   if (caveats.length > CAVEATS_MAX) return err(`a token has at most ${CAVEATS_MAX} caveats`);
   const unknown = caveats.find((caveat) => !isCaveat(caveat));
   if (unknown !== undefined) return err(`the token has a caveat that is not known here: ${canonicalJson(unknown).slice(0, 128)}`);
-  return ok({ root, caveats: caveats as readonly Caveat[], signature });
+  return ok({ root, caveats: caveats as readonly Caveat[], texts, signature });
 }
 
-function listIn(text: string): readonly unknown[] | null {
+function listIn(text: string): { readonly list: readonly unknown[]; readonly texts: readonly string[] } | null {
   try {
-    const value: unknown = JSON.parse(text);
+    const list: unknown = JSON.parse(text);
+    if (!Array.isArray(list)) return null;
+    const texts = list.map(canonicalJson);
     // One spelling a token: what came must be what would be written.
-    return Array.isArray(value) && canonicalJson(value) === text ? value : null;
+    return `[${texts.join(",")}]` === text ? { list, texts } : null;
   } catch {
     return null;
   }
 }
 
-function encodeToken({ root, caveats, signature }: Token): string {
-  return `${TOKEN_PREFIX}${base64url(asciiBytes(canonicalJson([root, ...caveats])))}.${base64url(signature)}`;
+function encodeToken({ texts, signature }: Pick<Token, "texts" | "signature">): string {
+  return `${TOKEN_PREFIX}${base64url(asciiBytes(`[${texts.join(",")}]`))}.${base64url(signature)}`;
 }
 
-const link = (hmac: Hmac, key: Uint8Array, caveat: Caveat | RootCaveat): Promise<Uint8Array> =>
-  hmac(key, asciiBytes(canonicalJson(caveat)));
+/** The signature after the texts. */
+function chained(hmac: Hmac, key: Uint8Array, texts: readonly string[]): Promise<Uint8Array> {
+  return texts.reduce((before, text) => before.then((each) => hmac(each, asciiBytes(text))), Promise.resolve(key));
+}
 
 /** A new token from a tenant's key. */
 export function mintToken(hmac: Hmac, key: Uint8Array, root: RootCaveat, caveats: readonly Caveat[]): Promise<string> {
-  return link(hmac, key, root)
-    .then((signature) => append(hmac, { root, caveats: [], signature }, caveats))
-    .then(encodeToken);
+  const texts = [root, ...caveats].map(canonicalJson);
+  return chained(hmac, key, texts).then((signature) => encodeToken({ texts, signature }));
 }
 
 /** The token with caveats more, made by its holder alone. The result allows what the token allowed and all of them allow. */
 export function narrowToken(hmac: Hmac, token: Token, caveats: readonly Caveat[]): Promise<string> {
-  return append(hmac, token, caveats).then(encodeToken);
-}
-
-function append(hmac: Hmac, token: Token, caveats: readonly Caveat[]): Promise<Token> {
-  return caveats.reduce<Promise<Token>>(
-    (before, caveat) =>
-      before.then((each) =>
-        link(hmac, each.signature, caveat).then((signature) => ({ ...each, caveats: [...each.caveats, caveat], signature })),
-      ),
-    Promise.resolve(token),
-  );
+  const texts = caveats.map(canonicalJson);
+  return chained(hmac, token.signature, texts).then((signature) => encodeToken({ texts: [...token.texts, ...texts], signature }));
 }
 
 /** Whether the chain begins with this key. Takes as long whatever byte of the signature is wrong. */
-export function isGenuine(hmac: Hmac, key: Uint8Array, { root, caveats, signature }: Token): Promise<boolean> {
-  const chain = caveats.reduce((before, caveat) => before.then((each) => link(hmac, each, caveat)), link(hmac, key, root));
-  return chain.then((made) => {
+export function isGenuine(hmac: Hmac, key: Uint8Array, { texts, signature }: Token): Promise<boolean> {
+  return chained(hmac, key, texts).then((made) => {
     let difference = made.length ^ signature.length;
     for (let i = 0; i < SIGNATURE_BYTES; i++) difference |= (made[i] ?? 0) ^ (signature[i] ?? 0);
     return difference === 0;

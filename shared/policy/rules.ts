@@ -109,12 +109,14 @@ const denied = (from: string, rule: string, what: string): Denial => ({ rule, de
 
 export class Rules {
   readonly #origins: readonly Origin[];
+  readonly #all: readonly { readonly from: string; readonly policy: Policy }[];
   readonly #calls = new Map<string, Map<string, Decision>>();
   readonly depth: Bound | null;
   readonly children: Bound | null;
 
   constructor(origins: readonly Origin[]) {
     this.#origins = origins;
+    this.#all = origins.flatMap(({ from, policies }) => policies.map((policy) => ({ from, policy })));
     this.depth = this.#least("maxDepth");
     this.children = this.#least("maxChildrenPerTask");
   }
@@ -157,19 +159,14 @@ export class Rules {
   #decide(upstream: string, method: string): Decision {
     const denial =
       this.#listed("upstreams", upstream, `the upstream "${upstream}"`) ?? this.#listed("methods", method, `the method ${method}`);
-    const all = this.#all();
-    const paths = all.flatMap(({ from, policy }) => (policy.paths === undefined ? [] : [{ from, list: policy.paths }]));
-    const rules = all.flatMap(({ policy }) => policy.requireApproval ?? []);
+    const paths = this.#all.flatMap(({ from, policy }) => (policy.paths === undefined ? [] : [{ from, list: policy.paths }]));
+    const rules = this.#all.flatMap(({ policy }) => policy.requireApproval ?? []);
     const approvals = rules.filter((rule) => matches(rule.upstream, upstream) && matches(rule.method ?? "*", method));
     return { denial, paths, approvals: approvals.map(({ path }) => path) };
   }
 
-  #all(): readonly { readonly from: string; readonly policy: Policy }[] {
-    return this.#origins.flatMap(({ from, policies }) => policies.map((policy) => ({ from, policy })));
-  }
-
   #listed(rule: "upstreams" | "methods" | "functions" | "queues", name: string, what: string): Denial | null {
-    for (const { from, policy } of this.#all()) {
+    for (const { from, policy } of this.#all) {
       const list = policy[rule];
       if (list !== undefined && !isListed(list, name)) return denied(from, rule, what);
     }
@@ -178,7 +175,7 @@ export class Rules {
 
   #least(rule: "maxDepth" | "maxChildrenPerTask"): Bound | null {
     let least: Bound | null = null;
-    for (const { from, policy } of this.#all()) {
+    for (const { from, policy } of this.#all) {
       const max = policy[rule];
       if (max !== undefined && (least === null || max < least.max)) least = { max, from };
     }

@@ -46,22 +46,42 @@ export function asciiBytes(text: string): Uint8Array {
   return bytes;
 }
 
+/** The other way round. A token has no more bytes than a call has room for. */
 export function asciiText(bytes: Uint8Array): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i++) text += String.fromCharCode(bytes[i]!);
-  return text;
+  return String.fromCharCode.apply(null, bytes as unknown as number[]);
 }
 
 // What is not ASCII is escaped, as is DEL.
+// oxlint-disable-next-line no-control-regex
+const IS_ASCII = /^[\x00-\x7e]*$/;
 const NOT_ASCII = /[\u007f-\uffff]/g;
+
+const escaped = (char: string): string => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`;
 
 /** JSON with properties in the order of their names, without white space, in ASCII. */
 export function canonicalJson(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
-  if (typeof value === "object" && value !== null) {
-    const object = value as Readonly<Record<string, unknown>>;
-    const names = Object.keys(object).sort();
-    return `{${names.map((name) => `${canonicalJson(name)}:${canonicalJson(object[name])}`).join(",")}}`;
+  const text = JSON.stringify(isSorted(value) ? value : sorted(value));
+  return IS_ASCII.test(text) ? text : text.replaceAll(NOT_ASCII, escaped);
+}
+
+/** What was canonical once mostly comes back in order. */
+function isSorted(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return true;
+  if (Array.isArray(value)) return value.every(isSorted);
+  let last = "";
+  for (const name in value) {
+    if (name < last || !isSorted((value as Readonly<Record<string, unknown>>)[name])) return false;
+    last = name;
   }
-  return JSON.stringify(value).replaceAll(NOT_ASCII, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return true;
+}
+
+/** The value with the properties of its objects in order. Names that look like numbers would come first: no caveat has one. */
+function sorted(value: unknown): unknown {
+  if (typeof value !== "object" || value === null) return value;
+  if (Array.isArray(value)) return value.map(sorted);
+  const object = value as Readonly<Record<string, unknown>>;
+  const made: Record<string, unknown> = {};
+  for (const name of Object.keys(object).sort()) made[name] = sorted(object[name]);
+  return made;
 }

@@ -30,7 +30,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^workers\/edge\//, may: ["workers/edge/", "workers/kit/", SHARED, "hono", "hono/", "valibot", "jose"] },
   { files: /^workers\/executor\//, may: ["workers/executor/", "workers/kit/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },
-  { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers"] },
+  { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers", "esbuild"] },
   { files: /^scripts\//, may: ["scripts/", "node:"] },
   { files: /^test\//, may: [ANYTHING] },
   { files: /^[a-z.-]+\.ts$/, may: [ANYTHING] },
