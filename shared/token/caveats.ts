@@ -79,7 +79,9 @@ const SHAPES: Readonly<Record<Caveat["type"], Shape>> = {
 };
 
 function fits(value: Json, { needs, may = {} }: Shape): boolean {
-  for (const name in value) if (name !== "type" && !(needs[name] ?? may[name])?.(value[name])) return false;
+  const checks: Readonly<Record<string, Check>> = { ...needs, ...may };
+  // Every object has properties that nobody gave it, and a caveat must not be let in by one of them.
+  for (const name of Object.keys(value)) if (name !== "type" && !(Object.hasOwn(checks, name) && checks[name]!(value[name]))) return false;
   return Object.keys(needs).every((name) => Object.hasOwn(value, name));
 }
 

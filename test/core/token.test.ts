@@ -137,6 +137,7 @@ test("no token stays one whose caveats are dropped, doubled or in another order"
 test.each<[string, unknown]>([
   ["of a type that is not known", { type: "colour", allow: ["red"] }],
   ["with a property more", { type: "methods", allow: ["GET"], not: true }],
+  ["with a property more that every object has", { type: "methods", allow: ["GET"], toString: 1 }],
   ["with a property less", { type: "methods" }],
   ["with a property of another kind", { type: "expires", atMs: "2027" }],
   ["that is a second root", ROOT],

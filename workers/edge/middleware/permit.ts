@@ -26,7 +26,7 @@ function goalIn(c: EdgeContext): string | undefined {
   return parseTaskId(c.req.param("taskId") ?? "")?.goalId;
 }
 
-/** A refusal of the wish by the caller's token; null where it allows it. Sub-goals of a token's goal are let in here. */
+/** A refusal of the wish by the caller's token; null where it allows it. A token for a goal does not reach the goals inside it; if it should, this is where they are let in. */
 export function refused(c: EdgeContext, wish: Wish): Response | null {
   const { claims, rules } = c.get("caller");
   const detail = refusalOf(claims, wish, Date.now(), rules);
