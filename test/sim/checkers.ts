@@ -11,6 +11,7 @@ import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { LEASE_GRACE_MS } from "../../shared/limits.ts";
 import { parseLineHead } from "../../shared/protocol/line.ts";
 import { TASK_STATUSES, type TaskStatus } from "../../shared/protocol/goal.ts";
+import { BudgetChecker } from "./budgets/checker.ts";
 import type { Call } from "./executor.ts";
 import type { Plan } from "./faults.ts";
 import { RESOLVED_STATUS } from "./client.ts";
@@ -40,6 +41,7 @@ export class Checkers {
   readonly #permits: PermitChecker;
   readonly #claims: ClaimChecker;
   readonly #rights: RightsChecker;
+  readonly #budget = new BudgetChecker();
   readonly #disk: Disk;
   readonly #plan: Plan;
   readonly #ends = new Map<number, TaskStatus>();
@@ -91,6 +93,7 @@ export class Checkers {
     this.#claims.turn(turn, before, this.#statuses);
     this.#rights.turn(turn);
     this.#absorption(state);
+    this.#budget.turn(state);
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
     this.#late(turn);
     this.#gate(turn, before);
@@ -103,6 +106,7 @@ export class Checkers {
 
   /** What an upstream saw. */
   call(call: Call): void {
+    this.#budget.call(call);
     const { task, attempt } = call;
     const earlier = this.#calls.get(task) ?? [];
     this.#calls.set(task, [...earlier, call]);
@@ -139,6 +143,7 @@ export class Checkers {
     }
     const tasks = state.tasks.n;
     must(this.model.tasks.size === tasks, "no task comes from nowhere", () => `${tasks} tasks, ${this.model.tasks.size} accepted`);
+    this.#budget.end(state);
     this.#claims.end(state, (row, index) => this.#disk.rows.get(row)?.[index]);
     must(state.ended.length === tasks, "each task ends once", () => `${state.ended.length} ends of ${tasks} tasks`);
   }

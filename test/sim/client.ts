@@ -9,6 +9,7 @@ import { formatLine } from "../../shared/protocol/line.ts";
 import { failure } from "../../shared/errors.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
+import { UNBOUNDED } from "../../shared/policy/account.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { type Plan, ruleOf } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -56,6 +57,7 @@ export class Client {
       sealed: this.#random.chance(0.1),
       weight: 1,
       policies: this.#policies,
+      ...(this.#plan.calls !== null && { budget: { calls: this.#plan.calls } }),
     };
     const specs = this.#random.chance(0.5) ? [] : this.#loose();
     const registry = { version: 1, upstreams };
@@ -98,6 +100,11 @@ export class Client {
   /** The registry as it was planned, newer than any change. */
   restore(): Request {
     return this.#request({ kind: "upstreams", version: 1_000, upstreams: this.#plan.upstreams });
+  }
+
+  /** Enough for everything. */
+  topUp(): Request {
+    return this.#request({ kind: "top-up", amounts: [0, 1_000_000, 0, 0], ceilings: UNBOUNDED });
   }
 
   ask(kind: "seal" | "resume"): Request {

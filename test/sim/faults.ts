@@ -120,6 +120,8 @@ export interface Plan {
   readonly snapshotRows: number;
   /** How often the state is rebuilt from disk and compared, for each turn. */
   readonly compare: number;
+  /** What the goal's budget allows, until the calm; null for no bound. */
+  readonly calls: number | null;
 }
 
 export const NO_FAULTS: Faults = Object.fromEntries(Object.keys(CEILINGS).map((name) => [name, 0])) as unknown as Faults;
@@ -150,6 +152,7 @@ export function planOf(random: Random): Plan {
     calmAfterMs: random.between(300, 8_000),
     snapshotRows: random.between(1, 40),
     compare: 0.05,
+    calls: random.chance(0.25) ? random.between(1, 40) : null,
   };
 }
 

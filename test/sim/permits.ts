@@ -247,7 +247,7 @@ export class PermitChecker {
     const { lanes, wanted, config } = state.upstreams[state.upstreamNumbers.get(name)!]!;
     const isOpen = report.inUse === lanes + client.closing;
     must(isOpen, "a report says what is open", () => `${report.inUse} for ${lanes} and ${client.closing} at ${name}`);
-    const isWorking = state.goal!.phase === "active" && !state.goal!.paused && config !== null;
+    const isWorking = state.goal!.phase === "active" && !state.goal!.paused && !state.budget.isExhausted && config !== null;
     const wants = String(isWorking ? wanted : [0, 0, 0]);
     must(String(report.wants) === wants, "a report says what is wanted", () => `${String(report.wants)} for ${wants} at ${name}`);
     for (const { reached, refused, unavailable } of report.sample.origins) client.reported += reached + refused + unavailable;

@@ -278,6 +278,7 @@ class World {
     this.clock.after(2_500, () => {
       this.#ask(this.#client.restore());
       this.#ask(this.#client.ask("resume"));
+      if (this.plan.calls !== null) this.#ask(this.#client.topUp());
       this.#ask(this.#client.ask("seal"));
       this.#decideDoubts();
     });

@@ -54,10 +54,11 @@ function headOf({ tasks }: GoalState, { ready }: UpstreamState): number {
   return -1;
 }
 
-/** Whether the queue's first task can be afforded. */
+/** Whether the queue has a task, and can afford the first one. */
 export function canStart(state: GoalState, upstream: UpstreamState): boolean {
-  const head = upstream.queued === 0 ? -1 : headOf(state, upstream);
-  return head >= 0 && allowanceOf(state, upstream.config)?.take(head) !== false;
+  if (upstream.queued === 0) return false;
+  const allowance = allowanceOf(state, upstream.config);
+  return allowance === null || allowance.take(headOf(state, upstream));
 }
 
 /** Queues that somebody takes tasks from; those of an upstream that was deleted wait for it, whatever they cost. */

@@ -50,6 +50,7 @@ function topUp(rec: Recorder, amounts: Amounts, ceilings: Bounds): Reply {
       return err(failure("permission_denied", `the token gives no goal more than ${ceilings[high]} ${DIMENSIONS[high]} (caveat "budget")`));
     }
     note(rec, { kind: "budget.limited", limit });
+    noteNews(rec);
     return DONE;
   }
   const { fault, dimension } = limit;
@@ -57,6 +58,11 @@ function topUp(rec: Recorder, amounts: Amounts, ceilings: Bounds): Reply {
   if (fault === "unlimited") return pointed(`the goal has no limit of ${dimension}; there is nothing to add to`);
   if (fault === "too large") return pointed(`a limit must be at most ${BUDGET_MAX}`);
   return err(failure("conflict", `the limit of ${dimension} cannot fall below what is spent, reserved and granted`));
+}
+
+/** There is more, or less: whether it is enough shows when tasks are to be started, which in a paused goal is later. */
+function noteNews(rec: Recorder): void {
+  if (rec.state.budget.isExhausted) note(rec, { kind: "budget.exhausted", isExhausted: false });
 }
 
 export const exhausted = (what: string): Failure =>
@@ -114,6 +120,7 @@ function takeFunds(rec: Recorder, funds: Bounds | null): void {
     funds.map((total, d) => total ?? account.funds[d]!),
   );
   funding.isRefused = account.funds.every((total, d) => total === before[d]);
+  if (!funding.isRefused) noteNews(rec);
   if (funding.isRefused) funding.dueAtMs = rec.nowMs + FUNDS_ASK_INTERVAL_MS;
 }
 

@@ -11,6 +11,7 @@
  *   ended    the same messages; then the end of the retention
  */
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
+import { canStart } from "./afford.ts";
 import { hasRoom } from "./dispatch.ts";
 import { reservationDueMs } from "./reservations.ts";
 import { deletableAtMs, hasRelatives, isPaused, nextMessageMs, owesReport } from "./kin.ts";
@@ -38,8 +39,8 @@ export function wakeAt(state: GoalState): number | null {
   if (isExhausted) return at;
   state.admissions.forEach(({ lease, closing }, number) => {
     const upstream = state.upstreams[number]!;
-    // Work that lacks room is woken by the results or the grant that makes it.
-    if (upstream.queued === 0 || upstream.config === null || !hasRoom(upstream, lease, closing)) return;
+    // Work that lacks room, or budget, is woken by the results or the grant that makes it.
+    if (upstream.config === null || !hasRoom(upstream, lease, closing) || !canStart(state, upstream)) return;
     const opensAtMs = Math.max(upstream.gateUntilMs, lease.gateUntilMs);
     if (opensAtMs > 0) at = Math.min(at, opensAtMs);
   });
