@@ -4,6 +4,7 @@
  * way in, and fails where the text it changes is not there exactly once.
  */
 import { registerHooks } from "node:module";
+import { GOAL_BUDGET_BUGS } from "./budgets/bugs.ts";
 import { CLAIM_BUGS } from "./claims/bugs.ts";
 import { RIGHTS_BUGS } from "./rights/bugs.ts";
 
@@ -19,6 +20,7 @@ const LEASE = "shared/policy/lease.ts";
 
 export const BUGS: Readonly<Record<string, Bug>> = {
   ...CLAIM_BUGS,
+  ...GOAL_BUDGET_BUGS,
   ...RIGHTS_BUGS,
   "skip-attempt-check": {
     says: "a result of an older attempt settles the newer one",

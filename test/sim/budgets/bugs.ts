@@ -72,3 +72,31 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     to: "",
   },
 };
+
+/** Bugs of budgets for the world of a goal. */
+export const GOAL_BUDGET_BUGS: Readonly<Record<string, Bug>> = {
+  "start-without-budget": {
+    says: "a task is started though it cannot be afforded",
+    file: `${CORE}/dispatch.ts`,
+    from: "if (allowance !== null && !allowance.take(task)) return picked;",
+    to: "if (allowance !== null && !allowance.take(task) && picked.length > 5) return picked;",
+  },
+  "charge-what-was-not-sent": {
+    says: "an attempt that did not reach the upstream stays charged, and the journal says otherwise",
+    file: `${CORE}/recorder.ts`,
+    from: "    correctUsage(this.state, task, difference);\n",
+    to: "",
+  },
+  "wake-for-what-is-too-dear": {
+    says: "an open gate wakes the goal for a task that it cannot afford",
+    file: `${CORE}/wake.ts`,
+    from: " || !canStart(state, upstream)) return;",
+    to: " || upstream.queued === 0) return;",
+  },
+  "rest-too-early": {
+    says: "a goal rests though what is under way may free what it needs",
+    file: `${CORE}/afford.ts`,
+    from: "heads.canGoOn ||= canReserve(account, needs, account.reserved);",
+    to: "heads.canGoOn ||= canReserve(account, needs);",
+  },
+};
