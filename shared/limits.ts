@@ -241,6 +241,9 @@ export const LOCK_PLACES_MAX = 64;
 export const LOCKS_PER_MESSAGE_MAX = 1_000;
 /** Changes of locks that a wake may have to read again before a snapshot is worth its rows. */
 export const LOCK_REPLAY_BYTES_MAX = 1 * MIB;
+export const STATE_VALUE_BYTES_MAX = 64 * KIB;
+export const STATE_KEYS_MAX = 10_000;
+export const STATE_BYTES_MAX = 64 * MIB;
 /** Holders of one lock that a GET lists. */
 export const LOCK_HOLDERS_SHOWN_MAX = 100;
 

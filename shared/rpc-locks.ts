@@ -1,4 +1,4 @@
-/** The typed contract with whoever keeps locks. It is a part of `rpc.ts`. */
+/** The typed contract with whoever keeps locks, or the state that they guard. It is a part of `rpc.ts`. */
 import type { Granted, LockAsk, LockMessage, LockNews, LockRelease, LockView } from "./policy/lock-steps.ts";
 import type { Failure } from "./errors.ts";
 import type { Result } from "./result.ts";
@@ -23,3 +23,18 @@ export interface LockShardRpc extends LocksRpc {
 
 /** Who asks by HTTP is on the line while it waits. */
 export type OutsideAsk = Omit<LockAsk, "owner">;
+
+/** A value of a goal's shared state, as JSON. */
+export interface StateValue {
+  readonly version: number;
+  readonly json: string;
+}
+
+/** `value` is JSON; null deletes the key. `ifVersion` 0: the key must not exist; null: whatever it has. */
+export interface StateWrite {
+  readonly key: string;
+  readonly value: string | null;
+  readonly ifVersion: number | null;
+  /** Nothing is written unless this fence is that of a present holder. */
+  readonly lock: { readonly name: string; readonly fence: number; readonly scope: "goal" | "tenant" } | null;
+}

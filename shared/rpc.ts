@@ -13,7 +13,7 @@ import type { RelativeRpc } from "./rpc-relatives.ts";
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { Result } from "./result.ts";
-import type { LocksRpc } from "./rpc-locks.ts";
+import type { LocksRpc, StateValue, StateWrite } from "./rpc-locks.ts";
 import type { Bearer } from "./token/claims.ts";
 
 export type Answer<T> = Result<T, Failure>;
@@ -140,6 +140,9 @@ export interface PermitsRpc {
 export interface GoalRpc extends PermitsRpc, LocksRpc, RelativeRpc {
   /** A shard has given this goal one of these locks, and it should ask which. */
   locksFree(names: readonly string[]): Promise<void>;
+  readState(key: string, bearer?: Bearer): Promise<Answer<StateValue>>;
+  /** Answers with `{version}`, or with `stale_version` or `stale_fence`. */
+  writeState(write: StateWrite, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
   create(request: CreateGoalRequest): Promise<Answer<JsonReply>>;
   submit(request: SubmitRequest): Promise<Answer<JsonReply>>;
   /** Pause, resume, cancel or seal; repeating one changes nothing. */

@@ -16,7 +16,7 @@ import { formatLine } from "../../shared/protocol/line.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { OutsideAsk } from "../../shared/rpc-locks.ts";
+import type { OutsideAsk, StateValue, StateWrite } from "../../shared/rpc-locks.ts";
 import type {
   Answer,
   ClaimPlaceRpc,
@@ -50,6 +50,7 @@ import { TaskReader, treeJson } from "./reader.ts";
 import type { Transport } from "./runner.ts";
 import { RelativesDesk } from "./relatives-desk.ts";
 import { Signal, within } from "./signal.ts";
+import { StateDesk } from "./state-desk.ts";
 import { GoalStore } from "./store.ts";
 import { Streams } from "./streams.ts";
 import { type Ask, Turns } from "./turns.ts";
@@ -71,6 +72,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   readonly #governors: Governors;
   readonly #budget: BudgetDesk;
   readonly #locks: LockDesk;
+  readonly #shared: StateDesk;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -83,6 +85,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       (goalId, request) => tenant.fund(goalId, request),
     );
     this.#locks = new LockDesk(env, () => this.#turns);
+    this.#shared = new StateDesk(() => this.#turns, this.#store);
     this.#turns = new Turns({
       ctx,
       store: this.#store,
@@ -305,6 +308,14 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 
   async lookAtLock(name: string, bearer?: Bearer): Promise<Answer<LockView>> {
     return this.#refusal(bearer) ?? ok(viewOf(this.#turns.state.locks.table, name));
+  }
+
+  async readState(key: string, bearer?: Bearer): Promise<Answer<StateValue>> {
+    return this.#refusal(bearer) ?? this.#shared.read(key);
+  }
+
+  async writeState(write: StateWrite, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
+    return this.#refusal(bearer) ?? this.#shared.write(write, { idempotency, bearer });
   }
 
   async locksFree(names: readonly string[]): Promise<void> {

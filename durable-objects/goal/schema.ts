@@ -16,4 +16,6 @@ export const MIGRATIONS: readonly string[] = [
   -- snapshots: the state after the commit \`seq\`. Written now and then, the one before it deleted.
   CREATE TABLE snapshots(part INTEGER PRIMARY KEY, seq INTEGER NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL);
   ${REPLIES_TABLE}`,
+  // shared: values of the goal's shared state, as JSON. Written with the commit that says their versions.
+  `CREATE TABLE shared(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`,
 ];

@@ -30,6 +30,8 @@ export interface Commit {
   readonly lines: LineKeeper;
   readonly offers: readonly NewOffer[];
   readonly replies: readonly { readonly idempotency: IdempotencyKey; readonly body: string }[];
+  /** Values of the shared state by key; null deletes. */
+  readonly values: readonly (readonly [key: string, value: string | null])[];
 }
 
 export class GoalStore {
@@ -108,6 +110,7 @@ export class GoalStore {
     this.#storage.transactionSync(() => {
       for (const offer of commit.offers) this.#writeOffer(offer);
       for (const { idempotency, body } of commit.replies) this.rowsWritten += storeReply(this.#sql, idempotency, body);
+      for (const [key, value] of commit.values) this.#writeValue(key, value);
       for (const { row, index, line } of commit.lines.large) {
         chunksOf(new TextEncoder().encode(line)).forEach((chunk, part) => {
           this.#write("INSERT INTO payloads(seq, place, part, body) VALUES (?, ?, ?, ?)", row, index, part, chunk);
@@ -115,6 +118,18 @@ export class GoalStore {
       }
       this.#writeLog(commit);
     });
+  }
+
+  #writeValue(key: string, value: string | null): void {
+    if (value === null) this.#write("DELETE FROM shared WHERE key = ?", key);
+    else this.#write("INSERT INTO shared(key, value) VALUES (?, ?) ON CONFLICT(key) DO UPDATE SET value = excluded.value", key, value);
+  }
+
+  /** A value of the shared state, as JSON. */
+  value(key: string): string {
+    const found = this.#sql.exec<{ value: string }>("SELECT value FROM shared WHERE key = ?", key).toArray()[0];
+    assert(found !== undefined, () => `the value of "${key}" must be there`);
+    return found.value;
   }
 
   #writeLog({ changes, lines }: Commit): void {

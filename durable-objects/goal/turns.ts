@@ -204,12 +204,13 @@ export class Turns {
     const { store } = this.#around;
     const nowMs = Date.now();
     const lines = new LineKeeper(store.nextRow);
-    const commit: Mutable<Commit> = { changes: [], lines, offers: [], replies: [] };
+    const commit: Mutable<Commit> = { changes: [], lines, offers: [], replies: [], values: [] };
     const out: Out = {
       changes: commit.changes,
       sends: [],
       aborts: [],
       reports: [],
+      values: commit.values,
       lines: [],
       lockMessages: [],
       orders: [],

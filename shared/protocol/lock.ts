@@ -1,9 +1,12 @@
-/** How locks and their holders are named. */
+/** How locks, their holders, and the keys of shared state are named. */
 
 /** Safe in a path once it is encoded, and in the header `Drover-Fence` as it stands. */
 export const LOCK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}$/;
 /** A path of printable names. */
 export const HOLDER = /^(?=.{1,512}$)[!-.0-~]+(?:\/[!-.0-~]+)*$/;
+
+/** A key of a goal's shared state. */
+export const STATE_KEY = /^[!-~]{1,256}$/;
 
 /** The shard that a tenant-wide lock belongs to: FNV-1a, 32 bits (Fowler, Noll and Vo). */
 export function shardOf(name: string, shards: number): number {

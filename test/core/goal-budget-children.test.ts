@@ -18,6 +18,7 @@ function stage(funds: Bounds) {
       orders: [],
       report: null,
       callOf: () => undefined,
+      values: [],
       lines: [],
       lockMessages: [],
       keep: () => ({ row: 1, index: 0 }),

@@ -123,6 +123,7 @@ export class Driver {
       report: null,
       keep: () => ({ row, index: index++ }),
       callOf: (number, place) => (this.offers.get(number)![place] as TaskSpec).call,
+      values: [],
       lines: [],
       lockMessages: [],
       destroy: false,

@@ -76,6 +76,7 @@ function filled(journal: Change[]): GoalState {
       orders: [],
       report: null,
       callOf: () => undefined,
+      values: [],
       lines: [],
       lockMessages: [],
       keep: () => ({ row: 1, index: 0 }),

@@ -142,6 +142,7 @@ export class Shell {
       sends: [],
       aborts: [],
       reports: [],
+      values: [],
       lines: [],
       lockMessages: [],
       orders: [],

@@ -29,6 +29,7 @@ import { deleteGoalLock, deleteLock, getGoalLock, getLock, putGoalLock, putLock 
 import { getPolicy, putPolicy } from "./routes/policy.ts";
 import { proxied } from "./routes/proxy.ts";
 import { getResults } from "./routes/results.ts";
+import { deleteState, getState, putState } from "./routes/state.ts";
 import { cancelTask, decideTask, getTask, listTasks, resolveTask, retryTask, submitTasks } from "./routes/tasks.ts";
 import { createToken, revokeTokens } from "./routes/tokens.ts";
 import { deleteUpstream, getUpstream, listUpstreams, putUpstream } from "./routes/upstreams.ts";
@@ -80,6 +81,9 @@ const ROUTES: readonly Route[] = [
   ["PUT", "/v1/goals/:goalId/locks/:name", SPEND, putGoalLock],
   ["GET", "/v1/goals/:goalId/locks/:name", READ, getGoalLock],
   ["DELETE", "/v1/goals/:goalId/locks/:name", SPEND, deleteGoalLock],
+  ["GET", "/v1/goals/:goalId/state/:key", READ, getState],
+  ["PUT", "/v1/goals/:goalId/state/:key", SPEND, putState],
+  ["DELETE", "/v1/goals/:goalId/state/:key", SPEND, deleteState],
   ["GET", "/v1/goals/:goalId/budget", READ, getBudget],
   ["POST", "/v1/goals/:goalId/budget/topups", SUBMIT, topUpBudget],
   ["POST", "/v1/goals/:goalId/budget/reservations", SPEND, reserveBudget],

@@ -32,6 +32,7 @@ import {
 import { repeatTask } from "./place.ts";
 import { applyRights, type RightsChange, setTenantPolicy } from "./rights.ts";
 import { correctUsage } from "./reserve.ts";
+import { applySharedState } from "./shared-state.ts";
 import type { GoalState } from "./state.ts";
 import { applySubgoals, type SubgoalChange } from "./subgoals.ts";
 import { applyUpward, type UpwardChange } from "./upward.ts";
@@ -82,6 +83,9 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
     case "tasks.lost":
       for (const task of change.tasks) loseTask(state, task, change.suspicion);
       return;
+    case "state.put":
+    case "state.deleted":
+      return applySharedState(state, change);
     case "locks.lost":
       return loseLocks(state, change.task);
     default:

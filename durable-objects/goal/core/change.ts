@@ -16,6 +16,7 @@ import type { RightsChange } from "./rights.ts";
 import type { LocksChange } from "./locks.ts";
 import type { SubgoalChange } from "./subgoals.ts";
 import type { UpwardChange } from "./upward.ts";
+import type { SharedStateChange } from "./shared-state.ts";
 import type { GoalPhase } from "./state.ts";
 
 export interface TasksAdded {
@@ -84,6 +85,7 @@ export type Change =
   | ClaimChange
   | RightsChange
   | LocksChange
+  | SharedStateChange
   /** The task has lost a lock, and with it gives up the others. */
   | { readonly kind: "locks.lost"; readonly task: number };
 

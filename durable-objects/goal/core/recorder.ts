@@ -58,6 +58,8 @@ export interface Out {
   readonly callOf: (offer: number, place: number) => CallSpec | undefined;
   /** What the goal asks of the account above, after the commit; the answer comes in with a command. */
   funds?: FundRequest;
+  /** Values of the shared state to keep with this commit, as JSON by key; null deletes. */
+  readonly values: (readonly [key: string, value: string | null])[];
   /** Ends of waits for locks, to be told to who is on the line. */
   readonly lines: SettledLine[];
   /** Messages to shards of the tenant's locks, to send after the commit. */

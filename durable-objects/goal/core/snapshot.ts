@@ -9,6 +9,7 @@ import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
 import { type GoalLocksImage, goalLocksFrom, imageOfGoalLocks } from "./lock-state.ts";
 import { contents, newQueue } from "./queue.ts";
+import { imageOfSharedState, sharedStateFrom, type SharedStateImage } from "./shared-state.ts";
 import { rightsFrom, type RightsImage, rightsImage } from "./rights.ts";
 import {
   type AttemptRecord,
@@ -47,6 +48,7 @@ export interface SnapshotMeta {
   readonly rights: RightsImage;
   readonly locks: GoalLocksImage;
   readonly kin: KinImage;
+  readonly shared: SharedStateImage;
 }
 
 export interface Snapshot {
@@ -78,6 +80,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     rights: rightsImage(state.rights),
     locks: imageOfGoalLocks(state.locks),
     kin: kinImage(state.kin),
+    shared: imageOfSharedState(state.shared),
   };
   return { meta, columns: usedColumns(state.tasks) };
 }
@@ -108,6 +111,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     rights: rightsFrom(meta.rights),
     locks: goalLocksFrom(meta.locks),
     kin: kinFrom(meta.kin),
+    shared: sharedStateFrom(meta.shared),
   };
   for (const [key, task] of meta.keys) state.names[task] = key;
   setTimers(state);

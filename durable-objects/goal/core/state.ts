@@ -16,6 +16,7 @@ import { newTable, type TaskTable } from "./columns.ts";
 import { type GoalLocks, newGoalLocks } from "./lock-state.ts";
 import { newQueue, type Queue } from "./queue.ts";
 import type { Rights } from "./rights.ts";
+import { newSharedState, type SharedState } from "./shared-state.ts";
 import { newTimers, type Timers } from "./timers.ts";
 
 export type GoalPhase = "active" | "succeeded" | "failed" | "canceled" | "expired";
@@ -122,6 +123,7 @@ export interface GoalState {
   budget: BudgetState;
   locks: GoalLocks;
   kin: Kin;
+  shared: SharedState;
   timers: Timers;
   rights: Rights;
   /** Messages between goals. They end with the incarnation too. */
@@ -169,6 +171,7 @@ export function newState(): GoalState {
     budget: newBudget(),
     locks: newGoalLocks(),
     kin: newKin(),
+    shared: newSharedState(),
     timers: newTimers(),
     rights: { epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: undefined },
     mail: newMail(),

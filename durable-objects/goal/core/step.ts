@@ -36,6 +36,7 @@ import { revocation, rulesFor } from "./rights.ts";
 import { relate, type RelativeCommand, type RelativeDone } from "./relatives.ts";
 import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
 import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
+import { type WriteState, writeState } from "./shared-state.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
@@ -97,6 +98,7 @@ export type Command =
   /** A caller from outside asks for one of the goal's own locks, or lets one go. */
   | { readonly kind: "acquire-lock"; readonly ask: LockAsk }
   | { readonly kind: "release-lock"; readonly release: LockRelease }
+  | WriteState
   /** A shard of the tenant's locks has answered; null where it has not. */
   | { readonly kind: "lock-news"; readonly message: LockMessage; readonly news: LockNews | null }
   /** A shard has given this goal something, and it should ask. */
@@ -111,6 +113,8 @@ interface Done extends RelativeDone {
   readonly reservation?: number;
   readonly grant?: ClaimGrant;
   readonly standings?: readonly Standing[];
+  /** Of a value of the shared state. */
+  readonly version?: number;
   readonly lock?: { readonly granted: Granted } | { readonly seq: number };
 }
 
@@ -191,6 +195,8 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "locks-free":
       hearOfLocks(rec, command.names);
       return DONE;
+    case "write-state":
+      return write(rec, command);
     case "acquire-lock":
     case "release-lock":
       return lock(rec, command);
@@ -201,6 +207,14 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     default:
       return control(rec, command, bearer);
   }
+}
+
+function write(rec: Recorder, command: WriteState): Reply {
+  const { goal } = rec.state;
+  if (goal === null) return err(missingGoal());
+  if (goal.phase !== "active") return err(endedGoal(rec.state));
+  const written = writeState(rec, command);
+  return written.ok ? ok({ version: written.value }) : written;
 }
 
 function lock(rec: Recorder, command: Extract<Command, { kind: "acquire-lock" | "release-lock" }>): Reply {
