@@ -13,6 +13,7 @@ import { estimate } from "./scenarios/estimate.ts";
 import { fairnessOf } from "./scenarios/fairness.ts";
 import { goal } from "./scenarios/goal.ts";
 import { herdOf } from "./scenarios/herd.ts";
+import { locksOf } from "./scenarios/locks.ts";
 import { origins } from "./scenarios/origins.ts";
 import { outageOf } from "./scenarios/outage.ts";
 import { proxyOf } from "./scenarios/proxy.ts";
@@ -42,6 +43,7 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   origins,
   estimate,
   claims,
+  locks: locksOf(values.fast),
   proxy: proxyOf(values.fast),
   capacity: capacityOf(values.fast ? 8_000 : 16_000),
   tokens: tokensOf(values.fast),

@@ -17,6 +17,7 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 export type Transport = "text" | "bytes";
 
 export interface Floor {
+  readonly url: string;
   /** Keeps a body durably. */
   keep(as: Transport, body: string, object: string): Promise<void>;
   /** The next of `tasks` inputs, at most `max` of them, after one durable write. */
@@ -85,6 +86,7 @@ async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildP
     await pause(50);
   }
   const floor: Floor = {
+    url,
     keep: async (as, body, object) => void (await answered(`${url}/keep-${as}?object=${object}`, { method: "POST", body })),
     handOut: async <T>(object: string, max: number, tasks: number) =>
       JSON.parse(await answered(`${url}/hand-out?object=${object}&max=${max}&tasks=${tasks}`, { method: "POST" })) as T,

@@ -233,6 +233,9 @@ export const LOCK_RETRY_MS_MIN = 1_000;
 export const LOCK_RETRY_MS_MAX = 30_000;
 /** Objects that the tenant's locks are spread over, by their names. */
 export const LOCK_SHARDS = 16;
+/** So many commands within so long have turns of their own; more than them share turns. */
+export const LOCKS_ALONE_MAX = 4;
+export const LOCK_CALM_MS = 5;
 /** How long a shard keeps a lock, or a place in its queue, for a goal that says nothing. Renewed in the first third. */
 export const TENANT_LOCK_TTL_MS = 15_000;
 /** Places in the queue of one shared lock that a goal takes at once. */

@@ -20,6 +20,34 @@ export class Blob extends DurableObject {
     return length;
   }
 
+  #fence = 0;
+  #isHeld = false;
+  #waiting = [];
+
+  /** A lock in two rows: one for the grant, one for the release. Who waits is in memory alone. */
+  enter(holder) {
+    if (!this.#isHeld) return this.#grant(holder);
+    return new Promise((resolve) => this.#waiting.push({ holder, resolve }));
+  }
+
+  #grant(holder) {
+    this.#isHeld = true;
+    const fence = ++this.#fence;
+    this.ctx.storage.sql.exec("INSERT INTO blobs(body) VALUES (?)", JSON.stringify({ holder, fence, at: Date.now() }));
+    return { fence };
+  }
+
+  leave(fence) {
+    this.ctx.storage.sql.exec("INSERT INTO blobs(body) VALUES (?)", JSON.stringify({ released: fence }));
+    this.#isHeld = false;
+    const next = this.#waiting.shift();
+    next?.resolve(this.#grant(next.holder));
+  }
+
+  queue() {
+    return this.#waiting.length;
+  }
+
   #next = 0;
 
   /** The next inputs, and one row that says which they are. */
@@ -64,6 +92,14 @@ async function fetchAll(paths, upstream, lanes) {
   return right;
 }
 
+async function lock(request, blob) {
+  if (request.method === "GET") return Response.json({ queue: await blob.queue() });
+  const { holder, fence } = await request.json();
+  if (request.method === "PUT") return Response.json(await blob.enter(holder));
+  await blob.leave(fence);
+  return new Response(null, { status: 204 });
+}
+
 // A Worker is its module's default export.
 // oxlint-disable-next-line import/no-default-export
 export default {
@@ -74,6 +110,7 @@ export default {
     if (pathname === "/keep-bytes") return Response.json(await blob.keep(await request.arrayBuffer()), { status: 202 });
     if (pathname === "/hand-out")
       return new Response(await blob.handOut(Number(searchParams.get("max")), Number(searchParams.get("tasks"))));
+    if (pathname === "/lock") return lock(request, blob);
     return Response.json(await fetchAll(await request.json(), searchParams.get("upstream"), Number(searchParams.get("lanes"))));
   },
 };

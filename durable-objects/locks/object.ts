@@ -5,7 +5,7 @@
  * of one holder and the grant to the next are one row.
  */
 import { DurableObject } from "cloudflare:workers";
-import { WATCHDOG_MS } from "../../shared/limits.ts";
+import { LOCK_CALM_MS, LOCKS_ALONE_MAX, WATCHDOG_MS } from "../../shared/limits.ts";
 import {
   type Granted,
   held,
@@ -36,6 +36,9 @@ export class Locks extends DurableObject<Env> implements LockShardRpc {
   /** Who is on the line, by the number of its request. They are lost with the incarnation; their places are not. */
   readonly #lines = new Map<number, Line>();
   #asked: Asked[] = [];
+  /** Commands that came before this, which is when it is calm again unless more come. */
+  #came = 0;
+  #calmAtMs = 0;
   #timer: number | null = null;
   #timerAtMs = Number.MAX_SAFE_INTEGER;
   #alarmAtMs = Number.MAX_SAFE_INTEGER;
@@ -78,9 +81,16 @@ export class Locks extends DurableObject<Env> implements LockShardRpc {
     this.#turn();
   }
 
+  /** A command that comes alone has its turn at once; those of a herd share one. */
   #ask(command: Command, answer: Asked["answer"]): void {
     this.#asked.push({ command, answer });
-    this.#schedule(0);
+    const nowMs = Date.now();
+    if (nowMs >= this.#calmAtMs) {
+      this.#calmAtMs = nowMs + LOCK_CALM_MS;
+      this.#came = 0;
+    }
+    if (++this.#came > LOCKS_ALONE_MAX || this.#asked.length > 1) this.#schedule(0);
+    else this.#turn();
   }
 
   /** The caller stays on the line until its wait ends. Another line of the same holder ends here. */

@@ -95,7 +95,8 @@ export function isLinearizable<S, I, O>(ops: readonly Operation<I, O>[], model: 
     flip(node.op);
     return false;
   };
-  for (let at = head.next; left > 0;) {
+  for (let at = head.next; ;) {
+    if (left === 0) return true;
     if (++steps > stepsMax) throw new Error(`no verdict within ${stepsMax} steps`);
     if (at !== null && at.isCall) {
       const { input, output } = ops[at.op]!;
@@ -112,7 +113,6 @@ export function isLinearizable<S, I, O>(ops: readonly Operation<I, O>[], model: 
     state = last.before;
     at = enter(last.node, last.before, last.alternatives) ? head.next : last.node.next;
   }
-  return true;
 }
 
 // The lock with a fence.

@@ -211,17 +211,16 @@ function leaveLane({ tenant }: GoalLocks, name: string, task: number): boolean {
   const lane = tenant.lanes.get(name);
   const wasThere = lane?.delete(task) ?? false;
   if (lane?.size === 0) tenant.lanes.delete(name);
-  if (wasThere) {
-    tenant.news.add(name);
-    use(tenant, name, -1);
-  }
+  if (wasThere) use(tenant, name, -1);
   return wasThere;
 }
 
 function secure(state: GoalState, task: number, fence: number, untilMs: number): void {
   const { locks } = state;
-  const { name } = nextClaim(state, task)!;
+  const { name, mode } = nextClaim(state, task)!;
   leaveLane(locks, name, task);
+  // Others may share it with this one.
+  if (mode === "shared" && locks.tenant.lanes.has(name)) locks.tenant.news.add(name);
   const holds = locks.tenant.claims.get(task);
   if (holds === undefined) locks.tenant.claims.set(task, [{ name, fence, untilMs }]);
   else holds.push({ name, fence, untilMs });
@@ -240,7 +239,10 @@ function dropClaims(state: GoalState, task: number): void {
   const { tenant } = locks;
   const next = nextClaim(state, task);
   const holder = holderOf(state, task);
-  if (next !== undefined && leaveLane(locks, next.name, task)) tenant.dropped.push({ name: next.name, holder, fence: 0 });
+  if (next !== undefined && leaveLane(locks, next.name, task)) {
+    tenant.dropped.push({ name: next.name, holder, fence: 0 });
+    tenant.news.add(next.name);
+  }
   for (const { name, fence } of tenant.claims.get(task) ?? []) {
     tenant.dropped.push({ name, holder, fence });
     tenant.news.add(name);

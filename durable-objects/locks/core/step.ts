@@ -67,13 +67,16 @@ function exchange(table: LockTable, nowMs: number, { goalId, asks, renews, relea
     const lock = table.locks.get(name);
     const hold = fence === 0 ? lock?.holders.get(holder) : lock?.holds.get(fence);
     if (hold?.owner === goalId) decide({ kind: "released", name, fence: hold.fence, isWanted: false });
+    else if (hold?.guests.has(holder) === true) decide({ kind: "left", name, fence, holder });
     const place = lock?.waiting.get(holder);
     if (place?.owner === goalId) decide({ kind: "gone", seq: place.seq });
   }
   const lost: number[] = [];
   for (const { name, fence } of renews) {
-    if (table.locks.get(name)?.holds.get(fence)?.owner !== goalId) lost.push(fence);
-    else decide({ kind: "renewed", name, fence, expiresAtMs: nowMs + TENANT_LOCK_TTL_MS });
+    const owner = table.locks.get(name)?.holds.get(fence)?.owner;
+    // A sub-goal that is inside a lock of its parent's stays in for as long as that has it.
+    if (owner === undefined) lost.push(fence);
+    else if (owner === goalId) decide({ kind: "renewed", name, fence, expiresAtMs: nowMs + TENANT_LOCK_TTL_MS });
   }
   serveAll(table, nowMs, new Set(releases.map(({ name }) => name)), out);
   const granted: LockNews["granted"][number][] = [];
