@@ -103,6 +103,7 @@ export class Node {
       reports: [],
       keep: () => ({ row: 1, index: 0 }),
       callOf: () => ({ upstream: "api", path: "/" }),
+      values: [],
       lines: [],
       lockMessages: [],
       orders: [],
