@@ -97,7 +97,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "ignore-pause": {
     says: "a paused goal goes on sending",
     file: core("dispatch"),
-    from: '|| goal.phase !== "active" || goal.paused) return;',
+    from: '|| goal.phase !== "active" || isPaused(rec.state)) return;',
     to: '|| goal.phase !== "active") return;',
   },
   "forget-leases": {

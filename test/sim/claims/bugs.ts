@@ -37,7 +37,7 @@ export const CLAIM_BUGS: Readonly<Record<string, Bug>> = {
   "claim-while-paused": {
     says: "a paused goal hands out work",
     file: CLAIMS,
-    from: "number < 0 || state.goal!.paused ?",
+    from: "number < 0 || isPaused(state) ?",
     to: "number < 0 ?",
   },
   "forget-problem": {
