@@ -22,6 +22,7 @@ import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
 import { awaitsLocks } from "./core/lock-state.ts";
 import type { Out } from "./core/recorder.ts";
+import { revocation } from "./core/rights.ts";
 import type { Refusal } from "./core/settle.ts";
 import { type GoalState, newState, upstreamNamed } from "./core/state.ts";
 import { type Command, type Reply, step } from "./core/step.ts";
@@ -254,6 +255,9 @@ export class Turns {
     out: Out,
     commit: Mutable<Commit>,
   ): Answer<JsonReply> {
+    // Before an answer is given again: nothing is read with a token that is revoked.
+    const revoked = bearer === undefined ? null : revocation(this.#state, bearer);
+    if (revoked !== null) return err(revoked);
     const earlier = this.#earlier(idempotency, commit);
     if (earlier !== null) return earlier;
     const number = this.#state.nextOffer;

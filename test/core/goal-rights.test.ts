@@ -75,6 +75,19 @@ test("a token's policies hold for its own requests, and are remembered for what 
   survives(goal);
 });
 
+test("a token resolves no task that it might not submit: nobody has a call made again that is not theirs", () => {
+  const goal = new Driver({ tasks: [post()] });
+  goal.dispatch();
+  goal.settle([0], { outcome: "broken" });
+  for (const as of ["retry", "succeeded", "failed"] as const) {
+    const resolve = { kind: "resolve", task: 0, as, line: null } as const;
+    expect(goal.do(resolve, { policies: [{ methods: ["GET"] }] })).toMatchObject({ ok: false, error: { code: "permission_denied" } });
+  }
+  expect(goal.status(0)).toBe("waiting");
+  expect(goal.do({ kind: "resolve", task: 0, as: "retry", line: null }, { policies: [{ methods: ["POST"] }] }).ok).toBe(true);
+  expect(goal.status(0)).toBe("queued");
+});
+
 test("what needs approval waits for it, after what it comes after and before its turn", () => {
   const goal = goalWith(APPROVE_POSTS);
   goal.submit([get({ key: "first" }), post({ after: ["first"] }), post(), get()]);

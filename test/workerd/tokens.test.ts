@@ -151,6 +151,20 @@ test("a revoked goal's token fails on its next request, and one that is made the
   expect((await postAs(later, `/v1/goals/${id}/resume`)).status).toBe(200);
 });
 
+test("a revoked goal's token is not even given the answers again that it had before", async () => {
+  const id = await newGoal();
+  const token = await tokenOf([{ type: "goal", goalId: id }]);
+  const made = await postAs(token, `/v1/goals/${id}/tasks?receipts=all`, { tasks: [{ group: {} }] });
+  const { receipts } = await made.json<{ receipts: [{ taskId: string }] }>();
+  const { taskId } = receipts[0];
+  await good(post(`/v1/tasks/${taskId}/cancel`, {}));
+  const retry = (): Promise<Response> => postAs(token, `/v1/tasks/${taskId}/retry`, {}, { "idempotency-key": "again" });
+  expect((await retry()).status).toBe(201);
+  expect((await retry()).headers.get("idempotent-replayed")).toBe("true");
+  await good(post("/v1/tokens/revoke", { goalId: id }));
+  expect(await refusalIn(retry())).toMatch(/^401 unauthorized/);
+});
+
 test("when the tenant's tokens are revoked, goals, tasks, configuration and new tokens are closed to them from the next request on", async () => {
   const id = await newGoal();
   const token = await tokenOf([]);

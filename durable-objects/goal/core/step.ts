@@ -285,7 +285,7 @@ function decideTask(rec: Recorder, command: AboutTask, bearer: Bearer): Reply {
     case "deny-task":
       return decideApproval(rec, command.task, command.kind === "approve-task", bearer);
     case "resolve":
-      return resolve(rec, command);
+      return resolve(rec, command, bearer);
   }
 }
 
@@ -365,8 +365,10 @@ function retryTask(rec: Recorder, task: number, bearer: Bearer): Reply {
   return ok({ task: state.tasks.n - 1 });
 }
 
-function resolve(rec: Recorder, { task, as, line }: Extract<Command, { kind: "resolve" }>): Reply {
+function resolve(rec: Recorder, { task, as, line }: Extract<Command, { kind: "resolve" }>, bearer: Bearer): Reply {
   const { state } = rec;
+  const refusal = refusalFor(rec, task, bearer);
+  if (refusal !== null) return err(refusal);
   if (!isDoubtful(rec, task)) {
     const taskId = taskIdOf(state.goal!.id, task);
     return err(failure("conflict", "only a task that waits with reason outcome_unknown can be resolved", { taskId }));
