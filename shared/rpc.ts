@@ -6,7 +6,7 @@ import type { Failure } from "./errors.ts";
 import type { Amounts, Bounds, FundRequest } from "./policy/account.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
-import type { AccountView, BudgetView } from "./protocol/budget.ts";
+import type { AccountView, BudgetView, Reserver } from "./protocol/budget.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Reserve } from "./protocol/task.ts";
 import type { RelativeRpc } from "./rpc-relatives.ts";
@@ -183,9 +183,15 @@ export interface GoalRpc extends PermitsRpc, LocksRpc, RelativeRpc {
   /** Adds to the limit, up to the ceilings, or takes from it. Answers with the account as JSON. */
   topUp(amounts: Amounts, ceilings: Bounds, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
   /** Sets a part of the budget aside: `{reservationId, expiresAt, …}` as JSON. */
-  reserve(amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
+  reserve(by: Reserver, amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
   /** `used`: null where nothing was; null in a dimension where it was what was reserved. */
-  settleReservation(reservation: number, used: Bounds | null, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
+  settleReservation(
+    by: Reserver,
+    reservation: number,
+    used: Bounds | null,
+    idempotency?: IdempotencyKey,
+    bearer?: Bearer,
+  ): Promise<Answer<JsonReply>>;
 }
 
 // edge → gate

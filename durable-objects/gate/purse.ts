@@ -44,7 +44,7 @@ export class Purse {
     const { goalId, bearer } = payer.request;
     if (goalId === undefined) return null;
     const ttlMs = Math.max(0, payer.untilMs - Date.now()) + upstream.timeoutMs + RESERVATION_MS_DEFAULT;
-    const reserved = await this.#goalOf(goalId).reserve(amountsOf(payer.request, upstream), ttlMs, undefined, bearer);
+    const reserved = await this.#goalOf(goalId).reserve("gate", amountsOf(payer.request, upstream), ttlMs, undefined, bearer);
     if (!reserved.ok) return reserved.error;
     payer.reservation = Number((JSON.parse(reserved.value.json) as { reservationId: string }).reservationId.slice("rsv_".length));
     return null;
@@ -66,7 +66,7 @@ export class Purse {
     if (reservation === null || goalId === undefined) return;
     payer.reservation = null;
     this.#goalOf(goalId)
-      .settleReservation(reservation, used)
+      .settleReservation("gate", reservation, used)
       .catch((error: unknown) => console.warn(`a reservation of ${goalId} was not settled: ${String(error)}`));
   }
 }

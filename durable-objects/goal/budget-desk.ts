@@ -7,6 +7,7 @@ import { type Failure, failure } from "../../shared/errors.ts";
 import type { Amounts, Bounds, FundRequest } from "../../shared/policy/account.ts";
 import { named } from "../../shared/policy/account.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
+import type { Reserver } from "../../shared/protocol/budget.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, JsonReply } from "../../shared/rpc.ts";
 import { requestFor } from "./core/afford.ts";
@@ -47,9 +48,14 @@ export class BudgetDesk {
   }
 
   /** Where only grants from above are missing for so much, asks for them first. */
-  async prepare(amounts: Amounts): Promise<void> {
+  async #prepare(amounts: Amounts): Promise<void> {
     const state = this.#state;
     if (state.goal?.phase === "active" && lacksFunds(state, amounts)) await this.ask(requestFor(state.budget.account, amounts, amounts));
+  }
+
+  /** Before so many tasks are to be taken. */
+  async prepareTasks(count: number): Promise<void> {
+    if (count > 0) await this.#prepare([count, 0, 0, 0]);
   }
 
   view(): Answer<BudgetView> {
@@ -60,19 +66,19 @@ export class BudgetDesk {
     return this.#run({ command: { kind: "top-up", amounts, ceilings }, ...who, render: () => JSON.stringify(budgetView(this.#state)) });
   }
 
-  async reserve(amounts: Amounts, ttlMs: number, who: Who): Promise<Answer<JsonReply>> {
-    await this.prepare(amounts);
+  async reserve(by: Reserver, amounts: Amounts, ttlMs: number, who: Who): Promise<Answer<JsonReply>> {
+    await this.#prepare(amounts);
     const render: Ask["render"] = ({ reservation }) => {
       const { untilMs } = this.#state.budget.reservations.get(reservation!)!;
       const reserved = named([null, ...amounts.slice(1)]);
       return JSON.stringify({ reservationId: `rsv_${reservation}`, expiresAt: new Date(untilMs).toISOString(), ...reserved });
     };
-    return this.#run({ command: { kind: "reserve", amounts, ttlMs }, ...who, render });
+    return this.#run({ command: { kind: "reserve", by, amounts, ttlMs }, ...who, render });
   }
 
-  settle(reservation: number, used: Bounds | null, who: Who): Promise<Answer<JsonReply>> {
+  settle(by: Reserver, reservation: number, used: Bounds | null, who: Who): Promise<Answer<JsonReply>> {
     const render = (): string => JSON.stringify({ reservationId: `rsv_${reservation}`, budget: budgetView(this.#state) });
-    return this.#run({ command: { kind: "settle-reservation", reservation, used }, ...who, render });
+    return this.#run({ command: { kind: "settle-reservation", by, reservation, used }, ...who, render });
   }
 
   async #run(ask: Ask): Promise<Answer<JsonReply>> {

@@ -18,6 +18,7 @@ import type {
   SettleClaimsRequest,
 } from "../../shared/rpc.ts";
 import { randomSeed } from "../kit/chance.ts";
+import type { BudgetDesk } from "./budget-desk.ts";
 import { canStart } from "./core/afford.ts";
 import type { Grant, Settlement, Standing } from "./core/claims.ts";
 import { fencesByName } from "./core/locks.ts";
@@ -50,14 +51,16 @@ export class ClaimDesk {
   readonly #turns: Turns;
   readonly #store: GoalStore;
   readonly #directory: Directory;
+  readonly #budget: BudgetDesk;
   /** Who waits, by queue, in the order of arrival. */
   readonly #lines = new Map<string, Set<Claimer>>();
   #waiting = 0;
 
-  constructor(turns: Turns, store: GoalStore, directory: Directory) {
+  constructor(turns: Turns, store: GoalStore, directory: Directory, budget: BudgetDesk) {
     this.#turns = turns;
     this.#store = store;
     this.#directory = directory;
+    this.#budget = budget;
   }
 
   /** What is there right now. Those who wait come first. */
@@ -170,6 +173,7 @@ export class ClaimDesk {
     const values = parseOffer(body, "array");
     if (!values.ok) return values;
     await this.#directory.refreshFor(this.#turns.state, upstreamNames(values.value));
+    await this.#budget.prepareTasks(values.value.length);
     return this.#turns.run({
       command: {
         kind: "settle-claims",

@@ -9,7 +9,7 @@ import type { GoalId } from "../../shared/ids.ts";
 import { SHARED_COMMIT_BYTES_MAX, TASKS_PER_GOAL_MAX } from "../../shared/limits.ts";
 import type { Amounts, Bounds } from "../../shared/policy/account.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
-import type { BudgetView } from "../../shared/protocol/budget.ts";
+import type { BudgetView, Reserver } from "../../shared/protocol/budget.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { type Granted, type LockRelease, type LockView, viewOf } from "../../shared/policy/lock-steps.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
@@ -103,7 +103,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       destroy: () => this.#destroy(tenant),
     });
     this.#directory = new Directory(tenant, (command) => this.#turns.run({ command }));
-    this.#desk = new ClaimDesk(this.#turns, this.#store, this.#directory);
+    this.#desk = new ClaimDesk(this.#turns, this.#store, this.#directory, this.#budget);
     this.#relatives = new RelativesDesk({
       turns: this.#turns,
       store: this.#store,
@@ -155,7 +155,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     if (!values.ok) return values;
     const names = upstreamNames(values.value);
     await this.#directory.refreshFor(this.#turns.state, names);
-    await this.#budget.prepare([values.value.length, 0, 0, 0]);
+    await this.#budget.prepareTasks(values.value.length);
     const prepared = await prepare(values.value);
     // A first task has nothing ahead of it at an upstream that is new to the goal; only the others need an estimate.
     const outlooks = allReceipts ? await this.#outlooks(names) : undefined;
@@ -228,6 +228,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   async retryTask(index: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
     if (!this.#exists) return missing();
     await this.#directory.refreshFor(this.#turns.state, NO_NAMES);
+    await this.#budget.prepareTasks(1);
     const render: Ask["render"] = ({ task }) => this.#reader.json(this.#turns.state, task!);
     return this.#turns.run({ command: { kind: "retry-task", task: index }, idempotency, bearer, render });
   }
@@ -285,17 +286,18 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return this.#refusal(bearer) ?? this.#budget.topUp(amounts, ceilings, { idempotency, bearer });
   }
 
-  async reserve(amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
-    return this.#refusal(bearer) ?? this.#budget.reserve(amounts, ttlMs, { idempotency, bearer });
+  async reserve(by: Reserver, amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
+    return this.#refusal(bearer) ?? this.#budget.reserve(by, amounts, ttlMs, { idempotency, bearer });
   }
 
   async settleReservation(
+    by: Reserver,
     reservation: number,
     used: Bounds | null,
     idempotency?: IdempotencyKey,
     bearer?: Bearer,
   ): Promise<Answer<JsonReply>> {
-    return this.#refusal(bearer) ?? this.#budget.settle(reservation, used, { idempotency, bearer });
+    return this.#refusal(bearer) ?? this.#budget.settle(by, reservation, used, { idempotency, bearer });
   }
 
   async acquireLock(ask: OutsideAsk, bearer?: Bearer): Promise<Answer<Granted>> {

@@ -7,6 +7,9 @@ import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
 import { integer, object } from "./task-schema.ts";
 
+/** Who made a reservation, and alone may settle it: a caller, or the gate that a call passes through. */
+export type Reserver = "caller" | "gate";
+
 export type NamedAmounts = Readonly<Partial<Record<Dimension, number>>>;
 
 const amount = v.optional(integer(0, BUDGET_MAX));

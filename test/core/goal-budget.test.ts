@@ -228,8 +228,10 @@ describe("a goal with a budget", () => {
 });
 
 describe("a reservation", () => {
-  const reserve = (goal: Driver, calls: number, ttlMs = 1_000) => goal.do({ kind: "reserve", amounts: [0, calls, 0, 0], ttlMs });
-  const settle = (goal: Driver, reservation: number, used: Bounds | null) => goal.do({ kind: "settle-reservation", reservation, used });
+  const reserve = (goal: Driver, calls: number, ttlMs = 1_000) =>
+    goal.do({ kind: "reserve", by: "caller", amounts: [0, calls, 0, 0], ttlMs });
+  const settle = (goal: Driver, reservation: number, used: Bounds | null) =>
+    goal.do({ kind: "settle-reservation", by: "caller", reservation, used });
 
   test("is settled with what was used, or released, once", () => {
     const goal = new Driver({ spec: { budget: { calls: 10 } } });
@@ -241,6 +243,18 @@ describe("a reservation", () => {
     expect(account(goal)).toEqual({ reserved: [0, 0, 0, 0], spent: [0, 2, 0, 0] });
     expect(settle(goal, 1, [null, 2, null, null])).toMatchObject({ ok: false, error: { code: "conflict" } });
     expect(settle(goal, 3, null)).toMatchObject({ ok: false, error: { code: "not_found" } });
+    replaysAlike(goal);
+  });
+
+  test("of a call that is passed through is settled by its gate alone", () => {
+    const goal = new Driver({ spec: { budget: { calls: 1 } } });
+    goal.do({ kind: "reserve", by: "gate", amounts: [0, 1, 0, 0], ttlMs: 1_000 });
+    for (const used of [null, [null, 0, null, null]]) {
+      expect(settle(goal, 1, used)).toMatchObject({ ok: false, error: { code: "conflict" } });
+    }
+    expect(reserve(goal, 1)).toMatchObject({ ok: false, error: { code: "budget_exhausted" } });
+    expect(goal.do({ kind: "settle-reservation", by: "gate", reservation: 1, used: [null, 1, null, null] }).ok).toBe(true);
+    expect(account(goal)).toEqual({ reserved: [0, 0, 0, 0], spent: [0, 1, 0, 0] });
     replaysAlike(goal);
   });
 

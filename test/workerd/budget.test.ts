@@ -122,6 +122,19 @@ test("a call that is passed through is paid from its goal's budget, and refused 
   expect(await budgetOf(id)).toMatchObject({ reserved: { calls: 0, tokens: 0 }, spent: { tokens: 100 } });
 });
 
+test("whoever passes a call through cannot take back what it has set aside", async () => {
+  await upstream("kept");
+  const id = await goalWith({ budget: { calls: 1 } });
+  const answer = proxied("GET", "kept/delay/1000", { headers: { "drover-goal": id } });
+  await until("the call is on its way", async () => (await budgetOf(id)).reserved.calls === 1);
+  const path = `/v1/goals/${id}/budget/reservations/rsv_1`;
+  expect(await ask("POST", `${path}/release`)).toMatchObject({ status: 409, body: { code: "conflict" } });
+  expect(await ask("POST", `${path}/settle`, { usage: { calls: 0 } })).toMatchObject({ status: 409 });
+  expect((await proxied("GET", "kept/echo", { headers: { "drover-goal": id } })).status).toBe(429);
+  expect((await answer).status).toBe(200);
+  await until("it is charged", async () => (await budgetOf(id)).spent.calls === 1);
+});
+
 test("goals draw on the tenant's budget, give back what they have not spent, and rest when it is used up", async () => {
   await upstream("shared");
   const spent = ((await ask("GET", "/v1/budget")).body as unknown as AccountView).spent.calls!;
@@ -151,4 +164,19 @@ test("a tenant's budget for tasks bounds what goals accept, and a goal that coul
   const more = await ask("POST", `/v1/goals/${id}/tasks`, { tasks: [{ group: {} }] });
   expect(more.body).toMatchObject({ accepted: 1 });
   expect((await ask("POST", `/v1/goals/${id}/tasks`, { tasks: [{ group: {} }] })).body).toMatchObject({ accepted: 0, rejected: 1 });
+});
+
+test("a goal asks its tenant for funds before it refuses to spawn or to retry for want of them", async () => {
+  const spent = ((await ask("GET", "/v1/budget")).body as unknown as AccountView).spent.tasks!;
+  await ask("PUT", "/v1/budget", { tasks: spent + 1_000 });
+  const id = await goalWith({ tasks: [{ work: { queue: "spawning" } }] });
+  const claimed = await ask("POST", `/v1/goals/${id}/claims`, { queue: "spawning" });
+  const [{ taskId }] = claimed.body["claims"] as [{ taskId: string }];
+  const settlement = { taskId, attempt: 1, result: 1, spawn: [{ key: "child", work: { queue: "spawned" } }] };
+  const settled = await ask("POST", `/v1/goals/${id}/claims/settle`, { settlements: [settlement] });
+  expect(settled.body["settlements"]).toEqual([{ taskId, status: "settled" }]);
+  const page = await ask("GET", `/v1/goals/${id}/tasks?parentTaskId=${taskId}`);
+  const [child] = page.body["items"] as [{ id: string }];
+  await ask("POST", `/v1/tasks/${child.id}/cancel`);
+  expect(await ask("POST", `/v1/tasks/${taskId}/retry`)).toMatchObject({ status: 201 });
 });

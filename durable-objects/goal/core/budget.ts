@@ -22,10 +22,12 @@ import {
   settle,
   takeFunds,
 } from "../../../shared/policy/account.ts";
+import type { Reserver } from "../../../shared/protocol/budget.ts";
 import type { Recorder } from "./recorder.ts";
 
 /** What somebody has set aside for work of their own. */
 export interface Reservation {
+  readonly by: Reserver;
   readonly amounts: Amounts;
   /** Without a word by then, all of it is charged. */
   readonly untilMs: number;
@@ -70,7 +72,7 @@ export type BudgetChange =
   | { readonly kind: "budget.child-funded"; readonly child: string; readonly totals: Amounts }
   | { readonly kind: "budget.child-spent"; readonly child: string; readonly totals: Amounts }
   | { readonly kind: "budget.child-closed"; readonly child: string; readonly spent: Amounts }
-  | { readonly kind: "budget.reserved"; readonly id: number; readonly amounts: Amounts; readonly untilMs: number }
+  | { readonly kind: "budget.reserved"; readonly id: number; readonly by: Reserver; readonly amounts: Amounts; readonly untilMs: number }
   | { readonly kind: "budget.settled"; readonly id: number; readonly used: Amounts };
 
 export const newFunding = (): Funding => ({ isAsking: false, isRefused: false, dueAtMs: 0 });
@@ -122,7 +124,7 @@ export function applyBudget(budget: BudgetState, change: BudgetChange): void {
       return;
     case "budget.reserved":
       reserve(account, change.amounts);
-      budget.reservations.set(change.id, { amounts: change.amounts, untilMs: change.untilMs });
+      budget.reservations.set(change.id, { by: change.by, amounts: change.amounts, untilMs: change.untilMs });
       budget.nextReservation = change.id + 1;
       return;
     case "budget.settled":

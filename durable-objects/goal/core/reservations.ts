@@ -5,6 +5,7 @@
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { BUDGET_MAX, FUNDS_ASK_INTERVAL_MS, FUNDS_RETRY_MS, RESERVATIONS_MAX } from "../../../shared/limits.ts";
 import { type Amounts, type Bounds, canReserve, DIMENSIONS, isWithinLimit, limitAfter, NOTHING } from "../../../shared/policy/account.ts";
+import type { Reserver } from "../../../shared/protocol/budget.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import { note, setBoundsAbove, takeGrantFromAbove } from "./budget.ts";
 import type { Recorder } from "./recorder.ts";
@@ -13,9 +14,9 @@ import type { GoalState } from "./state.ts";
 export type BudgetCommand =
   /** Added to the limit; below zero it shrinks. It must not rise above the ceilings of who asks. */
   | { readonly kind: "top-up"; readonly amounts: Amounts; readonly ceilings: Bounds }
-  | { readonly kind: "reserve"; readonly amounts: Amounts; readonly ttlMs: number }
+  | { readonly kind: "reserve"; readonly by: Reserver; readonly amounts: Amounts; readonly ttlMs: number }
   /** `used`: null where all that was reserved is given back. What it leaves null was used as reserved. */
-  | { readonly kind: "settle-reservation"; readonly reservation: number; readonly used: Bounds | null }
+  | { readonly kind: "settle-reservation"; readonly by: Reserver; readonly reservation: number; readonly used: Bounds | null }
   /** The account above answered; null where it could not be asked. */
   | { readonly kind: "funded"; readonly funds: Bounds | null }
   /** The account above may have more than when it was last asked. */
@@ -30,9 +31,9 @@ export function decideBudget(rec: Recorder, command: BudgetCommand): Reply {
     case "top-up":
       return topUp(rec, command.amounts, command.ceilings);
     case "reserve":
-      return reserveFor(rec, command.amounts, command.ttlMs);
+      return reserveFor(rec, command);
     case "settle-reservation":
-      return settleReservation(rec, command.reservation, command.used);
+      return settleReservation(rec, command);
     case "funded":
       takeFunds(rec, command.funds);
       return DONE;
@@ -68,23 +69,26 @@ function noteNews(rec: Recorder): void {
 export const exhausted = (what: string): Failure =>
   failure("budget_exhausted", `the goal's budget does not allow ${what}; add to it first`);
 
-function reserveFor(rec: Recorder, amounts: Amounts, ttlMs: number): Reply {
+function reserveFor(rec: Recorder, { by, amounts, ttlMs }: Extract<BudgetCommand, { kind: "reserve" }>): Reply {
   const { budget } = rec.state;
   if (budget.reservations.size >= RESERVATIONS_MAX) {
     return err(failure("quota_exceeded", `${RESERVATIONS_MAX} reservations of this goal are open, which is the most; settle some first`));
   }
   if (!canReserve(budget.account, amounts)) return err(exhausted("this reservation"));
   const id = budget.nextReservation;
-  note(rec, { kind: "budget.reserved", id, amounts, untilMs: rec.nowMs + ttlMs });
+  note(rec, { kind: "budget.reserved", id, by, amounts, untilMs: rec.nowMs + ttlMs });
   return ok({ reservation: id });
 }
 
-function settleReservation(rec: Recorder, id: number, used: Bounds | null): Reply {
+function settleReservation(rec: Recorder, { by, reservation: id, used }: Extract<BudgetCommand, { kind: "settle-reservation" }>): Reply {
   const { budget } = rec.state;
   const open = budget.reservations.get(id);
   if (open === undefined && id >= budget.nextReservation) return err(failure("not_found", "there is no such reservation in this goal"));
   if (open === undefined)
     return err(failure("conflict", "the reservation was settled or released, or it has expired and was charged in full"));
+  // Whoever could take back what a call of theirs has set aside would make it for nothing.
+  if (open.by !== by)
+    return err(failure("conflict", "the reservation is for a call that is passed through, and is settled when that ends"));
   note(rec, { kind: "budget.settled", id, used: used === null ? NOTHING : open.amounts.map((amount, d) => used[d] ?? amount) });
   return ok({ reservation: id });
 }

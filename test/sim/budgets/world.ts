@@ -158,7 +158,7 @@ class World {
   #work(node: Node): void {
     const random = this.#random;
     const [calls, tokens] = [random.between(1, 5), random.between(0, 40)];
-    this.#ask(node, { kind: "reserve", amounts: [0, calls, tokens, 0], ttlMs: random.between(50, 3_000) }, (text) => {
+    this.#ask(node, { kind: "reserve", by: "caller", amounts: [0, calls, tokens, 0], ttlMs: random.between(50, 3_000) }, (text) => {
       const { reservation = null } = JSON.parse(text) as { reservation?: number | null };
       if (reservation === null) return;
       const isIdle = random.chance(0.3);
@@ -169,7 +169,7 @@ class World {
       if (random.chance(0.25)) return;
       const said: Bounds | null = isIdle && random.chance(0.5) ? null : [null, used[0]!, used[1]!, null];
       this.clock.after(random.between(0, 2_000), () => {
-        this.#ask(node, { kind: "settle-reservation", reservation, used: said }, () => undefined);
+        this.#ask(node, { kind: "settle-reservation", by: "caller", reservation, used: said }, () => undefined);
       });
     });
   }

@@ -59,7 +59,7 @@ export const reserveBudget = withGoal(async (c, goal, goalId) => {
   const request = await asked(c, "reservation", "/v1/goals/{id}/budget/reservations", parseReservation);
   if (!request.ok) return problem(request.error);
   const { amounts, ttlMs } = request.value.value;
-  return respond(await goal.reserve(amounts, ttlMs, request.value.idempotency, bearerIn(c)), (reply) => {
+  return respond(await goal.reserve("caller", amounts, ttlMs, request.value.idempotency, bearerIn(c)), (reply) => {
     const { reservationId } = JSON.parse(reply.json) as { reservationId: string };
     return jsonOnce(reply, 201, { location: `/v1/goals/${goalId}/budget/reservations/${reservationId}` });
   });
@@ -83,8 +83,9 @@ const withReservation = (settle: Settle) =>
 export const settleReservation = withReservation(async (c, goal, reservation) => {
   const request = await asked(c, "settlement", "/v1/goals/{id}/budget/reservations/{id}/settle", parseSettlement);
   if (!request.ok) return problem(request.error);
-  return respond(await goal.settleReservation(reservation, request.value.value, request.value.idempotency, bearerIn(c)), (reply) =>
-    jsonOnce(reply, 200),
+  return respond(
+    await goal.settleReservation("caller", reservation, request.value.value, request.value.idempotency, bearerIn(c)),
+    (reply) => jsonOnce(reply, 200),
   );
 });
 
@@ -93,5 +94,7 @@ export const releaseReservation = withReservation(async (c, goal, reservation) =
   if (!body.ok) return problem(body.error);
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/budget/reservations/{id}/release", body.value);
   if (!idempotency.ok) return problem(idempotency.error);
-  return respond(await goal.settleReservation(reservation, null, idempotency.value, bearerIn(c)), (reply) => jsonOnce(reply, 200));
+  return respond(await goal.settleReservation("caller", reservation, null, idempotency.value, bearerIn(c)), (reply) =>
+    jsonOnce(reply, 200),
+  );
 });
