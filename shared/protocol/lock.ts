@@ -5,6 +5,9 @@ export const LOCK_NAME = /^[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,127}$/;
 /** A path of printable names. */
 export const HOLDER = /^(?=.{1,512}$)[!-.0-~]+(?:\/[!-.0-~]+)*$/;
 
+/** How goals and tasks hold: a goal's id, then numbers of tasks. */
+export const TASK_HOLDER = /^goal_[^/]*(?:\/[0-9]+)*$/;
+
 /** A key of a goal's shared state. */
 export const STATE_KEY = /^[!-~]{1,256}$/;
 

@@ -68,6 +68,15 @@ test("tasks of two goals with one lock of the tenant never overlap", async () =>
   expect(await get("/v1/locks/both")).toMatchObject({ held: 0, queue: 0 });
 });
 
+test("nobody outside holds as a goal or a task does, so no two tasks enter one lock together", async () => {
+  const { id } = await made({});
+  const path = `/v1/goals/${id}/locks/page`;
+  for (const holder of [id, `${id}/0`, `${id}/0/17`]) {
+    expect(await problemIn(await ask(path, holder)), holder).toMatchObject({ status: 400, errors: [{ pointer: "/holder" }] });
+  }
+  expect((await ask(path, `${id}/0/agent-7`)).status).toBe(200);
+});
+
 test("a crash of goals and shards loses no lock and no wait: every task has its turn", async () => {
   await register("real", {});
   const goals = await Promise.all([made(tenantWide("crashed")), made(tenantWide("crashed"))]);

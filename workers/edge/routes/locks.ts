@@ -5,7 +5,7 @@ import { LOCK_PERMITS_MAX, LOCK_SHARDS, LOCK_TTL_MS_DEFAULT, LOCK_TTL_MS_MAX, LO
 import type { Granted, LockView } from "../../../shared/policy/lock-steps.ts";
 import { LOCK_MODES } from "../../../shared/policy/lock-table.ts";
 import { faultsOf } from "../../../shared/protocol/faults.ts";
-import { HOLDER, LOCK_NAME, shardOf } from "../../../shared/protocol/lock.ts";
+import { HOLDER, LOCK_NAME, shardOf, TASK_HOLDER } from "../../../shared/protocol/lock.ts";
 import { integer, object } from "../../../shared/protocol/task-schema.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { LocksRpc } from "../../../shared/rpc-locks.ts";
@@ -74,7 +74,7 @@ async function acquire(c: EdgeContext, way: Way, isOurs: (holder: string) => boo
   if (!body.ok) return problem(body.error);
   const { mode = "exclusive", permits = 0, ttlMs = LOCK_TTL_MS_DEFAULT, holder } = body.value;
   if (!isOurs(holder)) {
-    return respond(invalid([{ pointer: "/holder", detail: "begins as those of goals' tasks do; choose another name" }]), json);
+    return respond(invalid([{ pointer: "/holder", detail: "is named as goals and their tasks are; choose another name" }]), json);
   }
   const wait = waitSeconds(c.req.header("prefer"));
   const ask = { name: name.value, mode, permits, ttlMs, holder, waitMs: (wait ?? 0) * 1_000 };
@@ -108,12 +108,9 @@ export const putLock: Handler = (c) => acquire(c, tenantWide, isNoGoal);
 export const getLock: Handler = (c) => look(c, tenantWide);
 export const deleteLock: Handler = (c) => release(c, tenantWide);
 
-export const putGoalLock = withGoal((c, goal) =>
-  acquire(
-    c,
-    () => goal,
-    () => true,
-  ),
-);
+/** Tasks would enter what is held under a name above theirs, all of them together, and it could end before they do. */
+const isNoTask = (holder: string): boolean => !TASK_HOLDER.test(holder);
+
+export const putGoalLock = withGoal((c, goal) => acquire(c, () => goal, isNoTask));
 export const getGoalLock = withGoal((c, goal) => look(c, () => goal));
 export const deleteGoalLock = withGoal((c, goal) => release(c, () => goal));
