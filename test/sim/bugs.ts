@@ -241,8 +241,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "forget-timers-on-load": {
     says: "a snapshot is loaded without its timers",
     file: core("snapshot"),
-    from: "  setTimers(state);\n  return state;",
-    to: "  return state;",
+    from: "  setTimers(state);\n  reckonAll(state);",
+    to: "  reckonAll(state);",
   },
   "wake-past-ttl": {
     says: "the wake time leaves the timers out",
