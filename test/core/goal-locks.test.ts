@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { HAS_LOCKS } from "../../durable-objects/goal/core/codes.ts";
 import { fencesOf } from "../../durable-objects/goal/core/locks.ts";
+import { tenantLocksAt } from "../../durable-objects/goal/core/tenant-locks.ts";
 import type { LockAsk } from "../../shared/policy/lock-steps.ts";
 import type { LockSpec, TaskSpec } from "../../shared/protocol/task.ts";
 import { Driver, durable, get, GOAL_ID, group, post } from "./goal-harness.ts";
@@ -51,6 +52,24 @@ test("a hand-over touches none of those that wait", () => {
   // What ended, what was granted and put into its queue, and what was started.
   expect(d.journal.length - before).toBeLessThanOrEqual(45);
   expect(JSON.stringify(d.journal.slice(before)).length).toBeLessThan(10 * 1_000);
+});
+
+test("a goal that has ended has nothing more to do about the tenant's locks, once their shard knows", () => {
+  const d = new Driver({ tasks: [withLocks([{ name: "t", scope: "tenant" }])] });
+  d.dispatch();
+  const talk = [...d.state.locks.tenant.talks.values()][0]!;
+  expect(talk.isAsking).toBe(true);
+  const [shard] = [...d.state.locks.tenant.talks.keys()] as [number];
+  const message = { goalId: GOAL_ID, shard, sentAtMs: d.nowMs, asks: [], renews: [], releases: [] };
+  d.do({ kind: "lock-news", message, news: { granted: [{ task: 0, name: "t", fence: 3 }], lost: [], refused: [] } });
+  d.do({ kind: "cancel" });
+  d.dispatch();
+  const releases = d.state.locks.tenant.dropped;
+  expect(releases).toMatchObject([{ name: "t", fence: 3 }]);
+  d.do({ kind: "lock-news", message: { ...message, releases }, news: { granted: [], lost: [], refused: [] } });
+  d.passMs(60_000);
+  d.dispatch();
+  expect(tenantLocksAt(d.state)).toBe(Number.MAX_SAFE_INTEGER);
 });
 
 test("a task that waits for a lock says so", () => {

@@ -156,7 +156,8 @@ export function expireLeases(rec: Recorder): void {
 /** When the goal must do something about the tenant's locks; `NEVER` for never. */
 export function tenantLocksAt(state: GoalState): number {
   const { tenant } = state.locks;
-  let at = tenant.dueAtMs;
+  // The bound outlives the holds that it was for, and an ended goal looks at none again.
+  let at = tenant.claims.size === 0 ? NEVER : tenant.dueAtMs;
   for (const { isAsking, sentAtMs, restUntilMs, uses } of tenant.talks.values()) {
     if (!isAsking && uses > 0) at = Math.min(at, Math.max(sentAtMs + RENEW_AFTER_MS, restUntilMs));
   }
