@@ -1,4 +1,5 @@
 /** The contract between a goal and its sub-goals. Every call may be made again: it says how things stand, under a number. */
+import type { Bounds, FundRequest } from "./policy/account.ts";
 import type { GoalSpec } from "./protocol/goal.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "./protocol/subgoal.ts";
 import type { Answer, IdempotencyKey, JsonReply } from "./rpc.ts";
@@ -23,6 +24,8 @@ export interface RelativeRpc {
   createSubgoal(request: CreateSubgoalRequest): Promise<Answer<JsonReply>>;
   /** From the goal above: makes the sub-goal where it is not there yet, and tells it what to do. */
   obey(order: SubgoalOrder, birth: SubgoalBirth | null): Promise<Answer<SubgoalReport>>;
+  /** From a sub-goal that needs more of the budget: the new totals of its grants, once they are durable. The same as before mean that there is no more. */
+  fundSubgoal(goalId: string, task: number, request: FundRequest): Promise<Bounds>;
   /** From a sub-goal: how it stands. */
   hear(report: SubgoalReport): Promise<ParentWord>;
 }

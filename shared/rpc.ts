@@ -354,7 +354,7 @@ export interface GoalReport {
   readonly endedAtMs: number | null;
   readonly sealed: boolean;
   readonly counts: Counts;
-  /** What it has spent in total, in the order of dimensions; left out as nothing. */
+  /** What it has spent in total, in the order of dimensions; left out where the goal above it accounts for it. */
   readonly spent?: Amounts;
   /** It has ended and will spend no more: what it was granted and has not spent flows back. */
   readonly isFinal?: boolean;

@@ -48,14 +48,14 @@ export class BudgetDesk {
   }
 
   /** Where only grants from above are missing for so much, asks for them first. */
-  async #prepare(amounts: Amounts): Promise<void> {
+  async prepare(amounts: Amounts, wanted = amounts): Promise<void> {
     const state = this.#state;
-    if (state.goal?.phase === "active" && lacksFunds(state, amounts)) await this.ask(requestFor(state.budget.account, amounts, amounts));
+    if (state.goal?.phase === "active" && lacksFunds(state, amounts)) await this.ask(requestFor(state.budget.account, amounts, wanted));
   }
 
   /** Before so many tasks are to be taken. */
   async prepareTasks(count: number): Promise<void> {
-    if (count > 0) await this.#prepare([count, 0, 0, 0]);
+    if (count > 0) await this.prepare([count, 0, 0, 0]);
   }
 
   view(): Answer<BudgetView> {
@@ -67,7 +67,7 @@ export class BudgetDesk {
   }
 
   async reserve(by: Reserver, amounts: Amounts, ttlMs: number, who: Who): Promise<Answer<JsonReply>> {
-    await this.#prepare(amounts);
+    await this.prepare(amounts);
     const render: Ask["render"] = ({ reservation }) => {
       const { untilMs } = this.#state.budget.reservations.get(reservation!)!;
       const reserved = named([null, ...amounts.slice(1)]);

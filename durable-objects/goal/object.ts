@@ -7,7 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import { failure } from "../../shared/errors.ts";
 import type { GoalId } from "../../shared/ids.ts";
 import { SHARED_COMMIT_BYTES_MAX, TASKS_PER_GOAL_MAX } from "../../shared/limits.ts";
-import type { Amounts, Bounds } from "../../shared/policy/account.ts";
+import type { Amounts, Bounds, FundRequest } from "../../shared/policy/account.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import type { BudgetView, Reserver } from "../../shared/protocol/budget.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
@@ -80,9 +80,13 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     this.#reader = new TaskReader(this.#store);
     const tenant = env.TENANT.get(env.TENANT.idFromName("default")) as unknown as TenantRpc;
     this.#governors = governorsOf(env);
+    const goalOf = (goalId: string): GoalRpc => env.GOAL.get(env.GOAL.idFromName(goalId));
     this.#budget = new BudgetDesk(
       () => this.#turns,
-      (goalId, request) => tenant.fund(goalId, request),
+      (goalId, request) => {
+        const { parent } = this.#turns.state.goal!.spec;
+        return parent === undefined ? tenant.fund(goalId, request) : goalOf(parent.goalId).fundSubgoal(goalId, parent.task, request);
+      },
     );
     this.#locks = new LockDesk(env, () => this.#turns);
     this.#shared = new StateDesk(() => this.#turns, this.#store);
@@ -99,6 +103,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
         this.#signal.fire();
         this.#directory.follow(this.#turns.state);
         if (hasChanged) this.#desk.committed();
+        if (hasChanged) this.#relatives.committed();
       },
       destroy: () => this.#destroy(tenant),
     });
@@ -109,7 +114,8 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
       store: this.#store,
       directory: this.#directory,
       signal: this.#signal,
-      goal: (goalId) => env.GOAL.get(env.GOAL.idFromName(goalId)),
+      goal: goalOf,
+      prepare: (missing, wanted) => this.#budget.prepare(missing, wanted),
     });
     this.#streams = new Streams({ state: () => this.#turns.state, view: () => this.#view(), reader: this.#reader, signal: this.#signal });
   }
@@ -275,7 +281,9 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
   }
 
   async moreFunds(): Promise<void> {
-    if (this.#exists) await this.#turns.run({ command: { kind: "ask-again" } });
+    if (!this.#exists) return;
+    this.#relatives.moreFunds();
+    await this.#turns.run({ command: { kind: "ask-again" } });
   }
 
   async budget(bearer?: Bearer): Promise<Answer<BudgetView>> {
@@ -330,6 +338,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 
   async obey(order: SubgoalOrder, birth: SubgoalBirth | null): Promise<Answer<SubgoalReport>> {
     return this.#relatives.obey(order, birth);
+  }
+
+  async fundSubgoal(goalId: string, task: number, request: FundRequest): Promise<Bounds> {
+    return this.#relatives.fund(goalId, task, request);
   }
 
   async hear(report: SubgoalReport): Promise<ParentWord> {

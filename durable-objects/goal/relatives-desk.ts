@@ -6,9 +6,19 @@
 import { assert } from "../../shared/assert.ts";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, subGoalIdOf, taskIdOf } from "../../shared/ids.ts";
-import { SUBGOAL_WAIT_MS } from "../../shared/limits.ts";
+import { FUNDS_TOLD_MAX, FUNDS_WAITING_MAX, SUBGOAL_WAIT_MS } from "../../shared/limits.ts";
+import {
+  type Amounts,
+  available,
+  type Bounds,
+  CALLS,
+  DIMENSIONS,
+  type FundRequest,
+  isNothing,
+  TASKS,
+} from "../../shared/policy/account.ts";
 import { narrow } from "../../shared/policy/rules.ts";
-import { parseNestedGoal } from "../../shared/protocol/goal.ts";
+import { type GoalSpec, parseNestedGoal } from "../../shared/protocol/goal.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
 import { err, ok } from "../../shared/result.ts";
@@ -31,10 +41,17 @@ interface Surroundings {
   readonly directory: Directory;
   readonly signal: Signal;
   readonly goal: (goalId: string) => GoalRpc;
+  /** Asks the account above, where that could help. */
+  readonly prepare: (missing: Amounts, wanted: Amounts) => Promise<void>;
 }
 
 export class RelativesDesk {
   readonly #around: Surroundings;
+  /** Sub-goals that asked for more than there was, by task, and what was left then. */
+  readonly #waiting = new Map<number, { readonly goalId: string; readonly left: readonly number[] }>();
+
+  /** How often the account above has said that it has more. */
+  #news = 0;
 
   constructor(around: Surroundings) {
     this.#around = around;
@@ -74,6 +91,68 @@ export class RelativesDesk {
       spec: { ...spec, policies, parent: linkOf(state, task, spec.deadlineMs) },
       tasksJson: tasks.length === 0 ? "" : JSON.stringify(tasks),
     };
+  }
+
+  /** Where only grants from above are missing, they are asked for first, level by level. */
+  async fund(goalId: string, task: number, request: FundRequest): Promise<Bounds> {
+    const ask = async (): Promise<Bounds> => {
+      const command: RelativeCommand = { kind: "fund-subgoal", goalId, task, request };
+      const reply = await this.#around.turns.run({ command, render: ({ funds }) => JSON.stringify(funds) });
+      assert(reply.ok, "whoever asks for grants is told of them");
+      return JSON.parse(reply.value.json) as Bounds;
+    };
+    const short = (funds: Bounds): number[] => request.need.map((need, d) => Math.max(0, need - (funds[d] ?? need)));
+    let funds = await ask();
+    // What was granted from above may go to a sibling that asked meanwhile; while more comes, it is worth another try.
+    for (let known = ""; !isNothing(short(funds)) && known !== this.#fundsAbove();) {
+      known = this.#fundsAbove();
+      await this.#around.prepare(short(funds), this.#wanted(request, funds));
+      funds = await ask();
+    }
+    if (!isNothing(short(funds)) && this.#waiting.size < FUNDS_WAITING_MAX) this.#waiting.set(task, { goalId, left: this.#left() });
+    return funds;
+  }
+
+  /** What the sub-goal could use, and as much for each of its siblings: they will come for it too. */
+  #wanted({ want }: FundRequest, funds: Bounds): number[] {
+    return want.map((total, d) => Math.max(0, total - (funds[d] ?? total)) * this.#state.kin.open.size);
+  }
+
+  /** Changes when the account above has given something, or says that it has more. */
+  #fundsAbove(): string {
+    return `${this.#state.budget.account.funds.join()} ${this.#news}`;
+  }
+
+  #left(): number[] {
+    const { account } = this.#state.budget;
+    return DIMENSIONS.map((_, d) => available(account, d));
+  }
+
+  /** After each commit: sub-goals that came away with nothing hear when there is more. */
+  committed(): void {
+    if (this.#waiting.size === 0) return;
+    const now = this.#left();
+    this.#tellWaiting((left) => now.some((amount, d) => amount > left[d]!));
+  }
+
+  /** The account above has more: those below who want some hear of it. */
+  moreFunds(): void {
+    this.#news++;
+    this.#tellWaiting(() => true);
+  }
+
+  #tellWaiting(isWorthIt: (left: readonly number[]) => boolean): void {
+    let told = 0;
+    for (const [task, { goalId, left }] of this.#waiting) {
+      if (!isWorthIt(left)) continue;
+      if (++told > FUNDS_TOLD_MAX) return;
+      this.#waiting.delete(task);
+      // One that does not hear of it asks again by itself, later.
+      void this.#around
+        .goal(goalId)
+        .moreFunds()
+        .catch(() => undefined);
+    }
   }
 
   async hear(report: SubgoalReport): Promise<ParentWord> {
@@ -132,7 +211,7 @@ export class RelativesDesk {
   async obey(order: SubgoalOrder, made: SubgoalBirth | null): Promise<Answer<SubgoalReport>> {
     const exists = this.#state.goal !== null;
     if (!exists && made === null) return err(failure("not_found", "there is no such sub-goal"));
-    const born = exists || made === null ? null : await this.#birth(order.goalId as GoalId, made);
+    const born = exists || made === null ? null : await this.#birth(order, made);
     const ask: Ask = {
       command: { kind: "obey", order, birth: born?.birth ?? null },
       ...(born && { offer: born.offer }),
@@ -142,13 +221,22 @@ export class RelativesDesk {
     return reply.ok ? ok(JSON.parse(reply.value.json) as SubgoalReport) : reply;
   }
 
-  async #birth(id: GoalId, { spec, tasksJson }: SubgoalBirth): Promise<{ birth: Birth; offer: Omit<NewOffer, "offer"> }> {
+  async #birth(order: SubgoalOrder, { spec, tasksJson }: SubgoalBirth): Promise<{ birth: Birth; offer: Omit<NewOffer, "offer"> }> {
     const body = new TextEncoder().encode(tasksJson === "" ? "[]" : tasksJson);
     const values = parseOffer(body, "array");
     assert(values.ok, "the tasks of a sub-goal were read before");
+    const id = order.goalId as GoalId;
     const { registry } = await this.#around.directory.opening(id, 0);
+    const funds = await this.#opening(order, spec, values.value.length);
     const tasks = await prepare(values.value);
-    return { birth: { id, spec, registry, tasks }, offer: { format: "array", body, specs: values.value } };
+    return { birth: { id, spec, registry, funds, tasks }, offer: { format: "array", body, specs: values.value } };
+  }
+
+  /** Grants for the first tasks, and for as many calls, where the goal above is bounded. */
+  async #opening({ goalId, task, funds, stop }: SubgoalOrder, { budget, parent }: GoalSpec, count: number): Promise<Bounds> {
+    if (stop !== null || funds.every((total) => total === null)) return funds;
+    const want = DIMENSIONS.map((name, d) => Math.max(d === TASKS ? count : 0, budget?.[name] ?? (d <= CALLS ? count : 0)));
+    return this.#around.goal(parent!.goalId).fundSubgoal(goalId, task, { need: [count, 0, 0, 0], want });
   }
 }
 

@@ -94,7 +94,8 @@ export function goalReport(state: GoalState): GoalReport {
     endedAtMs: goal.endedAtMs,
     sealed: goal.sealed,
     counts: countsOf(countsInAll(state)),
-    spent: spentInAll(state.budget.account),
+    // What a sub-goal spends is for the goal above to account for.
+    ...(goal.spec.parent === undefined && { spent: spentInAll(state.budget.account) }),
     // What children have spent is theirs to say until they are closed.
     isFinal: goal.endedAtMs !== null && state.budget.account.children.size === 0,
   };

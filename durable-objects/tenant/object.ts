@@ -7,7 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import { retryable } from "cloudflare:durable-objects";
 import { failure } from "../../shared/errors.ts";
 import { UPSTREAMS_MAX } from "../../shared/limits.ts";
-import { type Bounds, type FundRequest, NOTHING } from "../../shared/policy/account.ts";
+import { type Bounds, type FundRequest } from "../../shared/policy/account.ts";
 import type { AccountView } from "../../shared/protocol/budget.ts";
 import type { Counts } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
@@ -138,7 +138,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     if (effect === "durable") this.#store.putGoal(report);
     if (effect !== "ignored") {
       this.#keepCounts(report);
-      this.#treasury.take(report.goalId, report.spent ?? NOTHING, report.isFinal === true);
+      if (report.spent !== undefined) this.#treasury.take(report.goalId, report.spent, report.isFinal === true);
       if (report.isFinal === true) this.#tellWaiting();
     }
     const registry = this.#current();

@@ -4,6 +4,7 @@
  * lost, late or repeated does no harm.
  */
 import type { Failure } from "../errors.ts";
+import type { Bounds } from "../policy/account.ts";
 import type { GoalStatus } from "./goal.ts";
 
 /** Where a sub-goal hangs in the tree of goals. */
@@ -46,6 +47,8 @@ export interface SubgoalOrder {
   readonly isPaused: boolean;
   /** How it is to end at once; null where it is to go on. */
   readonly stop: "canceled" | "expired" | null;
+  /** Totals of the grants to it, by dimension of the budget; null where the goal above is not bounded. */
+  readonly funds: Bounds;
 }
 
 /** The answer to a report: `order` is null where the goal knows of no such sub-goal, or not any more. */

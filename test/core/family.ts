@@ -3,6 +3,7 @@
  * carries their messages when he is told to, and forgets or repeats them when
  * he is told to.
  */
+import { type FundRequest, fundsOf } from "../../shared/policy/account.ts";
 import { parseNestedGoal } from "../../shared/protocol/goal.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
@@ -37,7 +38,13 @@ export class Family {
     const { spec, tasks } = parseNestedGoal((parent.offers.get(offer[task]!)![position[task]!] as TaskSpec).goal);
     const registry = { version: 1, upstreams: [upstream()] };
     const specs = { specs: tasks as TaskSpec[], failures: new Map(), contentKeys: new Map() };
-    return { id: goalId as typeof GOAL_ID, spec: { ...spec, parent: linkOf(parent.state, task, spec.deadlineMs) }, registry, tasks: specs };
+    return {
+      id: goalId as typeof GOAL_ID,
+      spec: { ...spec, parent: linkOf(parent.state, task, spec.deadlineMs) },
+      registry,
+      funds: fundsOf(parent.state.budget.account, String(task)),
+      tasks: specs,
+    };
   }
 
   /** Hands an order over; answers with the report that it was answered with. */
@@ -61,12 +68,23 @@ export class Family {
           const reply = this.at(goal.state.goal!.spec.parent!.goalId).do({ kind: "hear", report });
           if (reply.ok) goal.do({ kind: "heard", number: report.number, word: reply.value.word! });
         }
+        const { asked } = goal;
+        goal.asked = undefined;
+        if (asked !== undefined) this.#fund(goal, asked);
         said += orders.length + reports.length;
       }
       for (const goal of this.goals.values()) goal.passMs(300);
       if (said === 0 && round > 0) return;
     }
     throw new Error("they never stopped talking");
+  }
+
+  /** Asks the goal above, and that one's own account above where it lacks grants. */
+  #fund(goal: Driver, request: FundRequest): void {
+    const { parent } = goal.state.goal!.spec;
+    if (parent === undefined) return;
+    const reply = this.at(parent.goalId).do({ kind: "fund-subgoal", goalId: goal.state.goal!.id, task: parent.task, request });
+    if (reply.ok) goal.do({ kind: "funded", funds: reply.value.funds! });
   }
 
   /** As `carry`, with every call answered with success. */

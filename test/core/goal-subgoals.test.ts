@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { countsInAll } from "../../durable-objects/goal/core/kin.ts";
 import { wakeAt, isBusy } from "../../durable-objects/goal/core/wake.ts";
 import { subGoalIdOf } from "../../shared/ids.ts";
+import { CALLS, spentInAll, UNBOUNDED } from "../../shared/policy/account.ts";
 import { SUBGOAL_RETENTION_MS_MIN, SUBGOALS_OPENING_MAX } from "../../shared/limits.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import { Family } from "./family.ts";
@@ -23,7 +24,7 @@ describe("a task of kind goal", () => {
       tasks: [0],
       goalIds: [subGoalIdOf(GOAL_ID, 0)],
     });
-    expect(root.orders).toEqual([{ goalId: subGoalIdOf(GOAL_ID, 0), task: 0, number: 0, isPaused: false, stop: null }]);
+    expect(root.orders).toEqual([{ goalId: subGoalIdOf(GOAL_ID, 0), task: 0, number: 0, isPaused: false, stop: null, funds: UNBOUNDED }]);
   });
 
   it("ends as its goal ends, with its counts and usage as the result", () => {
@@ -201,7 +202,7 @@ describe("the end of a sub-goal", () => {
     const family = new Family({ tasks: [goal(calls(2))], spec: { sealed: true } });
     family.carry();
     const { root } = family;
-    const order = { goalId: subGoalIdOf(GOAL_ID, 0), task: 0, number: 0, isPaused: false, stop: null };
+    const order = { goalId: subGoalIdOf(GOAL_ID, 0), task: 0, number: 0, isPaused: false, stop: null, funds: UNBOUNDED };
     root.do({ kind: "obeyed", order, report: null });
     expect(root.statuses()).toEqual(["failed"]);
     expect(countsInAll(root.state)).toEqual([0, 0, 0, 0, 1, 2, 0]);
@@ -222,6 +223,35 @@ describe("the end of a sub-goal", () => {
     family.carry();
     child.passMs(SUBGOAL_RETENTION_MS_MIN);
     expect(child.destroyed).toBe(true);
+  });
+});
+
+describe("a budget", () => {
+  const poor = { budget: { calls: 5 } };
+  const reservedIn = ({ state }: Driver): readonly number[] => state.budget.account.reserved;
+
+  it("is drawn on by all sub-goals together, and never overdrawn", () => {
+    const family = new Family({ tasks: [goal(calls(3)), goal(calls(3)), goal(calls(3))], spec: { sealed: true, ...poor } });
+    family.finish();
+    const { root } = family;
+    expect(spentInAll(root.state.budget.account)[CALLS]).toBe(5);
+    root.do({ kind: "top-up", amounts: [0, 4, 0, 0], ceilings: UNBOUNDED });
+    for (const each of family.goals.values()) each.do({ kind: "ask-again" });
+    family.finish();
+    expect(phaseOf(root)).toBe("succeeded");
+    expect(spentInAll(root.state.budget.account)[CALLS]).toBe(9);
+    for (const each of family.goals.values()) expect(reservedIn(each)).toEqual([0, 0, 0, 0]);
+  });
+
+  it("gets back what a sub-goal was granted and has not spent, once all of it has stopped", () => {
+    const family = new Family({ tasks: [goal(calls(4))], spec: poor });
+    family.carry();
+    const { root } = family;
+    expect(root.state.budget.account.held[CALLS]).toBeGreaterThan(0);
+    root.do({ kind: "cancel" });
+    family.carry();
+    expect(root.state.budget.account.held).toEqual([0, 0, 0, 0]);
+    expect(reservedIn(family.at(subGoalIdOf(GOAL_ID, 0)))).toEqual([0, 0, 0, 0]);
   });
 });
 

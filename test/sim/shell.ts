@@ -63,6 +63,8 @@ export interface Surroundings {
   readonly observe: (turn: Turn) => void;
   readonly crash: (shell: Shell, why: string) => void;
   readonly destroy: () => void;
+  /** What goals have to tell one another; left out where there is only one. */
+  readonly relate?: (shell: Shell, out: Pick<Out, "orders" | "report" | "funds">) => void;
 }
 
 export class Shell {
@@ -163,7 +165,7 @@ export class Shell {
       if (earlier !== undefined) return earlier;
       const offer = this.state.nextOffer;
       const reply = step(this.state, nowMs, command, out, bearer);
-      this.#isRecovered ||= command.kind === "create";
+      this.#isRecovered ||= command.kind === "create" || command.kind === "obey";
       executed.push({ id, command, bearer, reply });
       if (this.state.nextOffer > offer) offers.push([offer, specsOf(command)]);
       const text = textOf(reply, this.state);
@@ -208,6 +210,7 @@ export class Shell {
   #release(out: Out, asks: readonly Ask[], answers: readonly string[]): void {
     const { disk, send, exchange, abort, destroy, snapshotRows } = this.#around;
     for (const each of out.sends) send(this, each);
+    this.#around.relate?.(this, out);
     for (const each of out.reports) exchange(this, each);
     if (out.aborts.length > 0) abort(this, out.aborts);
     asks.forEach(({ answer }, i) => answer(answers[i]!));
@@ -233,13 +236,22 @@ function specsOf(command: Command): readonly unknown[] {
   if (command.kind === "create") return command.tasks.specs;
   if (command.kind === "submit") return command.specs;
   if (command.kind === "settle-claims") return command.spawn.specs;
+  if (command.kind === "obey") return command.birth!.tasks.specs;
   throw new Error(`${command.kind} brings no tasks`);
 }
 
 /** The answer as it is stored and sent. */
 function textOf(reply: Reply, { tasks }: GoalState): string {
   if (!reply.ok) return JSON.stringify({ error: reply.error.code });
-  const { receipts, task, grant, standings } = reply.value;
+  const { receipts, task, grant, standings, report, word, funds } = reply.value;
   const claims = grant && { ...grant, attempts: grant.tasks.map((claimed) => tasks.attempt[claimed]!) };
-  return JSON.stringify({ tasks: receipts === undefined ? undefined : [...receipts.tasks], task, grant: claims, standings });
+  return JSON.stringify({
+    tasks: receipts === undefined ? undefined : [...receipts.tasks],
+    task,
+    grant: claims,
+    standings,
+    report,
+    word,
+    funds,
+  });
 }

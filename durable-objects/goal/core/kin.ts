@@ -6,7 +6,7 @@
 import type { Failure } from "../../../shared/errors.ts";
 import type { GoalId } from "../../../shared/ids.ts";
 import { SUBGOAL_RETENTION_MS_MIN } from "../../../shared/limits.ts";
-import { type Amounts, spentInAll } from "../../../shared/policy/account.ts";
+import { type Amounts, fundsOf, spentInAll } from "../../../shared/policy/account.ts";
 import type { GoalStatus } from "../../../shared/protocol/goal.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import { EXPIRED, isTerminal } from "./codes.ts";
@@ -159,7 +159,8 @@ export function orderFor(state: GoalState, task: number): SubgoalOrder {
   const { kin, tasks } = state;
   const status = tasks.status[task]!;
   const stop = isTerminal(status) ? (status === EXPIRED ? "expired" : "canceled") : null;
-  return { goalId: kin.open.get(task)!.goalId, task, number: kin.orders, isPaused: isPaused(state), stop };
+  const funds = fundsOf(state.budget.account, String(task));
+  return { goalId: kin.open.get(task)!.goalId, task, number: kin.orders, isPaused: isPaused(state), stop, funds };
 }
 
 /** Messages that are under way or rest, and what this incarnation knows of their answers. */

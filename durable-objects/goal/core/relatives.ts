@@ -3,19 +3,20 @@ import type { Failure } from "../../../shared/errors.ts";
 import { failure } from "../../../shared/errors.ts";
 import type { GoalId } from "../../../shared/ids.ts";
 import { RELATIVE_RETRY_MS } from "../../../shared/limits.ts";
-import { available, TASKS } from "../../../shared/policy/account.ts";
+import { available, type Bounds, type FundRequest, NOTHING, TASKS } from "../../../shared/policy/account.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
+import { takeGrantFromAbove } from "./budget.ts";
 import { reportOf } from "./kin.ts";
 import { closeEmptyGroups, stopGoal } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { standingRules } from "./rights.ts";
-import { hearSubgoal, loseSubgoal, noteNoAnswer, takeAnswer } from "./subgoals.ts";
+import { beginSubgoals, fundSubgoal, hearSubgoal, loseSubgoal, noteNoAnswer, takeAnswer, writeOrders } from "./subgoals.ts";
 import { draftOf, type Submit, take } from "./submit.ts";
-import { noteUnheard, numberReport, refuse, takeOrder, takeWord } from "./upward.ts";
+import { noteUnheard, numberReport, refuse, takeOrder, takeWord, writeReport } from "./upward.ts";
 
 export type RelativeCommand =
   /** From the goal above. `birth` is what the sub-goal is made of, where it may not be there yet. */
@@ -24,6 +25,7 @@ export type RelativeCommand =
   | { readonly kind: "hear"; readonly report: SubgoalReport }
   /** A sub-goal has answered an order; null where it does not exist. */
   | { readonly kind: "obeyed"; readonly order: SubgoalOrder; readonly report: SubgoalReport | null }
+  | { readonly kind: "fund-subgoal"; readonly goalId: string; readonly task: number; readonly request: FundRequest }
   /** An order got no answer. */
   | { readonly kind: "not-obeyed"; readonly task: number }
   /** The goal above has answered a report. */
@@ -35,6 +37,8 @@ export interface Birth {
   readonly id: GoalId;
   readonly spec: GoalSpec;
   readonly registry: { readonly version: number; readonly upstreams: readonly Upstream[]; readonly policy?: Policy | null };
+  /** Totals of the grants for its first tasks. */
+  readonly funds: Bounds;
   readonly tasks: Omit<Submit, "kind" | "atomic">;
 }
 
@@ -42,6 +46,7 @@ export interface RelativeDone {
   /** How a sub-goal stands. */
   readonly report?: SubgoalReport;
   readonly word?: ParentWord;
+  readonly funds?: Bounds;
 }
 
 const DONE: Result<RelativeDone, Failure> = ok({});
@@ -51,11 +56,14 @@ export function relate(rec: Recorder, command: RelativeCommand): Result<Relative
   if (command.kind === "obey") return obey(rec, command.order, command.birth);
   if (state.goal === null) {
     // Nothing that does not exist has sub-goals.
+    if (command.kind === "fund-subgoal") return ok({ funds: NOTHING });
     return command.kind === "hear" ? ok({ word: { order: null, reportMs: RELATIVE_RETRY_MS } }) : DONE;
   }
   switch (command.kind) {
     case "hear":
       return ok({ word: hearSubgoal(rec, command.report) });
+    case "fund-subgoal":
+      return ok({ funds: fundSubgoal(rec, command.goalId, command.task, command.request) });
     case "obeyed":
       if (command.report === null) loseSubgoal(rec, command.order.task);
       else takeAnswer(rec, command.order, command.report);
@@ -70,6 +78,13 @@ export function relate(rec: Recorder, command: RelativeCommand): Result<Relative
       noteUnheard(rec);
       return DONE;
   }
+}
+
+/** Opens what may be opened, and writes what is to be told. Once a turn, also after the goal's end. */
+export function tellRelatives(rec: Recorder): void {
+  beginSubgoals(rec);
+  writeOrders(rec);
+  writeReport(rec);
 }
 
 function obey(rec: Recorder, order: SubgoalOrder, birth: Birth | null): Result<RelativeDone, Failure> {
@@ -90,10 +105,11 @@ function obey(rec: Recorder, order: SubgoalOrder, birth: Birth | null): Result<R
  * is to stop at once, or whose tasks cannot be taken, ends as it begins, so that
  * an order that comes late finds it and makes no other.
  */
-function beBorn(rec: Recorder, order: SubgoalOrder, { id, spec, registry, tasks }: Birth): void {
+function beBorn(rec: Recorder, order: SubgoalOrder, { id, spec, registry, funds, tasks }: Birth): void {
   rec.setUpstreams(registry.version, registry.upstreams, registry.policy ?? null);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
   rec.create(id, spec);
+  takeGrantFromAbove(rec, funds);
   if (order.stop !== null) return;
   const draft = draftOf(rec.state, command, standingRules(rec.state), available(rec.state.budget.account, TASKS));
   if (!draft.ok) {

@@ -33,16 +33,14 @@ import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
 import { acquireLock, releaseLock, serveLocks } from "./lock-turn.ts";
 import { type Out, type Place, Recorder } from "./recorder.ts";
 import { revocation, rulesFor } from "./rights.ts";
-import { relate, type RelativeCommand, type RelativeDone } from "./relatives.ts";
+import { relate, tellRelatives, type RelativeCommand, type RelativeDone } from "./relatives.ts";
 import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
 import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
 import { type WriteState, writeState } from "./shared-state.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
-import { beginSubgoals, writeOrders } from "./subgoals.ts";
 import { tick } from "./tick.ts";
-import { writeReport } from "./upward.ts";
 
 /** What the tenant has registered; a version is never used twice. */
 interface Registered {
@@ -167,6 +165,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       return DONE;
     case "obey":
     case "hear":
+    case "fund-subgoal":
     case "obeyed":
     case "not-obeyed":
     case "heard":
@@ -174,9 +173,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       return relate(rec, command);
     case "dispatch":
       dispatch(rec, command.seed);
-      beginSubgoals(rec);
-      writeOrders(rec);
-      writeReport(rec);
+      tellRelatives(rec);
       ask(rec);
       tellShards(rec);
       return DONE;

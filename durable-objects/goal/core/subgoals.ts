@@ -16,7 +16,7 @@ import {
   SUBGOAL_SILENCE_MS,
   SUBGOALS_OPENING_MAX,
 } from "../../../shared/limits.ts";
-import { NOTHING } from "../../../shared/policy/account.ts";
+import { type Bounds, type FundRequest, fundsOf, NOTHING } from "../../../shared/policy/account.ts";
 import type { GoalStatus } from "../../../shared/protocol/goal.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import type { ParentLink, ParentWord, SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
@@ -206,6 +206,13 @@ export function hearSubgoal(rec: Recorder, report: SubgoalReport): ParentWord {
   if (isKnown) state.mail.heardAtMs.set(report.task, nowMs);
   const reportMs = Math.max(SUBGOAL_REPORT_MS, SUBGOAL_REPORT_MS_PER_SIBLING * state.kin.open.size);
   return { order: isKnown ? orderFor(state, report.task) : null, reportMs };
+}
+
+/** A sub-goal asks for grants. One that is to stop gets no more. */
+export function fundSubgoal(rec: Recorder, goalId: string, task: number, request: FundRequest): Bounds {
+  const { kin, tasks, budget } = rec.state;
+  const mayAsk = kin.open.get(task)?.goalId === goalId && !isTerminal(tasks.status[task]!);
+  return mayAsk ? fundChildOf(rec, String(task), request) : fundsOf(budget.account, String(task));
 }
 
 /** There is no such sub-goal, though there was: nobody knows what became of its work. */

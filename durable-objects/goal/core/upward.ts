@@ -7,6 +7,7 @@
 import type { Failure } from "../../../shared/errors.ts";
 import { spentInAll } from "../../../shared/policy/account.ts";
 import { RELATIVE_ANSWER_MS, RELATIVE_RETRY_MS, RELATIVE_RETRY_MS_MAX, SUBGOAL_REPORT_MS } from "../../../shared/limits.ts";
+import { takeGrantFromAbove } from "./budget.ts";
 import type { ParentWord, SubgoalOrder } from "../../../shared/protocol/subgoal.ts";
 import { countsInAll, hasNews, isFinal, isPaused, noteStandstill, owesReport, reportOf, statusOf } from "./kin.ts";
 import { stopGoal } from "./lifecycle.ts";
@@ -59,9 +60,14 @@ export function refuse(rec: Recorder, failure: Failure): void {
 }
 
 /** Does what the goal above wants. An order that was overtaken changes nothing. */
-export function takeOrder(rec: Recorder, { number, isPaused, stop }: SubgoalOrder): void {
-  const { goal, kin } = rec.state;
+export function takeOrder(rec: Recorder, { number, isPaused, stop, funds }: SubgoalOrder): void {
+  const { goal, kin, budget } = rec.state;
   if (goal!.phase !== "active") return;
+  // One that comes late must not take a bound away; the answer to the latest report may.
+  takeGrantFromAbove(
+    rec,
+    funds.map((total, d) => total ?? budget.account.funds[d]!),
+  );
   if (number > kin.above.number) note(rec, { kind: "parent.ordered", number, isPaused });
   if (stop !== null) stopGoal(rec, stop, stop);
 }
@@ -100,12 +106,15 @@ function keepAcknowledged(rec: Recorder): void {
 
 /** The goal above has heard a report. One that does not know this goal has no use for it. */
 export function takeWord(rec: Recorder, number: number, { order, reportMs }: ParentWord): void {
-  const { mail, goal } = rec.state;
+  const { mail, goal, kin } = rec.state;
   mail.acknowledged = Math.max(mail.acknowledged, number);
   mail.reportMs = reportMs;
   mail.report = { isOut: false, dueAtMs: rec.nowMs + Math.max(SUBGOAL_REPORT_MS, reportMs), failures: 0 };
-  if (order !== null) takeOrder(rec, order);
-  else if (goal!.phase === "active") stopGoal(rec, "canceled", "canceled");
+  if (order !== null) {
+    if (number === kin.told?.number && goal!.phase === "active") takeGrantFromAbove(rec, order.funds);
+    takeOrder(rec, order);
+  }
+  if (order === null && goal!.phase === "active") stopGoal(rec, "canceled", "canceled");
 }
 
 export function noteUnheard({ state, nowMs }: Recorder): void {
