@@ -3,13 +3,11 @@ import { execFileSync } from "node:child_process";
 import { expect, test } from "vitest";
 
 const HEAP_MIB_MAX = 64;
-const LOAD_MS_MAX = 400;
 
-test("50,000 live tasks with keys take at most 64 MiB and load within the budget of a wake", () => {
+test("50,000 live tasks with keys take at most 64 MiB", () => {
   const text = execFileSync(process.execPath, ["--expose-gc", "test/core/goal-memory.ts"], { encoding: "utf8", timeout: 50_000 });
-  const figures = JSON.parse(text) as { tasks: number; heapMiB: number; loadMs: number };
+  const figures = JSON.parse(text) as { tasks: number; heapMiB: number };
   expect(figures.tasks).toBe(50_000);
   expect(figures.heapMiB).toBeGreaterThan(1);
   expect(figures.heapMiB).toBeLessThanOrEqual(HEAP_MIB_MAX);
-  expect(figures.loadMs).toBeLessThanOrEqual(LOAD_MS_MAX);
 });
