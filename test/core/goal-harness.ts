@@ -11,7 +11,7 @@ import type { Out, Send } from "../../durable-objects/goal/core/recorder.ts";
 import { toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
 import { type GoalState, newState } from "../../durable-objects/goal/core/state.ts";
 import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
-import { goalIdFrom } from "../../shared/ids.ts";
+import { type GoalId, goalIdFrom } from "../../shared/ids.ts";
 import { LANES_DEFAULT } from "../../shared/limits.ts";
 import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Lease } from "../../shared/policy/lease.ts";
@@ -66,6 +66,7 @@ interface Options {
   readonly rule?: CompletionRule;
   /** Left out: every upstream takes what it declares, for ever. */
   readonly governor?: "generous" | "by hand";
+  readonly id?: GoalId;
   /** Nothing is there yet: the goal above will make it. */
   readonly isUnborn?: boolean;
 }
@@ -107,7 +108,7 @@ export class Driver {
     const registry = { version: 1, upstreams: options.upstreams ?? [upstream()] };
     const specs = options.tasks ?? [];
     if (options.isUnborn === true) return;
-    this.do({ kind: "create", id: GOAL_ID, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });
+    this.do({ kind: "create", id: options.id ?? GOAL_ID, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });
   }
 
   do(command: Command, bearer?: Bearer): Reply {
@@ -215,6 +216,11 @@ export class Driver {
   passMs(ms: number): void {
     this.nowMs += ms;
     this.do({ kind: "tick" });
+  }
+
+  specOf(task: number): TaskSpec {
+    const { offer, position } = this.state.tasks;
+    return this.offers.get(offer[task]!)![position[task]!] as TaskSpec;
   }
 
   status(task: number): string {

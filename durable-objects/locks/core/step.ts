@@ -66,7 +66,8 @@ function exchange(table: LockTable, nowMs: number, { goalId, asks, renews, relea
   for (const { name, holder, fence } of releases) {
     const lock = table.locks.get(name);
     const hold = fence === 0 ? lock?.holders.get(holder) : lock?.holds.get(fence);
-    if (hold?.owner === goalId) decide({ kind: "released", name, fence: hold.fence, isWanted: false });
+    // A task below the holder leaves, and takes nobody along.
+    if (hold?.owner === goalId && hold.holder === holder) decide({ kind: "released", name, fence: hold.fence, isWanted: false });
     else if (hold?.guests.has(holder) === true) decide({ kind: "left", name, fence, holder });
     const place = lock?.waiting.get(holder);
     if (place?.owner === goalId) decide({ kind: "gone", seq: place.seq });

@@ -1,0 +1,26 @@
+/** Simulated worlds of locks, in a process of their own as `npm run sim -- --world locks` runs them; and each planted bug, which must be found. */
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+import { expect, test } from "vitest";
+import { LOCK_BUGS } from "./locks/bugs.ts";
+
+const run = promisify(execFile);
+const TIMEOUT_MS = 300_000;
+
+async function sim(...args: string[]): Promise<string> {
+  try {
+    return (await run(process.execPath, ["test/sim/run.ts", "--world", "locks", ...args], { timeout: TIMEOUT_MS })).stdout;
+  } catch (error) {
+    return (error as { stdout: string }).stdout;
+  }
+}
+
+test("no world of locks out of 60 breaks a rule, and each seed gives the same log twice", { timeout: TIMEOUT_MS }, async () => {
+  expect(await sim("--seeds", "60", "--twice")).toContain("none failed");
+});
+
+test("each bug planted in the world of locks is found within 1,000 seeds", { timeout: TIMEOUT_MS }, async () => {
+  const names = Object.keys(LOCK_BUGS);
+  expect(names.length).toBeGreaterThanOrEqual(4);
+  for (const name of names) expect(await sim("--bug", name, "--seeds", "1000"), name).toMatch(/^seed \d+ failed: /);
+});

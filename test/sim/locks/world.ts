@@ -1,0 +1,255 @@
+/**
+ * A world of locks: a shard of the tenant's, contenders outside, and goals
+ * whose tasks declare locks of the tenant and of their goal. Messages get lost
+ * both ways, the shard and the goals crash, holders pause past their time.
+ */
+import { createHash } from "node:crypto";
+import { isTerminal, RUNNING } from "../../../durable-objects/goal/core/codes.ts";
+import { tenantLocksAt } from "../../../durable-objects/goal/core/tenant-locks.ts";
+import type { LockMessage, LockNews } from "../../../shared/policy/lock-steps.ts";
+import type { LockSpec, TaskSpec } from "../../../shared/protocol/task.ts";
+import { goalIdFrom } from "../../../shared/ids.ts";
+import { Driver, durable, get, group, LIFE } from "../../core/goal-harness.ts";
+import { Clock } from "../clock.ts";
+import { Random } from "../random.ts";
+import { Violation } from "../violation.ts";
+import { LockChecker } from "./checker.ts";
+import { Contender } from "./contender.ts";
+import { ShardSim } from "./shard.ts";
+
+const START_MS = 1_800_000_000_000;
+const NAMES = ["t1", "t2", "t3"];
+const OWN_NAMES = ["g1", "g2", "g3"];
+const CALM_AFTER_MS = 20_000;
+const END_AFTER_MS = 300_000;
+
+interface Outcome {
+  readonly seed: number;
+  readonly hash: string;
+  readonly violation: string | null;
+  readonly grants: number;
+  readonly tasks: number;
+}
+
+class World {
+  readonly clock = new Clock(START_MS);
+  readonly checker = new LockChecker();
+  tasks = 0;
+  readonly #random: Random;
+  readonly #faults: { readonly lost: number; readonly crash: number; readonly shardCrash: number };
+  readonly #shard: ShardSim;
+  readonly #contenders: readonly Contender[];
+  readonly #goals: readonly Driver[];
+  readonly #say: (text: string) => void;
+
+  constructor(seed: number, say: (text: string) => void) {
+    this.#random = new Random(seed);
+    this.#say = say;
+    const some = (most: number): number => (this.#random.chance(0.5) ? this.#random.next() * most : 0);
+    this.#faults = { lost: some(0.3), crash: some(0.1), shardCrash: some(0.05) };
+    say(`seed ${seed} ${JSON.stringify(this.#faults)}`);
+    const { clock, checker } = this;
+    this.#shard = new ShardSim({
+      clock,
+      random: this.#random.fork(),
+      crashes: () => (this.isCalm ? 0 : this.#faults.shardCrash),
+      committed: (change, table) => checker.committed(change, table),
+      settled: ({ request, outcome }) => {
+        say(`${clock.nowMs - START_MS} ${request.holder} ${outcome.ok ? outcome.value.fence : outcome.error.code}`);
+        if (!outcome.ok) checker.gaveUp(request.seq);
+        const contender = this.#contenders.find(({ line }) => line?.seq === request.seq);
+        if (contender !== undefined && !this.#isLost()) contender.line!.end(outcome.ok ? outcome.value : null);
+        const goal = this.#goals.find((one) => one.state.goal!.id === request.owner);
+        if (goal !== undefined && !this.#isLost()) {
+          clock.after(this.#random.between(0, 20), () => this.#step(goal, () => void goal.do({ kind: "locks-free", names: NAMES })));
+        }
+      },
+    });
+    this.#contenders = Array.from({ length: this.#random.between(0, 6) }, (_, i) => {
+      const run = this.#shard.run.bind(this.#shard);
+      return new Contender(`c${i}`, {
+        clock,
+        random: this.#random.fork(),
+        names: NAMES,
+        isCalm: () => this.isCalm,
+        isLost: () => this.#isLost(),
+        run,
+        checker,
+      });
+    });
+    this.#goals = Array.from({ length: this.#random.between(1, 3) }, (_, i) => this.#newGoal(i));
+  }
+
+  get isCalm(): boolean {
+    return this.clock.nowMs >= START_MS + CALM_AFTER_MS;
+  }
+
+  #isLost(): boolean {
+    return !this.isCalm && this.#random.chance(this.#faults.lost);
+  }
+
+  #newGoal(i: number): Driver {
+    const tasks = Array.from({ length: this.#random.between(1, 12) }, (_, n) => this.#task(n));
+    const d = new Driver({ id: goalIdFrom(START_MS + i, new Uint8Array(16)), tasks });
+    this.tasks += tasks.length;
+    return d;
+  }
+
+  #task(n: number): TaskSpec {
+    const random = this.#random;
+    const lock = (name: string, scope: "goal" | "tenant"): LockSpec => ({ name, scope, mode: random.chance(0.3) ? "shared" : "exclusive" });
+    const locks = [...OWN_NAMES.map((name) => lock(name, "goal")), ...NAMES.map((name) => lock(name, "tenant"))].filter(() =>
+      random.chance(0.25),
+    );
+    const parent = n > 0 && random.chance(0.2) ? { parentTaskId: `k${random.between(0, n - 1)}` } : {};
+    const over = {
+      key: `k${n}`,
+      ...parent,
+      ...(locks.length > 0 && { locks }),
+      // Locks that are taken one inside another can wait for each other, and only time ends that.
+      ...(locks.length > 0 && { ttlMs: random.between(500, 20_000) }),
+    };
+    return random.chance(0.15) ? group(over) : get(over);
+  }
+
+  run(): void {
+    const { clock } = this;
+    for (const contender of this.#contenders) contender.start();
+    for (const goal of this.#goals) this.#step(goal, () => undefined);
+    for (let ms = 50; ms < CALM_AFTER_MS; ms += 50) clock.after(ms, () => this.#trouble());
+    clock.after(CALM_AFTER_MS, () => this.#goals.forEach((goal) => this.#step(goal, () => void goal.do({ kind: "seal" }))));
+    while (clock.nowMs < START_MS + END_AFTER_MS && clock.step());
+    this.#judgeEnd();
+  }
+
+  /** Something happens to a goal; what it has to say goes out, and what it may run runs. */
+  #step(goal: Driver, act: () => void): void {
+    const { clock } = this;
+    goal.nowMs = clock.nowMs;
+    if (goal.state.goal!.phase !== "active" && goal.state.locks.tenant.news.size === 0) return;
+    goal.do({ kind: "tick" });
+    act();
+    for (const { tasks } of goal.dispatch()) {
+      for (const task of tasks) {
+        const attempt = goal.state.tasks.attempt[task]!;
+        clock.after(this.#random.between(1, 2_000), () => this.#finish(goal, task, attempt));
+      }
+    }
+    this.#say(
+      `${clock.nowMs - START_MS} ${goal.state.goal!.id.slice(-20, -14)} ${goal
+        .statuses()
+        .map((status) => status[0])
+        .join("")} ${JSON.stringify([...goal.state.locks.tenant.claims])}`,
+    );
+    for (const message of goal.lockMessages.splice(0)) this.#tell(goal, message);
+    this.#judge(goal);
+    const atMs = Math.min(tenantLocksAt(goal.state), clock.nowMs + 1_000);
+    if (goal.state.goal!.phase === "active" || goal.state.locks.tenant.news.size > 0) {
+      clock.at(Math.max(atMs, clock.nowMs + 1), () => (goal.nowMs < clock.nowMs ? this.#step(goal, () => undefined) : undefined));
+    }
+  }
+
+  #finish(goal: Driver, task: number, attempt: number): void {
+    const answer = this.#random.chance(0.15) && !this.isCalm ? { status: 500 } : this.#random.chance(0.1) ? { status: 404 } : {};
+    this.#step(goal, () => void goal.settle([task], { ...answer, attempt }));
+  }
+
+  #tell(goal: Driver, message: LockMessage): void {
+    const { clock } = this;
+    const answer = (news: LockNews | null): void => this.#step(goal, () => void goal.do({ kind: "lock-news", message, news }));
+    const life = goal.state;
+    clock.after(this.#random.between(0, 50), () => {
+      const isHeard = !this.#isLost();
+      const reply = isHeard ? this.#shard.run({ kind: "exchange", message }) : null;
+      const news = reply === null || this.#isLost() ? null : (reply as { value: { news: LockNews } }).value.news;
+      // Whoever asked may have died meanwhile.
+      clock.after(this.#random.between(0, 50), () => (goal.state === life ? answer(news) : undefined));
+    });
+  }
+
+  #trouble(): void {
+    this.#shard.compare();
+    const goal = this.#random.pick(this.#goals);
+    if (this.#random.chance(0.05))
+      this.#step(goal, () => void goal.do({ kind: "cancel-task", task: this.#random.between(0, goal.state.tasks.n - 1) }));
+    if (JSON.stringify(durable(goal.replayed())) !== JSON.stringify(durable(goal.state))) {
+      throw new Violation("a goal rebuilt from disk equals the one in memory: its locks, too");
+    }
+    if (!this.#random.chance(this.#faults.crash)) return;
+    goal.state = { ...goal.replayed(), life: LIFE };
+    this.#step(goal, () => void goal.do({ kind: "recover" }));
+  }
+
+  /** What runs holds what it declares, alone where it has to be. */
+  #judge(goal: Driver): void {
+    const { state } = goal;
+    const running = new Map<string, { task: number; isShared: boolean }[]>();
+    for (let task = 0; task < state.tasks.n; task++) {
+      if (state.tasks.status[task] !== RUNNING) continue;
+      for (const { name, mode, scope } of goal.specOf(task).locks ?? []) {
+        if (scope === "goal") running.set(name, [...(running.get(name) ?? []), { task, isShared: mode === "shared" }]);
+      }
+    }
+    const isBelow = (task: number, above: number): boolean => task === above || (task >= 0 && isBelow(state.tasks.parent[task]!, above));
+    for (const [name, all] of running) {
+      const [first, ...others] = all;
+      for (const other of others) {
+        const isInside =
+          this.#sharesScope(goal, name, first!.task, other.task) || isBelow(other.task, first!.task) || isBelow(first!.task, other.task);
+        if (!isInside && !(first!.isShared && other.isShared)) {
+          throw new Violation(`tasks under one exclusive lock do not overlap: "${name}", ${first!.task} and ${other.task}`);
+        }
+      }
+    }
+    for (let task = 0; task < state.tasks.n; task++) {
+      const isHolding = state.locks.tenant.claims.has(task);
+      if (!isHolding) for (const name of NAMES) this.checker.distrust(name, `${state.goal!.id}/${task}`);
+      if (isHolding && isTerminal(state.tasks.status[task]!)) throw new Violation(`an ended task holds nothing: task ${task}`);
+    }
+    for (const [task, holds] of state.locks.tenant.claims) {
+      for (const { name, fence, untilMs } of holds) {
+        const isShared = goal.specOf(task).locks!.find((lock) => lock.name === name)!.mode === "shared";
+        const holder = `${state.goal!.id}/${task}`;
+        if (untilMs > goal.nowMs) this.checker.trust(name, { holder, fence, isShared, untilMs }, goal.nowMs);
+      }
+    }
+  }
+
+  /** Whether somebody above both declares the lock: they are inside it together. */
+  #sharesScope(goal: Driver, name: string, a: number, b: number): boolean {
+    const above = (task: number): number[] => (task < 0 ? [] : [task, ...above(goal.state.tasks.parent[task]!)]);
+    const declares = (task: number): boolean => (goal.specOf(task).locks ?? []).some((lock) => lock.name === name);
+    const ofB = new Set(above(b));
+    return above(a).some((task) => ofB.has(task) && declares(task));
+  }
+
+  #judgeEnd(): void {
+    for (const goal of this.#goals) {
+      const { state } = goal;
+      if (state.goal!.phase === "active") throw new Violation(`a sealed goal comes to an end: ${goal.statuses().join(" ")}`);
+      const left = state.locks.table.locks.size + state.locks.live + state.locks.tenant.claims.size;
+      if (left > 0) throw new Violation(`nothing of any lock is left of an ended goal: ${[...state.locks.table.locks.keys()].join(", ")}`);
+    }
+    this.#shard.run(null);
+    if (this.#shard.table.locks.size > 0)
+      throw new Violation(`what nobody holds is free: ${[...this.#shard.table.locks.keys()].join(", ")}`);
+  }
+}
+
+/** Runs one seed. `print` gets every line of its log. */
+export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
+  const hash = createHash("sha256");
+  const say = (line: string): void => {
+    hash.update(line).update("\n");
+    print(line);
+  };
+  const world = new World(seed, say);
+  let violation: string | null = null;
+  try {
+    world.run();
+  } catch (error) {
+    violation = error instanceof Violation ? error.message : (error as Error).stack!;
+    say(`violation ${violation.split("\n")[0]!}`);
+  }
+  return { seed, hash: hash.digest("hex"), violation, grants: world.checker.grants, tasks: world.tasks };
+}
