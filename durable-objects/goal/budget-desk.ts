@@ -44,7 +44,7 @@ export class BudgetDesk {
       console.warn(`the account above ${goalId} gave no answer: ${String(error)}`);
       return null;
     });
-    await this.#turns().run({ command: { kind: "funded", funds } });
+    await this.#turns().run({ command: { kind: "funded", need: request.need, funds } });
   }
 
   /** Where only grants from above are missing for so much, asks for them first. */

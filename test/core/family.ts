@@ -84,7 +84,7 @@ export class Family {
     const { parent } = goal.state.goal!.spec;
     if (parent === undefined) return;
     const reply = this.at(parent.goalId).do({ kind: "fund-subgoal", goalId: goal.state.goal!.id, task: parent.task, request });
-    if (reply.ok) goal.do({ kind: "funded", funds: reply.value.funds! });
+    if (reply.ok) goal.do({ kind: "funded", need: request.need, funds: reply.value.funds! });
   }
 
   /** As `carry`, with every call answered with success. */

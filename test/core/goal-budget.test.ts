@@ -296,7 +296,7 @@ describe("a goal below a bounded account", () => {
     const { goal, turn } = below(5);
     expect(turn()).toEqual({ need: [5, 1, 0, 0], want: [5, 5, 0, 0] });
     expect([sent(goal), turn()]).toEqual([[], undefined]);
-    turn({ kind: "funded", funds: [null, 3, null, null] });
+    turn({ kind: "funded", need: [5, 1, 0, 0], funds: [null, 3, null, null] });
     expect(sent(goal)).toHaveLength(3);
     replaysAlike(goal);
   });
@@ -304,22 +304,31 @@ describe("a goal below a bounded account", () => {
   test("rests when the account above has no more, and asks again later", () => {
     const { goal, turn } = below(5);
     turn();
-    expect(turn({ kind: "funded", funds: [null, 2, null, null] })).toEqual({ need: [5, 3, 0, 0], want: [5, 5, 0, 0] });
+    expect(turn({ kind: "funded", need: [5, 1, 0, 0], funds: [null, 2, null, null] })).toEqual({ need: [5, 3, 0, 0], want: [5, 5, 0, 0] });
     for (const task of sent(goal)) goal.settle([task]);
-    expect(turn({ kind: "funded", funds: [null, 2, null, null] })).toBeUndefined();
+    expect(turn({ kind: "funded", need: [5, 3, 0, 0], funds: [null, 2, null, null] })).toBeUndefined();
     expect(goal.state.budget.isExhausted).toBe(true);
     expect(wakeAt(goal.state)).toBe(goal.nowMs + FUNDS_ASK_INTERVAL_MS);
     goal.nowMs += FUNDS_ASK_INTERVAL_MS;
     expect(turn()).toBeDefined();
-    turn({ kind: "funded", funds: [null, 5, null, null] });
+    turn({ kind: "funded", need: [5, 3, 0, 0], funds: [null, 5, null, null] });
     expect([sent(goal).length, goal.state.budget.isExhausted]).toEqual([3, false]);
+    replaysAlike(goal);
+  });
+
+  test("asks at once again where the account above says that it has more before its answer, that it has none, arrives", () => {
+    const { goal, turn } = below(2);
+    expect(turn()).toEqual({ need: [2, 1, 0, 0], want: [2, 2, 0, 0] });
+    expect(turn({ kind: "ask-again" })).toBeUndefined();
+    expect(turn({ kind: "funded", need: [2, 1, 0, 0], funds: [null, 0, null, null] })).toEqual({ need: [2, 1, 0, 0], want: [2, 2, 0, 0] });
+    expect(turn({ kind: "funded", need: [2, 1, 0, 0], funds: [null, 0, null, null] })).toBeUndefined();
     replaysAlike(goal);
   });
 
   test("asks soon again where nobody answered, and is not exhausted for that", () => {
     const { goal, turn } = below(1);
     turn();
-    expect(turn({ kind: "funded", funds: null })).toBeUndefined();
+    expect(turn({ kind: "funded", need: [1, 1, 0, 0], funds: null })).toBeUndefined();
     expect(goal.state.budget.isExhausted).toBe(false);
     goal.nowMs += 1_000;
     expect(turn()).toBeDefined();
@@ -330,7 +339,7 @@ describe("a goal below a bounded account", () => {
     turn();
     turn({ kind: "upstreams", version: 3, upstreams: [upstream()] });
     expect(sent(goal)).toEqual([0, 1]);
-    turn({ kind: "funded", funds: [null, 1, null, null] });
+    turn({ kind: "funded", need: [2, 1, 0, 0], funds: [null, 1, null, null] });
     replaysAlike(goal);
   });
 });

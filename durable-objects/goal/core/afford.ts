@@ -104,7 +104,7 @@ export function reviewBudget(rec: Recorder): void {
   const { canGoOn, missing, wanted, isEmpty } = look(state);
   if (missing === null) Object.assign(funding, { isRefused: false, dueAtMs: 0 });
   else if (!funding.isAsking && nowMs >= funding.dueAtMs) {
-    funding.isAsking = true;
+    Object.assign(funding, { isAsking: true, hasNews: false });
     rec.out.funds = requestFor(account, missing, wanted);
   }
   const isExhausted = !isEmpty && !canGoOn && (missing === null || funding.isRefused);

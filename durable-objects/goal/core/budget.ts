@@ -40,6 +40,8 @@ export interface Funding {
   isRefused: boolean;
   /** It is not asked before this. */
   dueAtMs: number;
+  /** It has said that it has more since it was asked. */
+  hasNews: boolean;
 }
 
 export interface BudgetState {
@@ -75,7 +77,7 @@ export type BudgetChange =
   | { readonly kind: "budget.reserved"; readonly id: number; readonly by: Reserver; readonly amounts: Amounts; readonly untilMs: number }
   | { readonly kind: "budget.settled"; readonly id: number; readonly used: Amounts };
 
-export const newFunding = (): Funding => ({ isAsking: false, isRefused: false, dueAtMs: 0 });
+export const newFunding = (): Funding => ({ isAsking: false, isRefused: false, dueAtMs: 0, hasNews: false });
 
 export const newBudget = (): BudgetState => ({
   account: newAccount(),

@@ -17,8 +17,8 @@ export type BudgetCommand =
   | { readonly kind: "reserve"; readonly by: Reserver; readonly amounts: Amounts; readonly ttlMs: number }
   /** `used`: null where all that was reserved is given back. What it leaves null was used as reserved. */
   | { readonly kind: "settle-reservation"; readonly by: Reserver; readonly reservation: number; readonly used: Bounds | null }
-  /** The account above answered; null where it could not be asked. */
-  | { readonly kind: "funded"; readonly funds: Bounds | null }
+  /** The account above answered a request that needed so much in total; null where it could not be asked. */
+  | { readonly kind: "funded"; readonly need: Amounts; readonly funds: Bounds | null }
   /** The account above may have more than when it was last asked. */
   | { readonly kind: "ask-again" };
 
@@ -35,10 +35,11 @@ export function decideBudget(rec: Recorder, command: BudgetCommand): Reply {
     case "settle-reservation":
       return settleReservation(rec, command);
     case "funded":
-      takeFunds(rec, command.funds);
+      takeFunds(rec, command.need, command.funds);
       return DONE;
     case "ask-again":
       rec.state.budget.funding.dueAtMs = 0;
+      rec.state.budget.funding.hasNews = true;
       return DONE;
   }
 }
@@ -109,23 +110,23 @@ export function reservationDueMs({ budget }: GoalState): number | null {
 }
 
 /**
- * The same totals as before mean that the account above has no more. That a
- * dimension is not bounded any more is for the registry to say, which has an
- * order; this answer may have been overtaken by it.
+ * Totals below what was needed mean that the account above had no more when it
+ * answered. It may have said since that it has: the two come by different ways.
+ * That a dimension is not bounded any more is for the registry to say, which
+ * has an order; this answer may have been overtaken by it.
  */
-function takeFunds(rec: Recorder, funds: Bounds | null): void {
+function takeFunds(rec: Recorder, need: Amounts, funds: Bounds | null): void {
   const { account, funding } = rec.state.budget;
-  funding.isAsking = false;
-  funding.dueAtMs = funds === null ? rec.nowMs + FUNDS_RETRY_MS : 0;
+  const { hasNews } = funding;
+  Object.assign(funding, { isAsking: false, hasNews: false, dueAtMs: funds === null ? rec.nowMs + FUNDS_RETRY_MS : 0 });
   if (funds === null) return;
-  const before = account.funds;
   takeGrantFromAbove(
     rec,
     funds.map((total, d) => total ?? account.funds[d]!),
   );
-  funding.isRefused = account.funds.every((total, d) => total === before[d]);
+  funding.isRefused = account.funds.some((total, d) => total !== null && total < need[d]!);
   if (!funding.isRefused) noteNews(rec);
-  if (funding.isRefused) funding.dueAtMs = rec.nowMs + FUNDS_ASK_INTERVAL_MS;
+  else if (!hasNews) funding.dueAtMs = rec.nowMs + FUNDS_ASK_INTERVAL_MS;
 }
 
 /** The tenant's registry says which dimensions its budget bounds. */

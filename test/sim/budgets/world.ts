@@ -266,7 +266,7 @@ class World {
     const answer = (funds: Bounds | null): void => {
       if (isAnswered && funds === null) return;
       isAnswered = true;
-      this.#turn(node, { command: { kind: "funded", funds }, key: null });
+      this.#turn(node, { command: { kind: "funded", need: request.need, funds }, key: null });
     };
     const times = this.#isLost() ? 0 : random.chance(0.2) ? 2 : 1;
     for (let i = 0; i < times; i++) {

@@ -12,7 +12,7 @@ import type { GoalState } from "../../../durable-objects/goal/core/state.ts";
 import type { Command } from "../../../durable-objects/goal/core/step.ts";
 import { type GoalId, goalIdFrom } from "../../../shared/ids.ts";
 import { LANES_DEFAULT, LEASE_TTL_MS_MAX } from "../../../shared/limits.ts";
-import { type FundRequest, fundsOf, UNBOUNDED } from "../../../shared/policy/account.ts";
+import { type Bounds, type FundRequest, fundsOf, UNBOUNDED } from "../../../shared/policy/account.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
 import { parseNestedGoal } from "../../../shared/protocol/goal.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
@@ -235,9 +235,10 @@ class World {
 
   #fund(id: string, shell: Shell, request: FundRequest): void {
     const { parent } = shell.state.goal!.spec;
-    if (parent === undefined) return shell.ask({ id: null, command: { kind: "funded", funds: UNBOUNDED }, answer: () => undefined });
+    const funded = (funds: Bounds | null): Command => ({ kind: "funded", need: request.need, funds });
+    if (parent === undefined) return shell.ask({ id: null, command: funded(UNBOUNDED), answer: () => undefined });
     const ask = { kind: "fund-subgoal", goalId: id, task: parent.task, request } as const;
-    this.#ask(parent.goalId, ask, shell, { kind: "funded", funds: null }, (answer) => ({ kind: "funded", funds: answer.funds! }));
+    this.#ask(parent.goalId, ask, shell, funded(null), (answer) => funded(answer.funds!));
   }
 
   /** Asks another goal, and takes the answer back to the incarnation that asked. Either way it may get lost, late or doubled. */
