@@ -138,7 +138,7 @@ test("a result that is reported twice, or for an older attempt, settles nothing 
     await goal.settle(lineOfFirst(id));
     const view = await viewOf(goal);
     expect(view.counts).toMatchObject({ succeeded: 6, total: 6 });
-    expect(view.budget.spent).toEqual({ tasks: 6, calls: 6 });
+    expect(view.budget.spent).toEqual({ tasks: 6, calls: 6, tokens: 0, costMicros: 0 });
   });
 });
 
