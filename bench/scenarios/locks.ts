@@ -3,7 +3,7 @@
  * about 1 ms and hands it over. Beside it a bare Worker and object that make the
  * same two durable writes a hand-over, asked in the same way by the same
  * client; and, where there is one, a Redis list whose append-only file is
- * flushed with every command.
+ * flushed with every command. Then the locks that tasks declare.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -15,6 +15,7 @@ import { join } from "node:path";
 import { type Finding, figure } from "../report.ts";
 import { freePort, type Stage } from "../stage.ts";
 import { pause } from "../stats.ts";
+import { lockTasks } from "./lock-tasks.ts";
 
 const CONTENDERS = 5_000;
 const CONTENDERS_FAST = 500;
@@ -229,6 +230,7 @@ export function locksOf(isFast: boolean): (stage: Stage, rounds: number) => Prom
       figure("locks", "floor: a bare object, two rows a hand-over", "/s", rate(bare)),
       figure("locks", "hand-overs over the floor's of the same round", "x", ratios, { least: 0.8 }),
       beside,
+      ...(await lockTasks(stage, rounds, isFast)),
     ];
   };
 }

@@ -9,6 +9,7 @@ import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import { parseLineHead } from "../../shared/protocol/line.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { LockMessage } from "../../shared/policy/lock-steps.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
@@ -21,6 +22,7 @@ import { storedReply } from "../kit/replies.ts";
 import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
 import { awaitsLocks } from "./core/lock-state.ts";
+import { letsGo } from "./core/locks.ts";
 import type { Out } from "./core/recorder.ts";
 import { revocation } from "./core/rights.ts";
 import type { Refusal } from "./core/settle.ts";
@@ -83,6 +85,8 @@ export class Turns {
   #state: GoalState;
   #waiting: Waiting[] = [];
   #lines: string[] = [];
+  /** Somebody waits for locks, and one of the lines may let go of some. */
+  #isHandOver = false;
   #closed: { readonly batch: number; readonly refusal: Refusal | undefined }[] = [];
   #isRecovered = false;
   readonly #life = newLife();
@@ -164,9 +168,12 @@ export class Turns {
   }
 
   #take(text: string): void {
+    const isContended = awaitsLocks(this.#state);
     let from = 0;
     for (let end = text.indexOf("\n"); end >= 0; end = text.indexOf("\n", from)) {
-      this.#lines.push(text.slice(from, end));
+      const line = text.slice(from, end);
+      this.#lines.push(line);
+      if (isContended) this.#isHandOver ||= letsGo(this.#state, parseLineHead(line).task);
       from = end + 1;
     }
     this.#gather();
@@ -175,9 +182,8 @@ export class Turns {
   /** Plans a turn for what executors reported, at the pace that commits are worth. */
   #gather(): void {
     const nowMs = Date.now();
-    // Where tasks wait for locks, a result is a hand-over, which is worth a commit of its own.
-    const isHandOver = this.#lines.length > 0 && awaitsLocks(this.#state);
-    this.#schedule(isHandOver ? nowMs : nowMs + this.#pace.delayMs(nowMs, this.#lines.length));
+    // A lock that others wait for is worth a commit of its own.
+    this.#schedule(this.#isHandOver ? nowMs : nowMs + this.#pace.delayMs(nowMs, this.#lines.length));
   }
 
   #schedule(atMs: number): void {
@@ -244,6 +250,7 @@ export class Turns {
     this.#isRecovered = true;
     const lines = this.#lines;
     this.#lines = [];
+    this.#isHandOver = false;
     if (lines.length > 0) step(this.#state, nowMs, { kind: "settle", lines, seed: randomSeed() }, out);
     for (const lost of this.#closed.splice(0)) step(this.#state, nowMs, { kind: "batch-lost", ...lost }, out);
     step(this.#state, nowMs, { kind: "tick" }, out);

@@ -1,7 +1,7 @@
 /** Locks that tasks declare: who runs when, what is held how long, and who is let in below. */
 import { expect, test } from "vitest";
 import { HAS_LOCKS } from "../../durable-objects/goal/core/codes.ts";
-import { fencesOf } from "../../durable-objects/goal/core/locks.ts";
+import { fencesOf, letsGo } from "../../durable-objects/goal/core/locks.ts";
 import { tenantLocksAt } from "../../durable-objects/goal/core/tenant-locks.ts";
 import type { LockAsk } from "../../shared/policy/lock-steps.ts";
 import type { LockSpec, TaskSpec } from "../../shared/protocol/task.ts";
@@ -237,4 +237,28 @@ test("a lost attempt keeps its locks, and its next one carries the same fence", 
   expect(d.state.tasks.flags[0]! & HAS_LOCKS).toBe(HAS_LOCKS);
   expect(running(d)).toEqual([0]);
   expect(fencesOf(d.state, 0)).toBe("l=1");
+});
+
+test("the end of a task is a hand-over where it holds a lock, or is the last below somebody who does", () => {
+  const below = (key: string, over: Partial<TaskSpec> = {}): TaskSpec => get({ key, parentTaskId: "g", ...over });
+  const d = new Driver({
+    tasks: [
+      withLocks([L]),
+      group({ key: "g", locks: [{ name: "m" }] }),
+      below("a"),
+      below("b"),
+      get(),
+      withLocks([L]),
+      group({ key: "h" }),
+    ],
+  });
+  expect(running(d).toSorted((a, b) => a - b)).toEqual([0, 2, 3, 4]);
+  const handOvers = (): number[] => [0, 2, 3, 4, 5].filter((task) => d.status(task) === "running" && letsGo(d.state, task));
+  // 2 and 3 are two, and 4 has nothing to do with locks.
+  expect(handOvers()).toEqual([0]);
+  d.settle([2]);
+  expect(handOvers()).toEqual([0, 3]);
+  d.settle([0]);
+  expect(running(d)).toEqual([5]);
+  expect(handOvers()).toEqual([3, 5]);
 });

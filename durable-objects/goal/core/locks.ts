@@ -11,7 +11,7 @@ import { applyLock, type LockChange } from "../../../shared/policy/lock-steps.ts
 import { dequeue, enqueue, grant, type Hold, holdFor, leave, release, type Want } from "../../../shared/policy/lock-table.ts";
 import { FOR_LOCK, HAS_LOCKS, LOCKED, WAITING } from "./codes.ts";
 import { type GoalLocks, type LockSet, use } from "./lock-state.ts";
-import { type GoalState, ROOT } from "./state.ts";
+import { type GoalState, liveCount, ROOT } from "./state.ts";
 
 export type LocksChange =
   /** What callers from outside brought about. */
@@ -131,6 +131,15 @@ function arriveBelow(state: GoalState, parent: number): void {
       if (families.has(child)) stack.push(child);
     }
   }
+}
+
+/** Whether locks may become free by the end of the task: its own, or those of one above that waits for nobody else. */
+export function letsGo({ tasks, families }: GoalState, task: number): boolean {
+  for (let at = task; at !== ROOT; at = tasks.parent[at]!) {
+    if ((tasks.flags[at]! & HAS_LOCKS) !== 0) return true;
+    if (liveCount(families.get(tasks.parent[at]!)!.counts) > 1) return false;
+  }
+  return false;
 }
 
 /** The task ends: nothing of it stays in any lock. */
