@@ -10,6 +10,7 @@ import { FUNDS_TOLD_MAX, FUNDS_WAITING_MAX, SUBGOAL_WAIT_MS } from "../../shared
 import {
   type Amounts,
   available,
+  availableOf,
   type Bounds,
   CALLS,
   DIMENSIONS,
@@ -123,9 +124,10 @@ export class RelativesDesk {
     return `${this.#state.budget.account.funds.join()} ${this.#news}`;
   }
 
+  /** Where this goal's own limit rises, it may get more from above for them. */
   #left(): number[] {
     const { account } = this.#state.budget;
-    return DIMENSIONS.map((_, d) => available(account, d));
+    return DIMENSIONS.flatMap((_, d) => [available(account, d), availableOf(account, d)]);
   }
 
   /** After each commit: sub-goals that came away with nothing hear when there is more. */

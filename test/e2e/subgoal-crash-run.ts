@@ -2,7 +2,7 @@
  * Kills a server while a goal opens its sub-goals, and checks from outside that
  * each intent became exactly one goal, which ran once. By hand:
  *
- *   node test/e2e/subgoal-crash-run.ts --kills 10 --subgoals 40 --tasks 20 --seed 1
+ *   node test/e2e/subgoal-crash-run.ts --kills 10 --subgoals 40 --tasks 20 --window 150 --seed 1
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,14 +20,17 @@ export interface SubgoalCrashOptions {
   readonly subgoals: number;
   /** Calls in each sub-goal. */
   readonly tasks: number;
+  /** The server is killed at most so long after the goal was taken. */
+  readonly windowMs: number;
   readonly seed: number;
 }
 
 /** What one kill did, as seen from outside. */
 export interface SubgoalFigures {
   readonly afterMs: number;
-  /** Sub-goals whose calls had reached the upstream when the server was killed. */
-  readonly madeBefore: number;
+  /** Intents that were durable when the server was killed, and sub-goals that had been made for them. */
+  readonly intents: number;
+  readonly made: number;
   readonly repeated: number;
   readonly doneMs: number;
   /** Sentences about what should not be. */
@@ -35,11 +38,21 @@ export interface SubgoalFigures {
 }
 
 const UPSTREAM_MS = 20;
-const KILL_MS_MAX = 150;
 
 interface WithSubgoal extends TaskView {
+  readonly startedAt?: string;
   readonly subgoal?: { readonly goalId: string };
 }
+
+interface Listed {
+  readonly id: string;
+  readonly name: string;
+  readonly status: string;
+  readonly createdAt: string;
+}
+
+const countBefore = (times: readonly (string | undefined)[], atMs: number): number =>
+  times.filter((time) => time !== undefined && Date.parse(time) <= atMs).length;
 
 function bodyOf(name: string, { subgoals, tasks }: SubgoalCrashOptions): object {
   const calls = (s: number): object[] =>
@@ -48,14 +61,10 @@ function bodyOf(name: string, { subgoals, tasks }: SubgoalCrashOptions): object 
 }
 
 /** The names of all goals that the tenant knows: a second goal for one intent, or one that nobody waits for, would be among them. */
-async function named(drover: Drover, prefix: string): Promise<{ id: string; name: string; status: string }[]> {
-  const found: { id: string; name: string; status: string }[] = [];
+async function named(drover: Drover, prefix: string): Promise<Listed[]> {
+  const found: Listed[] = [];
   for (let cursor: string | null = ""; cursor !== null;) {
-    const page: Page<{ id: string; name: string; status: string }> = await call(
-      drover,
-      "GET",
-      `/v1/goals?limit=1000${cursor === "" ? "" : `&cursor=${cursor}`}`,
-    );
+    const page: Page<Listed> = await call(drover, "GET", `/v1/goals?limit=1000${cursor === "" ? "" : `&cursor=${cursor}`}`);
     found.push(...page.items.filter(({ name }) => name.startsWith(prefix)));
     cursor = page.nextCursor;
   }
@@ -88,11 +97,11 @@ export async function subgoalCrashRun(options: SubgoalCrashOptions, tell: (figur
     for (let round = 0; round < options.kills; round++) {
       const name = `kill-${round}`;
       const root = await call<GoalView>(drover, "POST", "/v1/goals", bodyOf(name, options));
-      const afterMs = Math.round(chance(options.seed, round, 1) * KILL_MS_MAX);
+      const afterMs = Math.round(chance(options.seed, round, 1) * options.windowMs);
       await sleep(afterMs);
+      const killedAtMs = Date.now();
       await drover.kill("all");
       const own = (): string[] => upstream.seen.map(({ path }) => path).filter((path) => path.startsWith(`/${name}/`));
-      const madeBefore = new Set(own().map((path) => path.split("/")[2])).size;
       const port = Number(new URL(drover.url).port);
       drover = await startDrover({ dataDir, port, onStderr: () => undefined });
       const readyAt = performance.now();
@@ -103,7 +112,16 @@ export async function subgoalCrashRun(options: SubgoalCrashOptions, tell: (figur
       const faults = await examine(drover, name, await goalOf(drover, root.id), options);
       const repeated = own().length - new Set(own()).size;
       if (new Set(own()).size !== options.subgoals * options.tasks) faults.push(`the upstream saw ${new Set(own()).size} different calls`);
-      tell({ afterMs, madeBefore, repeated, doneMs, faults }, round);
+      const tasks = (await tasksOf(drover, root.id)) as WithSubgoal[];
+      const intents = countBefore(
+        tasks.map(({ startedAt }) => startedAt),
+        killedAtMs,
+      );
+      const made = countBefore(
+        (await named(drover, `${name}/`)).map(({ createdAt }) => createdAt),
+        killedAtMs,
+      );
+      tell({ afterMs, intents, made, repeated, doneMs, faults }, round);
     }
   } finally {
     await drover.stop();
@@ -114,11 +132,14 @@ export async function subgoalCrashRun(options: SubgoalCrashOptions, tell: (figur
 
 async function main(): Promise<void> {
   const option = (value: string) => ({ type: "string", default: value }) as const;
-  const { values } = parseArgs({ options: { kills: option("10"), subgoals: option("40"), tasks: option("20"), seed: option("1") } });
+  const { values } = parseArgs({
+    options: { kills: option("10"), subgoals: option("40"), tasks: option("20"), window: option("150"), seed: option("1") },
+  });
   const options = {
     kills: Number(values.kills),
     subgoals: Number(values.subgoals),
     tasks: Number(values.tasks),
+    windowMs: Number(values.window),
     seed: Number(values.seed),
   };
   console.log(JSON.stringify(options));
