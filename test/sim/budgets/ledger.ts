@@ -55,6 +55,9 @@ export class Ledger {
     const charged = account.spent[CALLS]! + account.reserved[CALLS]!;
     const own = this.used[name]!.calls;
     must(charged >= own, "every call that was made is charged", () => `${name}: ${own} made, ${charged} charged or reserved`);
+    const tokens = account.spent[TOKENS]! + account.reserved[TOKENS]!;
+    const within = this.used[name]!.tokens - this.used[name]!.overrun;
+    must(tokens >= within, "what was used within its reserve is charged", () => `${name}: ${within} used, ${tokens} charged or reserved`);
     for (const bound of [account.limit[CALLS]!, account.funds[CALLS]!]) {
       const all = committed(account, CALLS);
       must(bound === null || all <= bound, "calls are never promised twice", () => `${name}: ${all} of ${bound}`);

@@ -234,10 +234,12 @@ class World {
       const attempt = node.state.tasks.attempt[task]!;
       const isMade = !random.chance(0.1);
       const reserved = node.state.tasks.reserve[task] === 0 ? 10 : node.state.budget.reserves[node.state.tasks.reserve[task]! - 1]![2]!;
-      const tokens = random.chance(0.3) ? 0 : random.between(1, 25);
+      const some = random.chance(0.3) ? 0 : random.between(1, 25);
       const roll = random.next();
       const status = roll < 0.75 ? 200 : roll < 0.85 ? 500 : 429;
       const outcome = !isMade ? "not_sent" : roll < 0.95 ? "answered" : "broken";
+      // Whoever refuses a call has done nothing for it.
+      const tokens = outcome === "answered" && status === 429 ? 0 : some;
       this.clock.after(random.between(0, 20), () => {
         if (isMade) this.ledger.spend(node.name, 1, tokens, reserved);
       });
