@@ -52,4 +52,16 @@ export const BUGS: Readonly<Record<string, Bug>> = {
     from: 'return goal!.phase !== "active" && kin.open.size === 0;',
     to: 'return goal!.phase !== "active" && kin.open.size >= 0;',
   },
+  "forget-news-of-funds": {
+    says: "an answer that there is nothing counts, though it was overtaken by the news that there is more",
+    file: core("reservations"),
+    from: "  else if (!hasNews) funding.dueAtMs",
+    to: "  else funding.dueAtMs",
+  },
+  "keep-what-was-not-spent": {
+    says: "what an ended sub-goal has not spent does not flow back to the goal above",
+    file: core("subgoals"),
+    from: "  closeChildOf(rec, String(task), report.spent);\n  forget(rec, task);\n",
+    to: "  forget(rec, task);\n",
+  },
 };

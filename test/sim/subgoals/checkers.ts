@@ -64,6 +64,11 @@ export class SubgoalCheckers {
     check(atMs <= this.#stoppedAtMs, "nothing starts anywhere once the root has heard that all has stopped");
   }
 
+  /** Some time after every account was given plenty. */
+  funded(id: string, { goal, budget }: GoalState): void {
+    check(goal?.phase !== "active" || !budget.isExhausted, `nobody rests for want of what the goals above have: ${id} does`);
+  }
+
   compare(state: GoalState, disk: Disk): void {
     check(durable(disk.load()) === durable(state), "state rebuilt from disk equals memory");
   }

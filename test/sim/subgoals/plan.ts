@@ -23,12 +23,13 @@ export interface Plan {
 
 const call = (): TaskSpec => ({ call: { upstream: "api", method: "GET", path: "/" } });
 
-function tasksOf(random: Random, level: number, levels: number): TaskSpec[] {
+function tasksOf(random: Random, level: number, levels: number, isPoor: boolean): TaskSpec[] {
   const tasks: TaskSpec[] = Array.from({ length: random.between(0, 3) }, call);
   const goals = level === 0 ? random.between(1, 4) : level < levels && random.chance(0.5) ? random.between(1, 2) : 0;
   for (let i = 0; i < goals; i++) {
     const sealed = random.chance(0.7);
-    tasks.push({ goal: { sealed, tasks: tasksOf(random, level + 1, levels) } });
+    const budget = isPoor && random.chance(0.5) ? { budget: { calls: random.between(0, 5) } } : {};
+    tasks.push({ goal: { sealed, ...budget, tasks: tasksOf(random, level + 1, levels, isPoor) } });
   }
   return tasks;
 }
@@ -36,7 +37,6 @@ function tasksOf(random: Random, level: number, levels: number): TaskSpec[] {
 export function planOf(random: Random): Plan {
   const calmAfterMs = random.between(1_000, 6_000);
   const often = (most: number): number => (random.chance(0.5) ? 0 : random.next() * most);
-  // Accounts on many levels have a world of their own; here one is drawn on by those right below it.
   const isPoor = random.chance(0.3);
   const spec: GoalSpec = {
     ...(isPoor && { budget: { calls: random.between(0, 10) } }),
@@ -54,7 +54,7 @@ export function planOf(random: Random): Plan {
     level: random.between(0, 3),
   }));
   return {
-    root: { spec, tasks: tasksOf(random, 0, isPoor ? 1 : 3) },
+    root: { spec, tasks: tasksOf(random, 0, isPoor ? 2 : 3, isPoor) },
     calmAfterMs,
     snapshotRows: random.between(3, 40),
     compare: 0.1,

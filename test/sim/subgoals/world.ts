@@ -26,11 +26,14 @@ import { Shell, type Turn } from "../shell.ts";
 import { Disk, NEVER } from "../storage.ts";
 import { Violation } from "../violation.ts";
 import { SubgoalCheckers } from "./checkers.ts";
+import { Funds } from "./funds.ts";
 import { type Plan, planOf } from "./plan.ts";
 
 const START_MS = 1_800_000_000_000;
 const PATIENCE_MS = 240_000;
 const TURNS_MAX = 100_000;
+/** Where no message is lost, it takes less for more funds to come down all levels; who hears nothing asks again after 30 seconds. */
+const FUNDS_HEARD_MS = 10_000;
 
 const UPSTREAM: Upstream = {
   name: "api",
@@ -47,10 +50,14 @@ const UPSTREAM: Upstream = {
 };
 const REGISTRY = { version: 1, upstreams: [UPSTREAM] };
 
+/** What a goal does that was asked. */
+type Serve = (shell: Shell, answer: (said: RelativeDone) => void) => void;
+
 /** One goal: its disk, and the incarnation that runs, if any. */
 class Node {
   readonly disk = new Disk();
   shell: Shell | null = null;
+  funds: Funds | null = null;
   downUntilMs = 0;
   alarmSetMs = NEVER;
   lives = 0;
@@ -112,7 +119,7 @@ class World {
     const { clock, plan } = this;
     const { crashAfterCommit, commitFails } = this.#isCalm ? NO_FAULTS : plan.faults;
     const ignore = (): void => undefined;
-    node.shell = new Shell({
+    const made = new Shell({
       clock,
       disk: node.disk,
       random: this.#random.fork(),
@@ -128,7 +135,13 @@ class World {
       destroy: ignore,
       relate: (shell, out) => this.#relate(id, shell, out),
     });
-    return node.shell;
+    node.funds = new Funds(
+      made,
+      (request, taken) => this.#fund(id, made, request, taken),
+      (goalId) => this.#tellOfFunds(goalId),
+    );
+    node.shell = made;
+    return made;
   }
 
   #observe(id: string, node: Node, turn: Turn): void {
@@ -216,6 +229,7 @@ class World {
     const { parent } = shell.state.goal?.spec ?? {};
     if (report !== null) this.#report(parent!.goalId, shell, report);
     if (funds !== undefined) this.#fund(id, shell, funds);
+    this.nodes.get(id)!.funds!.committed();
   }
 
   #order(shell: Shell, order: SubgoalOrder): void {
@@ -233,16 +247,36 @@ class World {
     });
   }
 
-  #fund(id: string, shell: Shell, request: FundRequest): void {
+  #fund(id: string, shell: Shell, request: FundRequest, taken = (): void => undefined): void {
     const { parent } = shell.state.goal!.spec;
     const funded = (funds: Bounds | null): Command => ({ kind: "funded", need: request.need, funds });
-    if (parent === undefined) return shell.ask({ id: null, command: funded(UNBOUNDED), answer: () => undefined });
-    const ask = { kind: "fund-subgoal", goalId: id, task: parent.task, request } as const;
-    this.#ask(parent.goalId, ask, shell, funded(null), (answer) => funded(answer.funds!));
+    if (parent === undefined) return shell.ask({ id: null, command: funded(UNBOUNDED), answer: taken });
+    const serve: Serve = (_, answer) => this.nodes.get(parent.goalId)!.funds!.fund({ goalId: id, task: parent.task, request }, answer);
+    this.#exchange(parent.goalId, serve, shell, funded(null), (answer) => funded(answer.funds!), taken);
+  }
+
+  /** That there is more comes by a way of its own, and may overtake the answer that there was none. */
+  #tellOfFunds(goalId: string): void {
+    if (!this.#isCalm && this.#random.chance(this.plan.faults.lost)) return;
+    this.clock.after(this.#random.between(1, 20), () => {
+      if (this.#current(goalId) !== null) this.nodes.get(goalId)!.funds!.moreFunds();
+    });
+  }
+
+  #ask(to: string, command: Command, from: Shell, unheard: Command, heard: (answer: RelativeDone) => Command): void {
+    const serve: Serve = (shell, answer) => shell.ask({ id: null, command, answer: (text) => answer(JSON.parse(text) as RelativeDone) });
+    this.#exchange(to, serve, from, unheard, heard);
   }
 
   /** Asks another goal, and takes the answer back to the incarnation that asked. Either way it may get lost, late or doubled. */
-  #ask(to: string, command: Command, from: Shell, unheard: Command, heard: (answer: RelativeDone) => Command): void {
+  #exchange(
+    to: string,
+    serve: Serve,
+    from: Shell,
+    unheard: Command,
+    heard: (answer: RelativeDone) => Command,
+    taken = (): void => undefined,
+  ): void {
     const { clock } = this;
     const faults = this.#isCalm ? null : this.plan.faults;
     this.messages++;
@@ -250,7 +284,7 @@ class World {
     const back = (answer: Command): void => {
       if (isAnswered || from.isDead) return;
       isAnswered = true;
-      from.ask({ id: null, command: answer, answer: () => undefined });
+      from.ask({ id: null, command: answer, answer: taken });
     };
     clock.after(1_000, () => back(unheard));
     const times = faults !== null && this.#random.chance(faults.twice) ? 2 : 1;
@@ -259,11 +293,11 @@ class World {
       const lateMs = faults !== null && this.#random.chance(faults.late) ? this.#random.between(500, 5_000) : this.#random.between(1, 20);
       clock.after(lateMs, () => {
         const isLost = !this.#isCalm && this.#random.chance(this.plan.faults.lost);
-        const answer = (text: string): void => {
-          const said = JSON.parse(text) as RelativeDone;
+        const shell = this.#current(to);
+        if (shell === null) return;
+        serve(shell, (said) => {
           if (!isLost) clock.after(this.#random.between(1, 20), () => back(heard(said)));
-        };
-        this.#current(to)?.ask({ id: null, command, answer });
+        });
       });
     }
   }
@@ -306,15 +340,26 @@ class World {
     this.#log("calm");
     this.#isCalm = true;
     for (const [id, node] of this.nodes) if (node.shell !== null) this.#crash(id, node, node.shell, "restarted without faults");
+    this.clock.after(4_000, () => this.#topUp());
     this.clock.after(6_000, () => this.#close(new Set()));
+  }
+
+  /** Adds to budgets on all levels, at first little by little; then nobody may rest for want of it. */
+  #topUp(): void {
+    const { clock } = this;
+    const add = (id: string, calls: number, name: string): void => {
+      if (this.nodes.get(id)!.shell?.state.budget.account.limit[1] === null) return;
+      this.#insist(id, { kind: "top-up", amounts: [0, calls, 0, 0], ceilings: UNBOUNDED }, name);
+    };
+    for (let i = 0; i < 40; i++) clock.after(i * 15, () => add(this.#random.pick([...this.nodes.keys()]), 1, `drop-${i}`));
+    clock.after(1_000, () => [...this.nodes.keys()].forEach((id) => add(id, 1_000, "top-up")));
+    clock.after(1_000 + FUNDS_HEARD_MS, () => {
+      for (const [id, { shell }] of this.nodes) if (shell !== null) this.checkers.funded(id, shell.state);
+    });
   }
 
   /** Lets everything go on, and come to its end, also what is made only now. */
   #close(closed: Set<string>): void {
-    const isPoor = this.plan.root.spec.budget !== undefined;
-    if (isPoor && closed.size === 0) {
-      this.#insist(this.#rootId, { kind: "top-up", amounts: [0, 1_000, 0, 0], ceilings: UNBOUNDED }, "top-up");
-    }
     for (const id of this.nodes.keys()) {
       if (closed.has(id)) continue;
       closed.add(id);
