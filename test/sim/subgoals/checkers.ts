@@ -64,9 +64,11 @@ export class SubgoalCheckers {
     check(atMs <= this.#stoppedAtMs, "nothing starts anywhere once the root has heard that all has stopped");
   }
 
-  /** Some time after every account was given plenty. */
+  /** Some time after the accounts above were given plenty. */
   funded(id: string, { goal, budget }: GoalState): void {
-    check(goal?.phase !== "active" || !budget.isExhausted, `nobody rests for want of what the goals above have: ${id} does`);
+    const { limit, spent, reserved, held } = budget.account;
+    const hasRoom = limit[1] === null || limit[1]! > spent[1]! + reserved[1]! + held[1]!;
+    check(goal?.phase !== "active" || !budget.isExhausted || !hasRoom, `nobody rests for want of what the goals above have: ${id} does`);
   }
 
   compare(state: GoalState, disk: Disk): void {

@@ -1,7 +1,23 @@
 /** What a world of goals inside goals is like: its tree, its faults, and what callers ask, all from the seed. */
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
+import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { Random } from "../random.ts";
+
+const UPSTREAM: Upstream = {
+  name: "api",
+  origins: ["http://localhost:1"],
+  maxConcurrency: null,
+  ratePerSecond: null,
+  tokensPerMinute: null,
+  reserve: { tokens: 0 },
+  usage: { tokens: null },
+  timeoutMs: 30_000,
+  idempotency: "none",
+  retry: { maxAttempts: 5 },
+  headers: {},
+};
+export const REGISTRY = { version: 1, upstreams: [UPSTREAM] };
 
 export interface Plan {
   readonly root: { readonly spec: GoalSpec; readonly tasks: TaskSpec[] };

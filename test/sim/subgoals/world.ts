@@ -18,7 +18,6 @@ import { parseNestedGoal } from "../../../shared/protocol/goal.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
-import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { Clock } from "../clock.ts";
 import { NO_FAULTS } from "../faults.ts";
 import { Random } from "../random.ts";
@@ -27,28 +26,13 @@ import { Disk, NEVER } from "../storage.ts";
 import { Violation } from "../violation.ts";
 import { SubgoalCheckers } from "./checkers.ts";
 import { Funds } from "./funds.ts";
-import { type Plan, planOf } from "./plan.ts";
+import { type Plan, planOf, REGISTRY } from "./plan.ts";
 
 const START_MS = 1_800_000_000_000;
 const PATIENCE_MS = 240_000;
 const TURNS_MAX = 100_000;
 /** Where no message is lost, it takes less for more funds to come down all levels; who hears nothing asks again after 30 seconds. */
 const FUNDS_HEARD_MS = 10_000;
-
-const UPSTREAM: Upstream = {
-  name: "api",
-  origins: ["http://localhost:1"],
-  maxConcurrency: null,
-  ratePerSecond: null,
-  tokensPerMinute: null,
-  reserve: { tokens: 0 },
-  usage: { tokens: null },
-  timeoutMs: 30_000,
-  idempotency: "none",
-  retry: { maxAttempts: 5 },
-  headers: {},
-};
-const REGISTRY = { version: 1, upstreams: [UPSTREAM] };
 
 /** What a goal does that was asked. */
 type Serve = (shell: Shell, answer: (said: RelativeDone) => void) => void;
@@ -347,15 +331,16 @@ class World {
   /** Adds to budgets on all levels, at first little by little; then nobody may rest for want of it. */
   #topUp(): void {
     const { clock } = this;
-    const add = (id: string, calls: number, name: string): void => {
-      if (this.nodes.get(id)!.shell?.state.budget.account.limit[1] === null) return;
-      this.#insist(id, { kind: "top-up", amounts: [0, calls, 0, 0], ceilings: UNBOUNDED }, name);
-    };
-    for (let i = 0; i < 40; i++) clock.after(i * 15, () => add(this.#random.pick([...this.nodes.keys()]), 1, `drop-${i}`));
-    clock.after(1_000, () => [...this.nodes.keys()].forEach((id) => add(id, 1_000, "top-up")));
+    for (let i = 0; i < 40; i++) clock.after(i * 15, () => this.#add(this.#random.pick([...this.nodes.keys()]), 1, `drop-${i}`));
+    clock.after(1_000, () => [...this.nodes.keys()].forEach((id) => this.#add(id, 1_000, "top-up")));
     clock.after(1_000 + FUNDS_HEARD_MS, () => {
       for (const [id, { shell }] of this.nodes) if (shell !== null) this.checkers.funded(id, shell.state);
     });
+  }
+
+  #add(id: string, calls: number, name: string): void {
+    if (this.nodes.get(id)!.shell?.state.budget.account.limit[1] === null) return;
+    this.#insist(id, { kind: "top-up", amounts: [0, calls, 0, 0], ceilings: UNBOUNDED }, name);
   }
 
   /** Lets everything go on, and come to its end, also what is made only now. */
@@ -363,6 +348,8 @@ class World {
     for (const id of this.nodes.keys()) {
       if (closed.has(id)) continue;
       closed.add(id);
+      // One that was made only now had nothing added to its budget.
+      this.#add(id, 1_000, "top-up");
       this.#insist(id, { kind: "resume" }, `resume ${id}`);
       this.#insist(id, { kind: "seal" }, `seal ${id}`);
     }
