@@ -4,7 +4,7 @@ import { type Out, step, tick } from "../../durable-objects/locks/core/step.ts";
 import { TENANT_LOCK_TTL_MS } from "../../shared/limits.ts";
 import type { LockMessage, LockNews } from "../../shared/policy/lock-steps.ts";
 import { newLockTable } from "../../shared/policy/lock-table.ts";
-import { Driver, get, GOAL_ID } from "./goal-harness.ts";
+import { Driver, get, GOAL_ID, LIFE } from "./goal-harness.ts";
 import { exclusive, shared, T } from "./lock-harness.ts";
 
 const OTHER = GOAL_ID.replace(/.$/, "z");
@@ -155,4 +155,34 @@ test("a goal that is paused asks for nothing, and goes on where it was", () => {
   d.do({ kind: "resume" });
   talk(d, tenant);
   expect(d.status(0)).toBe("running");
+});
+
+test("a goal that was loaded from disk does not give back what its tasks have by now", () => {
+  const tenant = new Tenant();
+  tenant.say(OTHER, { asks: [wanted(0, OTHER, "m")] });
+  const locks = ["l", "m"].map((name) => ({ name, scope: "tenant" }) as const);
+  const d = new Driver({ tasks: [get({ locks })] });
+  d.nowMs = tenant.nowMs;
+  talk(d, tenant);
+  // It has the first and waits for the second; its lease runs out, and it leaves both.
+  d.passMs(TENANT_LOCK_TTL_MS);
+  tenant.nowMs = d.nowMs;
+  talk(d, tenant);
+  const holds = d.state.locks.tenant.claims.get(0)!.map(({ name, fence }) => ({ name, fence }));
+  expect(holds).toHaveLength(2);
+  d.state = { ...d.replayed(), life: LIFE };
+  d.do({ kind: "recover" });
+  talk(d, tenant);
+  expect(d.state.locks.tenant.claims.get(0)).toMatchObject(holds);
+  for (const { name, fence } of holds) expect(tenant.table.locks.get(name)!.holds.has(fence), name).toBe(true);
+});
+
+test("letting an old grant go takes nobody out of the queue", () => {
+  const tenant = new Tenant();
+  tenant.say(OTHER, { asks: [wanted(0, OTHER)] });
+  tenant.say(GOAL_ID, { asks: [wanted(0, GOAL_ID)] });
+  tenant.say(GOAL_ID, { releases: [{ name: "l", holder: `${GOAL_ID}/0`, fence: 9 }] });
+  expect(tenant.table.locks.get("l")!.waiting.size).toBe(1);
+  tenant.say(GOAL_ID, { releases: [{ name: "l", holder: `${GOAL_ID}/0`, fence: 0 }] });
+  expect(tenant.table.locks.get("l")!.waiting.size).toBe(0);
 });

@@ -20,6 +20,7 @@ export interface TenantHold {
 
 /** A lock of the tenant that nobody here wants any more, and whose shard has not said that it knows. */
 export interface Dropped {
+  readonly task: number;
   readonly name: string;
   readonly holder: string;
   /** 0 where the goal knows of no grant. */

@@ -249,11 +249,11 @@ function dropClaims(state: GoalState, task: number): void {
   const next = nextClaim(state, task);
   const holder = holderOf(state, task);
   if (next !== undefined && leaveLane(locks, next.name, task)) {
-    tenant.dropped.push({ name: next.name, holder, fence: 0 });
+    tenant.dropped.push({ task, name: next.name, holder, fence: 0 });
     tenant.news.add(next.name);
   }
   for (const { name, fence } of tenant.claims.get(task) ?? []) {
-    tenant.dropped.push({ name, holder, fence });
+    tenant.dropped.push({ task, name, holder, fence });
     tenant.news.add(name);
     use(tenant, name, -1);
   }

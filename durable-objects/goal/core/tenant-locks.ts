@@ -11,7 +11,7 @@ import type { LockMessage, LockNews } from "../../../shared/policy/lock-steps.ts
 import { isPaused } from "./kin.ts";
 import { codeOf, FAILED, IDEMPOTENT, RUNNING, SUBGOAL } from "./codes.ts";
 import { finish } from "./lifecycle.ts";
-import { NEVER, shardFor, talkWith } from "./lock-state.ts";
+import { type Dropped, NEVER, shardFor, talkWith, type TenantLocks } from "./lock-state.ts";
 import { record, refuse } from "./lock-turn.ts";
 import { holderOf, nextClaim } from "./locks.ts";
 import type { Recorder } from "./recorder.ts";
@@ -55,8 +55,18 @@ function messageFor({ state, nowMs }: Recorder, shard: number, names: readonly s
       });
     }
   }
-  const releases = tenant.dropped.filter(({ name }) => shardFor(name) === shard);
+  const releases = tenant.dropped.filter((one) => shardFor(one.name) === shard && !isTakenBack(tenant, one));
   return { goalId: state.goal!.id, shard, sentAtMs: nowMs, asks, renews, releases };
+}
+
+/**
+ * Whether the task wants again, or has, what it left when it knew of no grant:
+ * to say now that it left would take that from it. A goal that was loaded from
+ * disk has forgotten which of these it has said.
+ */
+function isTakenBack({ lanes, claims }: TenantLocks, { task, name, fence }: Dropped): boolean {
+  if (fence !== 0) return false;
+  return lanes.get(name)?.has(task) === true || (claims.get(task)?.some((hold) => hold.name === name) ?? false);
 }
 
 /** The tasks that could have the lock together, were it free: the first alone, or the first of those that share it. */
@@ -108,7 +118,7 @@ function takeGrant(rec: Recorder, task: number, name: string, fence: number, unt
   const has = tenant.claims.get(task)?.some((hold) => hold.name === name) ?? false;
   if (has) return;
   // Nobody wants it any more, or it came too late to be sure of.
-  tenant.dropped.push({ name, holder: holderOf(state, task), fence });
+  tenant.dropped.push({ task, name, holder: holderOf(state, task), fence });
   tenant.news.add(name);
 }
 

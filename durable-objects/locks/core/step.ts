@@ -70,7 +70,8 @@ function exchange(table: LockTable, nowMs: number, { goalId, asks, renews, relea
     if (hold?.owner === goalId && hold.holder === holder) decide({ kind: "released", name, fence: hold.fence, isWanted: false });
     else if (hold?.guests.has(holder) === true) decide({ kind: "left", name, fence, holder });
     const place = lock?.waiting.get(holder);
-    if (place?.owner === goalId) decide({ kind: "gone", seq: place.seq });
+    // Who lets a grant go may have come to wait anew.
+    if (fence === 0 && place?.owner === goalId) decide({ kind: "gone", seq: place.seq });
   }
   const lost: number[] = [];
   for (const { name, fence } of renews) {

@@ -42,4 +42,34 @@ export const LOCK_BUGS: Readonly<Record<string, Bug>> = {
     from: "  if ((tasks.flags[task]! & LOCKED) !== 0) endLocks(state, task);\n",
     to: "",
   },
+  "forget-release": {
+    says: "a shard is not told that an ended task has left its lock",
+    file: core("locks"),
+    from: "    tenant.dropped.push({ task, name, holder, fence });\n",
+    to: "",
+  },
+  "trust-too-long": {
+    says: "a goal trusts a lock of the tenant from when its grant came, and for longer than its lease",
+    file: core("tenant-locks"),
+    from: "  const untilMs = message.sentAtMs + TENANT_LOCK_TTL_MS * LEASE_USE;",
+    to: "  const untilMs = nowMs + (TENANT_LOCK_TTL_MS * 1.3) / LEASE_USE;",
+  },
+  "trust-on": {
+    says: "a lease that has run out changes nothing",
+    file: core("tenant-locks"),
+    from: "    if (untilMs <= rec.nowMs) over.push(task);\n    else",
+    to: "    if (untilMs > rec.nowMs)",
+  },
+  "run-outside": {
+    says: "a task runs although the one above it has yet to get its locks",
+    file: core("place"),
+    from: "if (lacksLocks(flags) || isOutside(state, task))",
+    to: "if (lacksLocks(flags) || (isOutside(state, task) && task < 0))",
+  },
+  "leave-again": {
+    says: "a goal that was loaded says again that a task left a queue, though the task has the lock by now",
+    file: core("tenant-locks"),
+    from: " && !isTakenBack(tenant, one)",
+    to: "",
+  },
 };

@@ -5,10 +5,12 @@
  */
 import { createHash } from "node:crypto";
 import { isTerminal, RUNNING } from "../../../durable-objects/goal/core/codes.ts";
+import { holderOf } from "../../../durable-objects/goal/core/locks.ts";
 import { tenantLocksAt } from "../../../durable-objects/goal/core/tenant-locks.ts";
 import type { LockMessage, LockNews } from "../../../shared/policy/lock-steps.ts";
 import type { LockSpec, TaskSpec } from "../../../shared/protocol/task.ts";
 import { goalIdFrom } from "../../../shared/ids.ts";
+import { TENANT_LOCK_TTL_MS } from "../../../shared/limits.ts";
 import { Driver, durable, get, group, LIFE } from "../../core/goal-harness.ts";
 import { Clock } from "../clock.ts";
 import { Random } from "../random.ts";
@@ -21,6 +23,10 @@ const START_MS = 1_800_000_000_000;
 const NAMES = ["t1", "t2", "t3"];
 const OWN_NAMES = ["g1", "g2", "g3"];
 const CALM_AFTER_MS = 20_000;
+/** Nothing of what was said before the calm is in the shard any more: a place and a hold have had their time. */
+const CLEAR_AFTER_MS = CALM_AFTER_MS + 2 * TENANT_LOCK_TTL_MS + 1_000;
+/** How long an ended task's lock of the tenant may stay once nothing gets lost: three messages, and a rest after a lost one. */
+const RELEASE_MS = 600;
 const END_AFTER_MS = 300_000;
 
 interface Outcome {
@@ -36,7 +42,9 @@ class World {
   readonly checker = new LockChecker();
   tasks = 0;
   readonly #random: Random;
-  readonly #faults: { readonly lost: number; readonly crash: number; readonly shardCrash: number };
+  readonly #faults: { readonly lost: number; readonly crash: number; readonly shardCrash: number; readonly slow: number };
+  /** The first goal hears nothing of the shard in between, nor the shard of it. */
+  readonly #cutMs: readonly [number, number];
   readonly #shard: ShardSim;
   readonly #contenders: readonly Contender[];
   readonly #goals: readonly Driver[];
@@ -46,8 +54,10 @@ class World {
     this.#random = new Random(seed);
     this.#say = say;
     const some = (most: number): number => (this.#random.chance(0.5) ? this.#random.next() * most : 0);
-    this.#faults = { lost: some(0.3), crash: some(0.1), shardCrash: some(0.05) };
-    say(`seed ${seed} ${JSON.stringify(this.#faults)}`);
+    this.#faults = { lost: some(0.3), crash: some(0.1), shardCrash: some(0.05), slow: some(0.2) };
+    const cutFromMs = START_MS + this.#random.between(0, 4_000);
+    this.#cutMs = [cutFromMs, cutFromMs + (this.#random.chance(0.3) ? this.#random.between(5_000, 20_000) : 0)];
+    say(`seed ${seed} ${JSON.stringify({ ...this.#faults, cutMs: this.#cutMs })}`);
     const { clock, checker } = this;
     this.#shard = new ShardSim({
       clock,
@@ -88,28 +98,34 @@ class World {
     return !this.isCalm && this.#random.chance(this.#faults.lost);
   }
 
+  #isCut(goal: Driver): boolean {
+    const { nowMs } = this.clock;
+    return goal === this.#goals[0] && nowMs >= this.#cutMs[0] && nowMs < this.#cutMs[1];
+  }
+
   #newGoal(i: number): Driver {
-    const tasks = Array.from({ length: this.#random.between(1, 12) }, (_, n) => this.#task(n));
+    const tasks: TaskSpec[] = [];
+    for (let n = this.#random.between(1, 12); n > 0; n--) tasks.push(this.#task(tasks));
     const d = new Driver({ id: goalIdFrom(START_MS + i, new Uint8Array(16)), tasks });
     this.tasks += tasks.length;
     return d;
   }
 
-  #task(n: number): TaskSpec {
+  #task(before: readonly TaskSpec[]): TaskSpec {
     const random = this.#random;
     const lock = (name: string, scope: "goal" | "tenant"): LockSpec => ({ name, scope, mode: random.chance(0.3) ? "shared" : "exclusive" });
     const locks = [...OWN_NAMES.map((name) => lock(name, "goal")), ...NAMES.map((name) => lock(name, "tenant"))].filter(() =>
       random.chance(0.25),
     );
-    const parent = n > 0 && random.chance(0.2) ? { parentTaskId: `k${random.between(0, n - 1)}` } : {};
+    const parent = random.chance(0.25) ? before[random.between(0, before.length - 1)] : undefined;
     const over = {
-      key: `k${n}`,
-      ...parent,
+      key: `k${before.length}`,
+      ...(parent !== undefined && { parentTaskId: parent.key! }),
       ...(locks.length > 0 && { locks }),
       // Locks that are taken one inside another can wait for each other, and only time ends that.
-      ...(locks.length > 0 && { ttlMs: random.between(500, 20_000) }),
+      ...(locks.length > 0 && isInside(before, parent) && { ttlMs: random.between(500, 20_000) }),
     };
-    return random.chance(0.15) ? group(over) : get(over);
+    return random.chance(0.25) ? group(over) : get(over);
   }
 
   run(): void {
@@ -117,9 +133,40 @@ class World {
     for (const contender of this.#contenders) contender.start();
     for (const goal of this.#goals) this.#step(goal, () => undefined);
     for (let ms = 50; ms < CALM_AFTER_MS; ms += 50) clock.after(ms, () => this.#trouble());
-    clock.after(CALM_AFTER_MS, () => this.#goals.forEach((goal) => this.#step(goal, () => void goal.do({ kind: "seal" }))));
+    clock.after(CLEAR_AFTER_MS, () => this.#goals.forEach((goal) => this.#endWithMore(goal)));
     while (clock.nowMs < START_MS + END_AFTER_MS && clock.step());
     this.#judgeEnd();
+  }
+
+  /** In calm times, with nothing left from before: more tasks, and the end. */
+  #endWithMore(goal: Driver): void {
+    const { clock } = this;
+    const more: TaskSpec[] = [];
+    for (let n = 4; n > 0; n--) more.push({ ...this.#task([]), key: `more${n}` });
+    this.tasks += more.length;
+    this.#step(goal, () => {
+      goal.submit(more);
+      goal.do({ kind: "seal" });
+    });
+    for (let ms = 0; ms < 20_000; ms += 100) clock.after(ms, () => this.#judgeReleases());
+  }
+
+  /** When it was first seen that a hold at the shard is for nobody. */
+  readonly #idleSinceMs = new Map<number, number>();
+
+  /** A lock whose task has ended is free as soon as messages can make it so. Nobody outside holds one by then. */
+  #judgeReleases(): void {
+    const { nowMs } = this.clock;
+    const used = new Set(this.#goals.flatMap(({ state }) => [...state.locks.tenant.claims.values()].flat().map(({ fence }) => fence)));
+    for (const [name, { holds }] of this.#shard.table.locks) {
+      for (const [fence, { holder }] of holds) {
+        const sinceMs = this.#idleSinceMs.get(fence) ?? nowMs;
+        if (used.has(fence)) this.#idleSinceMs.delete(fence);
+        else this.#idleSinceMs.set(fence, sinceMs);
+        if (!used.has(fence) && nowMs > sinceMs + RELEASE_MS)
+          throw new Violation(`a lock is free when nobody uses it any more: "${name}" is held for ${holder} (${fence})`);
+      }
+    }
   }
 
   /** Something happens to a goal; what it has to say goes out, and what it may run runs. */
@@ -132,7 +179,8 @@ class World {
     for (const { tasks } of goal.dispatch()) {
       for (const task of tasks) {
         const attempt = goal.state.tasks.attempt[task]!;
-        clock.after(this.#random.between(1, 2_000), () => this.#finish(goal, task, attempt));
+        const isSlow = !this.isCalm && this.#random.chance(this.#faults.slow);
+        clock.after(this.#random.between(1, isSlow ? 30_000 : 2_000), () => this.#finish(goal, task, attempt));
       }
     }
     this.#say(
@@ -143,6 +191,7 @@ class World {
     );
     for (const message of goal.lockMessages.splice(0)) this.#tell(goal, message);
     this.#judge(goal);
+    this.#judgeInside(goal);
     const atMs = Math.min(tenantLocksAt(goal.state), clock.nowMs + 1_000);
     if (goal.state.goal!.phase === "active" || goal.state.locks.tenant.news.size > 0) {
       clock.at(Math.max(atMs, clock.nowMs + 1), () => (goal.nowMs < clock.nowMs ? this.#step(goal, () => undefined) : undefined));
@@ -159,9 +208,9 @@ class World {
     const answer = (news: LockNews | null): void => this.#step(goal, () => void goal.do({ kind: "lock-news", message, news }));
     const life = goal.state;
     clock.after(this.#random.between(0, 50), () => {
-      const isHeard = !this.#isLost();
+      const isHeard = !this.#isLost() && !this.#isCut(goal);
       const reply = isHeard ? this.#shard.run({ kind: "exchange", message }) : null;
-      const news = reply === null || this.#isLost() ? null : (reply as { value: { news: LockNews } }).value.news;
+      const news = reply === null || this.#isLost() || this.#isCut(goal) ? null : (reply as { value: { news: LockNews } }).value.news;
       // Whoever asked may have died meanwhile.
       clock.after(this.#random.between(0, 50), () => (goal.state === life ? answer(news) : undefined));
     });
@@ -215,6 +264,31 @@ class World {
     }
   }
 
+  /** What runs is inside every lock that it, or somebody above it, declares; what a goal has of the tenant's it has at the shard. */
+  #judgeInside(goal: Driver): void {
+    const { state } = goal;
+    for (let task = 0; task < state.tasks.n; task++) {
+      if (state.tasks.status[task] !== RUNNING) continue;
+      for (let at = task; at >= 0; at = state.tasks.parent[at]!) {
+        const path = holderOf(state, at);
+        for (const { name, scope = "goal" } of goal.specOf(at).locks ?? []) {
+          const isIn =
+            scope === "tenant"
+              ? state.locks.tenant.claims.get(at)?.some((hold) => hold.name === name)
+              : [...(state.locks.table.locks.get(name)?.holders.keys() ?? [])].some((holder) => `${path}/`.startsWith(`${holder}/`));
+          if (isIn !== true)
+            throw new Violation(`what runs is inside the locks above it: task ${task} runs without "${name}" of task ${at}`);
+        }
+      }
+    }
+    for (const [task, holds] of state.locks.tenant.claims) {
+      for (const { name, fence } of holds) {
+        if (this.#shard.table.locks.get(name)?.holds.has(fence) !== true)
+          throw new Violation(`a goal counts on a lock no longer than its lease: task ${task} on "${name}" (${fence})`);
+      }
+    }
+  }
+
   /** Whether somebody above both declares the lock: they are inside it together. */
   #sharesScope(goal: Driver, name: string, a: number, b: number): boolean {
     const above = (task: number): number[] => (task < 0 ? [] : [task, ...above(goal.state.tasks.parent[task]!)]);
@@ -234,6 +308,18 @@ class World {
     if (this.#shard.table.locks.size > 0)
       throw new Violation(`what nobody holds is free: ${[...this.#shard.table.locks.keys()].join(", ")}`);
   }
+}
+
+/** Whether the task's parent, or one above it, declares locks. */
+function isInside(all: readonly TaskSpec[], parent: TaskSpec | undefined): boolean {
+  if (parent === undefined) return false;
+  return (
+    parent.locks !== undefined ||
+    isInside(
+      all,
+      all.find(({ key }) => key === parent.parentTaskId),
+    )
+  );
 }
 
 /** Runs one seed. `print` gets every line of its log. */
