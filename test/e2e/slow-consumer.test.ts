@@ -92,6 +92,6 @@ test("readers that stall neither delay a goal nor gather its results in memory, 
   expect(lines).toContain('{"end":{"status":"succeeded"');
   expect(new Set([...chatty.matchAll(/"key":"(k\d+)"/g)].map(([, key]) => key)).size).toBe(TASKS);
   for (const events of [quiet, chatty]) expect(events).toMatch(/event: snapshot\n[\s\S]*event: end\n/);
-  // Nobody read, so nothing was made: the pieces between are few.
-  expect([...quiet.matchAll(/^event: progress$/gm)].length).toBeLessThan(30);
+  // However long it took: at most ten a second, and none for want of a reader.
+  expect([...quiet.matchAll(/^event: progress$/gm)].length).toBeLessThan(30 + ms / 100);
 });
