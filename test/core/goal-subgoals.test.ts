@@ -131,6 +131,24 @@ describe("an order", () => {
     expect(countsInAll(root.state)).toEqual([0, 0, 0, 0, 0, 7, 0]);
   });
 
+  it("to stop is one commit in each goal, of the same size however many tasks it ends", () => {
+    const changesOf = (count: number): number[] => {
+      const family = new Family({ tasks: [goal(calls(count))] });
+      family.carry();
+      const child = family.at(subGoalIdOf(GOAL_ID, 0));
+      const before = [family.root.journal.length, child.journal.length] as const;
+      family.root.do({ kind: "cancel" });
+      family.root.dispatch();
+      // The turn that ends the goal is the one that sends the order on.
+      const [order] = family.root.orders.splice(0);
+      expect(order).toMatchObject({ stop: "canceled" });
+      expect(family.deliver(family.root, order!)).toMatchObject({ status: "canceled", isFinal: true });
+      expect(countsInAll(child.state)[5]).toBe(count);
+      return [family.root.journal.length - before[0], child.journal.length - before[1]];
+    };
+    expect(changesOf(200)).toEqual(changesOf(2));
+  });
+
   it("to stop makes a goal that is not there yet, so that a late order to make it finds it ended", () => {
     const family = new Family({ tasks: [goal(calls(2))] });
     const { root } = family;
