@@ -24,8 +24,8 @@ export interface RelativeRpc {
   createSubgoal(request: CreateSubgoalRequest): Promise<Answer<JsonReply>>;
   /** From the goal above: makes the sub-goal where it is not there yet, and tells it what to do. */
   obey(order: SubgoalOrder, birth: SubgoalBirth | null): Promise<Answer<SubgoalReport>>;
-  /** From a sub-goal that needs more of the budget: the new totals of its grants, once they are durable. The same as before mean that there is no more. */
-  fundSubgoal(goalId: string, task: number, request: FundRequest): Promise<Bounds>;
+  /** From a sub-goal that needs more of the budget: the new totals of its grants, once they are durable. The same as before mean that there is no more. Null for one that is to stop. */
+  fundSubgoal(goalId: string, task: number, request: FundRequest): Promise<Bounds | null>;
   /** From a sub-goal: how it stands. */
   hear(report: SubgoalReport): Promise<ParentWord>;
 }

@@ -16,8 +16,8 @@ import type { GoalState } from "./core/state.ts";
 import type { Ask, Turns } from "./turns.ts";
 import { budgetView } from "./views.ts";
 
-/** The account above: the tenant's, or the parent goal's. */
-export type Above = (goalId: string, request: FundRequest) => Promise<Bounds>;
+/** The account above: the tenant's, or the parent goal's. Null where that one has come to its end. */
+export type Above = (goalId: string, request: FundRequest) => Promise<Bounds | null>;
 
 /** Who asks, and under which key. */
 type Who = Pick<Ask, "idempotency" | "bearer">;

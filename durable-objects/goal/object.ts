@@ -340,7 +340,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     return this.#relatives.obey(order, birth);
   }
 
-  async fundSubgoal(goalId: string, task: number, request: FundRequest): Promise<Bounds> {
+  async fundSubgoal(goalId: string, task: number, request: FundRequest): Promise<Bounds | null> {
     return this.#relatives.fund(goalId, task, request);
   }
 

@@ -94,8 +94,8 @@ export class RelativesDesk {
     };
   }
 
-  /** Where only grants from above are missing, they are asked for first, level by level. */
-  async fund(goalId: string, task: number, request: FundRequest): Promise<Bounds> {
+  /** Where only grants from above are missing, they are asked for first, level by level. Null for one that is to stop. */
+  async fund(goalId: string, task: number, request: FundRequest): Promise<Bounds | null> {
     const ask = async (): Promise<Bounds> => {
       const command: RelativeCommand = { kind: "fund-subgoal", goalId, task, request };
       const reply = await this.#around.turns.run({ command, render: ({ funds }) => JSON.stringify(funds) });
@@ -110,6 +110,8 @@ export class RelativesDesk {
       await this.#around.prepare(short(funds), this.#wanted(request, funds));
       funds = await ask();
     }
+    // That it gets no more is no verdict on its budget, and it must not fail for it.
+    if (this.#state.goal !== null && isTerminal(this.#state.tasks.status[task]!)) return null;
     if (!isNothing(short(funds)) && this.#waiting.size < FUNDS_WAITING_MAX) this.#waiting.set(task, { goalId, left: this.#left() });
     return funds;
   }
@@ -213,7 +215,8 @@ export class RelativesDesk {
   async obey(order: SubgoalOrder, made: SubgoalBirth | null): Promise<Answer<SubgoalReport>> {
     const exists = this.#state.goal !== null;
     if (!exists && made === null) return err(failure("not_found", "there is no such sub-goal"));
-    const born = exists || made === null ? null : await this.#birth(order, made);
+    const born = exists || made === null ? undefined : await this.#birth(order, made);
+    if (born === null) return err(failure("goal_ended", "the goal above wants no sub-goal any more"));
     const ask: Ask = {
       command: { kind: "obey", order, birth: born?.birth ?? null },
       ...(born && { offer: born.offer }),
@@ -223,19 +226,21 @@ export class RelativesDesk {
     return reply.ok ? ok(JSON.parse(reply.value.json) as SubgoalReport) : reply;
   }
 
-  async #birth(order: SubgoalOrder, { spec, tasksJson }: SubgoalBirth): Promise<{ birth: Birth; offer: Omit<NewOffer, "offer"> }> {
+  /** Null where the goal above has come to its end since it sent the order. */
+  async #birth(order: SubgoalOrder, { spec, tasksJson }: SubgoalBirth): Promise<{ birth: Birth; offer: Omit<NewOffer, "offer"> } | null> {
     const body = new TextEncoder().encode(tasksJson === "" ? "[]" : tasksJson);
     const values = parseOffer(body, "array");
     assert(values.ok, "the tasks of a sub-goal were read before");
     const id = order.goalId as GoalId;
     const { registry } = await this.#around.directory.opening(id, 0);
     const funds = await this.#opening(order, spec, values.value.length);
+    if (funds === null) return null;
     const tasks = await prepare(values.value);
     return { birth: { id, spec, registry, funds, tasks }, offer: { format: "array", body, specs: values.value } };
   }
 
   /** Grants for the first tasks, and for as many calls, where the goal above is bounded. */
-  async #opening({ goalId, task, funds, stop }: SubgoalOrder, { budget, parent }: GoalSpec, count: number): Promise<Bounds> {
+  async #opening({ goalId, task, funds, stop }: SubgoalOrder, { budget, parent }: GoalSpec, count: number): Promise<Bounds | null> {
     if (stop !== null || funds.every((total) => total === null)) return funds;
     const want = DIMENSIONS.map((name, d) => Math.max(d === TASKS ? count : 0, budget?.[name] ?? (d <= CALLS ? count : 0)));
     return this.#around.goal(parent!.goalId).fundSubgoal(goalId, task, { need: [count, 0, 0, 0], want });

@@ -3,6 +3,7 @@ import { abortAllDurableObjects } from "cloudflare:test";
 import { afterEach, expect, test, vi } from "vitest";
 import { Goal } from "../../durable-objects/goal/object.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
+import { call } from "./edge-kit.ts";
 import { countsOf } from "./executor-kit.ts";
 import { get, goalOf, good, post, register, tasksOf, type TaskView, until } from "./goal-kit.ts";
 
@@ -97,4 +98,23 @@ test("sub-goals that are aborted in the middle of their work go on, and end thei
   await abortAllDurableObjects();
   await until("all were called", async () => (await countsOf("aborted-below")).total >= SUBGOALS * CALLS);
   await expectOnce(id, "aborted-below");
+});
+
+test("a sub-goal whose making is overtaken by a cancel ends as canceled, though it gets no grants any more", async () => {
+  let isCanceled = false;
+  const sent = between("obey", async (_number, pass) => {
+    await until("the goal above is canceled", () => isCanceled);
+    return pass();
+  });
+  await register("real");
+  const tasks = [{ goal: { tasks: [{ call: { upstream: "real", path: "/delay/0?name=overtaken" } }] } }];
+  const { id } = await good<GoalView>(post("/v1/goals", { budget: { tasks: 5, calls: 5 }, tasks }));
+  await until("the order is under way", () => sent() > 0);
+  await good(post(`/v1/goals/${id}/cancel`));
+  isCanceled = true;
+  const [task] = (await tasksOf(id)) as WithSubgoal[];
+  await until("the sub-goal is there", async () => (await call("GET", `/v1/goals/${task!.subgoal!.goalId}`)).ok);
+  expect((await goalOf(task!.subgoal!.goalId)).status).toBe("canceled");
+  await until("nothing is held for it", async () => (await goalOf(id)).budget.reserved["tasks"] === 0);
+  expect((await countsOf("overtaken")).total).toBe(0);
 });
