@@ -11,6 +11,24 @@ import { BUGS as BUDGET_BUGS } from "./budgets/bugs.ts";
 import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 
 const run = promisify(execFile);
+/**
+ * Where the hunt for a rare bug begins, by bug: a little before the first seed
+ * that shows it. A world that has changed shows it elsewhere, and the hunt goes
+ * on to the last of the thousand.
+ */
+const FIRST_SEED: Readonly<Record<string, number>> = {
+  "forget-problem": 660,
+  "wake-for-what-is-too-dear": 70,
+  "skip-recheck": 80,
+  "recheck-one-offer-less": 80,
+  "park-in-the-queue": 80,
+  "outlive-lease": 120,
+  "take-older-grant": 130,
+  "keep-unused-starts": 275,
+  "blame-given-back": 70,
+  "wait-when-back": 165,
+  "forget-retry-budget": 235,
+};
 /** Generous: the other tests share the cores. */
 const TIMEOUT_MS = 300_000;
 const TIMEOUT = { timeout: TIMEOUT_MS };
@@ -57,7 +75,8 @@ test.for(WORLDS)(
     expect(names.length).toBeGreaterThanOrEqual(10);
     const hunt = async (): Promise<void> => {
       for (let name = names.shift(); name !== undefined; name = names.shift()) {
-        const { code, text } = await sim("--world", world, "--bug", name, "--seeds", String(SEEDS));
+        const from = FIRST_SEED[name] ?? 1;
+        const { code, text } = await sim("--world", world, "--bug", name, "--from", String(from), "--seeds", String(SEEDS + 1 - from));
         expect(text, name).toMatch(
           /^seed \d+ failed: [\s\S]*see it again: node test\/sim\/run\.ts --seeds 1 --from \d+ --verbose.* --bug /,
         );
