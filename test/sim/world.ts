@@ -3,7 +3,6 @@
  * virtual time, all from one seed. It misbehaves as its plan says until it
  * calms down; then it must bring everything to an end.
  */
-import { createHash } from "node:crypto";
 import { isBusy } from "../../durable-objects/goal/core/wake.ts";
 import { goalIdFrom } from "../../shared/ids.ts";
 import { Checkers } from "./checkers.ts";
@@ -20,6 +19,7 @@ import { rightsPlanOf } from "./rights/plan.ts";
 import { Shell, type Turn } from "./shell.ts";
 import { Disk, NEVER } from "./storage.ts";
 import { Violation } from "./violation.ts";
+import { runWorld } from "./seed.ts";
 
 const START_MS = 1_800_000_000_000;
 /** After the calm: leases of 14 s and backoffs of 20 s may follow one another a few times. */
@@ -299,18 +299,6 @@ class World {
 
 /** Runs one seed. `print` gets every line of its log. */
 export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
-  const hash = createHash("sha256");
-  const say = (line: string): void => {
-    hash.update(line).update("\n");
-    print(line);
-  };
-  const world = new World(seed, say);
-  let violation: string | null = null;
-  try {
-    world.run();
-  } catch (error) {
-    violation = error instanceof Violation ? error.message : (error as Error).stack!;
-    say(`violation ${violation.split("\n")[0]!}`);
-  }
-  return { seed, hash: hash.digest("hex"), violation, turns: world.turns, tasks: world.checkers.model.tasks.size };
+  const { world, ...outcome } = runWorld(seed, print, (say) => new World(seed, say));
+  return { ...outcome, turns: world.turns, tasks: world.checkers.model.tasks.size };
 }

@@ -3,17 +3,16 @@
  * agents spend at both goals; messages are lost, late and repeated, and every
  * part crashes, until the world calms down; then everything must be settled.
  */
-import { createHash } from "node:crypto";
 import { closeChildOf, fundChildOf, noteChildSpent } from "../../../durable-objects/goal/core/budget.ts";
 import type { Recorder, Send } from "../../../durable-objects/goal/core/recorder.ts";
 import { type Bounds, DIMENSIONS, type FundRequest, NOTHING, spentInAll, UNBOUNDED } from "../../../shared/policy/account.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import { Clock } from "../clock.ts";
 import { Random } from "../random.ts";
-import { Violation } from "../violation.ts";
 import { Ledger } from "./ledger.ts";
 import { type Asked, Node } from "./node.ts";
 import { TenantNode } from "./tenant.ts";
+import { runWorld } from "../seed.ts";
 
 const START_MS = 1_800_000_000_000;
 const STORM_MS = 4_000;
@@ -325,18 +324,6 @@ class World {
 
 /** Runs one seed. `print` gets every line of its log. */
 export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
-  const hash = createHash("sha256");
-  const say = (line: string): void => {
-    hash.update(line).update("\n");
-    print(line);
-  };
-  const world = new World(seed, say);
-  let violation: string | null = null;
-  try {
-    world.run();
-  } catch (error) {
-    violation = error instanceof Violation ? error.message : (error as Error).stack!;
-    say(`violation ${violation.split("\n")[0]!}`);
-  }
-  return { seed, hash: hash.digest("hex"), violation, turns: world.turns, calls: world.ledger.total().calls };
+  const { world, ...outcome } = runWorld(seed, print, (say) => new World(seed, say));
+  return { ...outcome, turns: world.turns, calls: world.ledger.total().calls };
 }

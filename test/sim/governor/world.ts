@@ -3,18 +3,18 @@
  * in virtual time, all from one seed. It misbehaves as its plan says until it
  * calms down; then every job must be done and the governor must come to rest.
  */
-import { createHash } from "node:crypto";
 import type { Push } from "../../../durable-objects/governor/core/step.ts";
 import type { Grant, Report } from "../../../shared/protocol/admission.ts";
 import type { Upstream as Config } from "../../../shared/protocol/upstream.ts";
 import { Clock } from "../clock.ts";
 import { Random } from "../random.ts";
-import { Checkers, must, Violation } from "./checkers.ts";
+import { Checkers, must } from "./checkers.ts";
 import { Client, type Registry } from "./client.ts";
 import { type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
 import { type Disk, Governor } from "./governor.ts";
 import { Measure } from "./measure.ts";
 import { Upstream } from "./upstream.ts";
+import { runWorld } from "../seed.ts";
 
 const START_MS = 1_800_000_000_000;
 /** After the calm. */
@@ -274,19 +274,11 @@ function configOf(plan: Plan, maxConcurrency: number | null): Config {
 
 /** Runs one seed. `print` gets every line of its log. */
 export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
-  const hash = createHash("sha256");
-  const say = (line: string): void => {
-    hash.update(line);
-    print(line);
-  };
-  const world = new World(seed, say);
-  let violation: string | null = null;
-  try {
-    world.run();
-  } catch (error) {
-    violation = error instanceof Violation ? error.message : (error as Error).stack!;
-    print(world.text());
-    say(`violation ${violation.split("\n")[0]!}`);
-  }
-  return { seed, hash: hash.digest("hex"), violation, calls: world.checkers.calls, messages: world.messages };
+  const { world, ...outcome } = runWorld(
+    seed,
+    print,
+    (say) => new World(seed, say),
+    (broken) => print(broken.text()),
+  );
+  return { ...outcome, calls: world.checkers.calls, messages: world.messages };
 }

@@ -3,7 +3,6 @@
  * whose tasks declare locks of the tenant and of their goal. Messages get lost
  * both ways, the shard and the goals crash, holders pause past their time.
  */
-import { createHash } from "node:crypto";
 import { isTerminal, RUNNING } from "../../../durable-objects/goal/core/codes.ts";
 import { holderOf } from "../../../durable-objects/goal/core/locks.ts";
 import { tenantLocksAt } from "../../../durable-objects/goal/core/tenant-locks.ts";
@@ -18,6 +17,7 @@ import { Violation } from "../violation.ts";
 import { LockChecker } from "./checker.ts";
 import { Contender } from "./contender.ts";
 import { ShardSim } from "./shard.ts";
+import { runWorld } from "../seed.ts";
 
 const START_MS = 1_800_000_000_000;
 const NAMES = ["t1", "t2", "t3"];
@@ -324,18 +324,6 @@ function isInside(all: readonly TaskSpec[], parent: TaskSpec | undefined): boole
 
 /** Runs one seed. `print` gets every line of its log. */
 export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
-  const hash = createHash("sha256");
-  const say = (line: string): void => {
-    hash.update(line).update("\n");
-    print(line);
-  };
-  const world = new World(seed, say);
-  let violation: string | null = null;
-  try {
-    world.run();
-  } catch (error) {
-    violation = error instanceof Violation ? error.message : (error as Error).stack!;
-    say(`violation ${violation.split("\n")[0]!}`);
-  }
-  return { seed, hash: hash.digest("hex"), violation, grants: world.checker.grants, tasks: world.tasks };
+  const { world, ...outcome } = runWorld(seed, print, (say) => new World(seed, say));
+  return { ...outcome, grants: world.checker.grants, tasks: world.tasks };
 }

@@ -4,7 +4,6 @@
  * order, until the world calms down; then all must come to its end, and the
  * root must know the truth.
  */
-import { createHash } from "node:crypto";
 import { linkOf } from "../../../durable-objects/goal/core/subgoals.ts";
 import type { Out, Send } from "../../../durable-objects/goal/core/recorder.ts";
 import type { Birth, RelativeCommand, RelativeDone } from "../../../durable-objects/goal/core/relatives.ts";
@@ -23,10 +22,10 @@ import { NO_FAULTS } from "../faults.ts";
 import { Random } from "../random.ts";
 import { Shell, type Turn } from "../shell.ts";
 import { Disk, NEVER } from "../storage.ts";
-import { Violation } from "../violation.ts";
 import { SubgoalCheckers } from "./checkers.ts";
 import { Funds } from "./funds.ts";
 import { type Plan, planOf, REGISTRY } from "./plan.ts";
+import { runWorld } from "../seed.ts";
 
 const START_MS = 1_800_000_000_000;
 const PATIENCE_MS = 240_000;
@@ -373,18 +372,6 @@ export interface Outcome {
 
 /** Runs one seed. `print` gets every line of its log. */
 export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
-  const hash = createHash("sha256");
-  const say = (line: string): void => {
-    hash.update(line).update("\n");
-    print(line);
-  };
-  const world = new World(seed, say);
-  let violation: string | null = null;
-  try {
-    world.run();
-  } catch (error) {
-    violation = error instanceof Violation ? error.message : (error as Error).stack!;
-    say(`violation ${violation.split("\n")[0]!}`);
-  }
-  return { seed, hash: hash.digest("hex"), violation, goals: world.nodes.size, messages: world.messages };
+  const { world, ...outcome } = runWorld(seed, print, (say) => new World(seed, say));
+  return { ...outcome, goals: world.nodes.size, messages: world.messages };
 }
