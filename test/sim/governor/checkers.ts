@@ -14,14 +14,7 @@ import type { Client } from "./client.ts";
 import type { Plan } from "./faults.ts";
 import { factsOf, type Governor } from "./governor.ts";
 import { type Call, HANG_MS_MAX } from "./upstream.ts";
-
-export class Violation extends Error {
-  override name = "Violation";
-}
-
-export function must(condition: boolean, rule: string, detail: () => string): asserts condition {
-  if (!condition) throw new Violation(`${rule}: ${detail()}`);
-}
+import { must } from "../violation.ts";
 
 const SLICE_MS = 150;
 const PROBE_MS = 100;

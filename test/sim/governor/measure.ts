@@ -5,7 +5,7 @@
 import { capacityOf } from "../../../durable-objects/governor/core/grant.ts";
 import { LEASE_TTL_MS_MIN } from "../../../shared/limits.ts";
 import type { Clock } from "../clock.ts";
-import { must } from "./checkers.ts";
+import { must } from "../violation.ts";
 import type { Client } from "./client.ts";
 import type { Plan } from "./faults.ts";
 import type { Governor } from "./governor.ts";
