@@ -5,25 +5,22 @@ import { parseBudget, parseReservation, parseSettlement, parseTopUp } from "../.
 import { ok, type Result } from "../../../shared/result.ts";
 import type { Answer, GoalRpc, IdempotencyKey } from "../../../shared/rpc.ts";
 import { bearerIn, type EdgeContext, tenantStub, withGoal } from "../context.ts";
-import { readBody, readJsonObject } from "../middleware/body.ts";
+import { readBody } from "../middleware/body.ts";
+import { readAs } from "../middleware/shape.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { json, jsonOnce, problem, respond } from "../reply.ts";
 
 const RESERVATION = /^rsv_([1-9][0-9]{0,14})$/;
 const SHOWN_CHARS_MAX = 64;
 
-const invalid = (what: string, errors: readonly Fault[]) => failure("invalid_request", `the ${what} is not valid; see errors`, { errors });
-
 export async function getTenantBudget(c: EdgeContext): Promise<Response> {
   return respond(await tenantStub(c.env).budget(), (view) => json(JSON.stringify(view)));
 }
 
 export async function putTenantBudget(c: EdgeContext): Promise<Response> {
-  const request = await readJsonObject(c.req.raw);
-  if (!request.ok) return problem(request.error);
-  const limit = parseBudget(request.value.value);
-  if (!limit.ok) return problem(invalid("budget", limit.error));
-  return respond(await tenantStub(c.env).putBudget(limit.value), (view) => json(JSON.stringify(view)));
+  const limit = await readAs(c.req.raw, "the budget", parseBudget);
+  if (!limit.ok) return problem(limit.error);
+  return respond(await tenantStub(c.env).putBudget(limit.value.value), (view) => json(JSON.stringify(view)));
 }
 
 export const getBudget = withGoal(async (c, goal) => respond(await goal.budget(bearerIn(c)), (view) => json(JSON.stringify(view))));
@@ -40,12 +37,10 @@ async function asked<T>(
   route: string,
   parse: (body: unknown) => Result<T, Fault[]>,
 ): Promise<Answer<Asked<T>>> {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, `the ${what}`, parse);
   if (!request.ok) return request;
-  const parsed = parse(request.value.value);
-  if (!parsed.ok) return { ok: false, error: invalid(what, parsed.error) };
   const idempotency = await idempotencyOf(c, route, request.value.body);
-  return idempotency.ok ? ok({ value: parsed.value, idempotency: idempotency.value }) : idempotency;
+  return idempotency.ok ? ok({ value: request.value.value, idempotency: idempotency.value }) : idempotency;
 }
 
 export const topUpBudget = withGoal(async (c, goal) => {

@@ -1,6 +1,6 @@
 /** `/v1/goals/{goalId}/claims`: workers outside pull tasks of kind `work`, keep their claims, and settle them. */
 import * as v from "valibot";
-import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
+import { failure, type Fault } from "../../../shared/errors.ts";
 import { type GoalId, parseTaskId } from "../../../shared/ids.ts";
 import {
   CLAIM_LEASE_MS_DEFAULT,
@@ -20,7 +20,8 @@ import { integer, object, queueName } from "../../../shared/protocol/task-schema
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, ClaimPlaceRpc, ClaimRequest, ClaimSettlement, GoalRpc, JsonReply } from "../../../shared/rpc.ts";
 import { bearerIn, withGoal } from "../context.ts";
-import { jsonText, readJsonObject } from "../middleware/body.ts";
+import { jsonText } from "../middleware/body.ts";
+import { bySchema, invalid, readAs } from "../middleware/shape.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { refused } from "../middleware/permit.ts";
 import { json, jsonOnce, problem, respond } from "../reply.ts";
@@ -59,23 +60,19 @@ const settlement = v.pipe(
   ),
 );
 
-const invalid = (what: string, errors: Fault[]): Failure => failure("invalid_request", `${what} is not valid; see errors`, { errors });
-
 function indexIn(goalId: GoalId, taskId: string): number {
   const parsed = parseTaskId(taskId);
   return parsed?.goalId === goalId ? parsed.index : -1;
 }
 
 export const claimTasks = withGoal(async (c, goal, goalId) => {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the claim request", bySchema(claimRequest));
   if (!request.ok) return problem(request.error);
-  const parsed = v.safeParse(claimRequest, request.value.value);
-  if (!parsed.success) return problem(invalid("the claim request", faultsOf(parsed, "")));
-  const refusal = refused(c, { scopes: ["work"], goalId, queue: parsed.output.queue });
+  const refusal = refused(c, { scopes: ["work"], goalId, queue: request.value.value.queue });
   if (refusal !== null) return refusal;
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/claims", request.value.body);
   if (!idempotency.ok) return problem(idempotency.error);
-  const claims = await claim(goal, { ...parsed.output, idempotency: idempotency.value, bearer: bearerIn(c) });
+  const claims = await claim(goal, { ...request.value.value, idempotency: idempotency.value, bearer: bearerIn(c) });
   return respond(claims, (reply) => jsonOnce(reply, 200));
 });
 
@@ -93,14 +90,12 @@ async function claim(goal: GoalRpc, request: ClaimRequest): Promise<Answer<JsonR
 }
 
 export const settleClaims = withGoal(async (c, goal, goalId) => {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the request", bySchema(settleRequest));
   if (!request.ok) return problem(request.error);
-  const parsed = v.safeParse(settleRequest, request.value.value);
-  if (!parsed.success) return problem(invalid("the request", faultsOf(parsed, "")));
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/claims/settle", request.value.body);
   if (!idempotency.ok) return problem(idempotency.error);
   const spawned: unknown[] = [];
-  const settlements = parsed.output.settlements.map((value) => settlementOf(value, goalId, spawned));
+  const settlements = request.value.value.settlements.map((value) => settlementOf(value, goalId, spawned));
   if (spawned.length > TASKS_PER_REQUEST_MAX) {
     const detail = `a request spawns at most ${TASKS_PER_REQUEST_MAX} tasks, and this one has ${spawned.length}`;
     return problem(failure("payload_too_large", detail));
@@ -162,10 +157,9 @@ function childrenOf(spawn: readonly unknown[], taskId: string): Answer<unknown[]
 }
 
 export const heartbeatClaims = withGoal(async (c, goal, goalId) => {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the request", bySchema(heartbeatRequest));
   if (!request.ok) return problem(request.error);
-  const parsed = v.safeParse(heartbeatRequest, request.value.value);
-  if (!parsed.success) return problem(invalid("the request", faultsOf(parsed, "")));
-  const claims = parsed.output.claims.map((one) => ({ ...one, task: indexIn(goalId, one.taskId) }));
-  return respond(await goal.heartbeat({ claims, leaseMs: parsed.output.leaseMs, bearer: bearerIn(c) }), json);
+  const { claims: held, leaseMs } = request.value.value;
+  const claims = held.map((one) => ({ ...one, task: indexIn(goalId, one.taskId) }));
+  return respond(await goal.heartbeat({ claims, leaseMs, bearer: bearerIn(c) }), json);
 });

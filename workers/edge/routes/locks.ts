@@ -1,17 +1,16 @@
 /** Locks by name: the tenant's, spread over shards, and each goal's own. */
 import * as v from "valibot";
-import { type Fault, failure } from "../../../shared/errors.ts";
+import { failure } from "../../../shared/errors.ts";
 import { LOCK_PERMITS_MAX, LOCK_SHARDS, LOCK_TTL_MS_DEFAULT, LOCK_TTL_MS_MAX, LOCK_TTL_MS_MIN } from "../../../shared/limits.ts";
 import type { Granted, LockView } from "../../../shared/policy/lock-steps.ts";
 import { LOCK_MODES } from "../../../shared/policy/lock-table.ts";
-import { faultsOf } from "../../../shared/protocol/faults.ts";
 import { HOLDER, LOCK_NAME, shardOf, TASK_HOLDER } from "../../../shared/protocol/lock.ts";
 import { integer, object } from "../../../shared/protocol/task-schema.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { LocksRpc } from "../../../shared/rpc-locks.ts";
 import type { Answer } from "../../../shared/rpc.ts";
 import { bearerIn, type EdgeContext, type Handler, locksStub, withGoal } from "../context.ts";
-import { readJsonObject } from "../middleware/body.ts";
+import { bySchema, invalid, readAs } from "../middleware/shape.ts";
 import { waitSeconds } from "../prefer.ts";
 import { json, problem, respond } from "../reply.ts";
 
@@ -46,7 +45,7 @@ function shownLock({ name, holders, held, queue }: LockView): string {
   return JSON.stringify({ name, holders: items, held, queue });
 }
 
-const invalid = (errors: Fault[]) => err(failure("invalid_request", "the request for the lock is not valid; see errors", { errors }));
+const WHAT = "the request for the lock";
 
 function nameOf(c: EdgeContext): Answer<string> {
   const name = c.req.param("name") ?? "";
@@ -56,25 +55,17 @@ function nameOf(c: EdgeContext): Answer<string> {
   return err(failure("invalid_request", detail));
 }
 
-/** The body as the schema has it. */
-async function bodyOf<S extends v.GenericSchema>(c: EdgeContext, schema: S): Promise<Answer<v.InferOutput<S>>> {
-  const request = await readJsonObject(c.req.raw);
-  if (!request.ok) return request;
-  const parsed = v.safeParse(schema, request.value.value);
-  return parsed.success ? ok(parsed.output) : invalid(faultsOf(parsed, ""));
-}
-
 /** Whose lock it is: a goal's, or the tenant's. */
 type Way = (c: EdgeContext, name: string) => LocksRpc;
 
 async function acquire(c: EdgeContext, way: Way, isOurs: (holder: string) => boolean): Promise<Response> {
   const name = nameOf(c);
   if (!name.ok) return problem(name.error);
-  const body = await bodyOf(c, asking);
+  const body = await readAs(c.req.raw, WHAT, bySchema(asking));
   if (!body.ok) return problem(body.error);
-  const { mode = "exclusive", permits = 0, ttlMs = LOCK_TTL_MS_DEFAULT, holder } = body.value;
+  const { mode = "exclusive", permits = 0, ttlMs = LOCK_TTL_MS_DEFAULT, holder } = body.value.value;
   if (!isOurs(holder)) {
-    return respond(invalid([{ pointer: "/holder", detail: "is named as goals and their tasks are; choose another name" }]), json);
+    return problem(invalid(WHAT, [{ pointer: "/holder", detail: "is named as goals and their tasks are; choose another name" }]));
   }
   const wait = waitSeconds(c.req.header("prefer"));
   const ask = { name: name.value, mode, permits, ttlMs, holder, waitMs: (wait ?? 0) * 1_000 };
@@ -86,9 +77,9 @@ async function acquire(c: EdgeContext, way: Way, isOurs: (holder: string) => boo
 async function release(c: EdgeContext, way: Way): Promise<Response> {
   const name = nameOf(c);
   if (!name.ok) return problem(name.error);
-  const body = await bodyOf(c, releasing);
+  const body = await readAs(c.req.raw, WHAT, bySchema(releasing));
   if (!body.ok) return problem(body.error);
-  const { fence = null, holder = null } = body.value;
+  const { fence = null, holder = null } = body.value.value;
   const released = await way(c, name.value).releaseLock({ name: name.value, fence, holder }, bearerIn(c));
   return respond(released, () => new Response(null, { status: 204 }));
 }

@@ -1,8 +1,7 @@
 /** `/v1/policy`: what all goals of the tenant, and calls that are passed through, may do. */
-import { failure } from "../../../shared/errors.ts";
 import { parsePolicy } from "../../../shared/protocol/policy.ts";
 import { type EdgeContext, tenantStub } from "../context.ts";
-import { readJsonObject } from "../middleware/body.ts";
+import { readAs } from "../middleware/shape.ts";
 import { json, problem } from "../reply.ts";
 
 /** A policy without rules is the one that restricts nothing. */
@@ -12,11 +11,10 @@ export async function getPolicy(c: EdgeContext): Promise<Response> {
 }
 
 export async function putPolicy(c: EdgeContext): Promise<Response> {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the policy", parsePolicy);
   if (!request.ok) return problem(request.error);
-  const parsed = parsePolicy(request.value.value);
-  if (!parsed.ok) return problem(failure("invalid_request", "the policy is not valid; see errors", { errors: parsed.error }));
-  const isEmpty = Object.keys(parsed.value).length === 0;
-  await tenantStub(c.env).putPolicy(isEmpty ? null : parsed.value);
-  return json(JSON.stringify(parsed.value));
+  const policy = request.value.value;
+  const isEmpty = Object.keys(policy).length === 0;
+  await tenantStub(c.env).putPolicy(isEmpty ? null : policy);
+  return json(JSON.stringify(policy));
 }

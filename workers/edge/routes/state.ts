@@ -2,14 +2,14 @@
 import * as v from "valibot";
 import { failure } from "../../../shared/errors.ts";
 import { STATE_VALUE_BYTES_MAX } from "../../../shared/limits.ts";
-import { faultsOf } from "../../../shared/protocol/faults.ts";
 import { LOCK_NAME, STATE_KEY } from "../../../shared/protocol/lock.ts";
 import { integer, object } from "../../../shared/protocol/task-schema.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { StateWrite } from "../../../shared/rpc-locks.ts";
 import type { Answer, GoalRpc } from "../../../shared/rpc.ts";
 import { bearerIn, type EdgeContext, withGoal } from "../context.ts";
-import { jsonText, readJsonObject } from "../middleware/body.ts";
+import { jsonText } from "../middleware/body.ts";
+import { bySchema, readAs } from "../middleware/shape.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { json, jsonOnce, problem, respond } from "../reply.ts";
 
@@ -52,12 +52,10 @@ async function write(
 ): Promise<Answer<{ json: string; replayed: boolean }>> {
   const key = keyOf(c);
   if (!key.ok) return key;
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the write", bySchema<typeof writing | typeof deleting>(schema));
   if (!request.ok) return request;
-  const parsed = v.safeParse(schema, request.value.value);
-  if (!parsed.success) return err(failure("invalid_request", "the write is not valid; see errors", { errors: faultsOf(parsed, "") }));
-  const { ifVersion = null, lock } = parsed.output;
-  const value = schema === writing ? textOf((parsed.output as { value: unknown }).value) : ok(null);
+  const { ifVersion = null, lock } = request.value.value;
+  const value = schema === writing ? textOf((request.value.value as { value: unknown }).value) : ok(null);
   if (!value.ok) return value;
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/state/{key}", request.value.body);
   if (!idempotency.ok) return idempotency;

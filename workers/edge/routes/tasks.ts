@@ -1,14 +1,13 @@
 /** Tasks: submitted and listed below their goal, read and steered by their own id. */
 import * as v from "valibot";
-import { failure } from "../../../shared/errors.ts";
 import { TASKS_PER_GOAL_MAX } from "../../../shared/limits.ts";
-import { faultsOf } from "../../../shared/protocol/faults.ts";
 import { TASK_STATUSES } from "../../../shared/protocol/goal.ts";
 import type { CallResult } from "../../../shared/protocol/line.ts";
 import { integer } from "../../../shared/protocol/task-schema.ts";
 import { ok } from "../../../shared/result.ts";
 import { bearerIn, type EdgeContext, withGoal, withTask } from "../context.ts";
-import { jsonText, readBody, readJsonObject, taskFormat } from "../middleware/body.ts";
+import { jsonText, readBody, taskFormat } from "../middleware/body.ts";
+import { bySchema, readAs } from "../middleware/shape.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { waitSeconds } from "../prefer.ts";
 import { Query } from "../query.ts";
@@ -89,12 +88,9 @@ export const retryTask = withTask(async (c, goal, index) => {
 });
 
 export const resolveTask = withTask(async (c: EdgeContext, goal, index) => {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the resolution", bySchema(resolution));
   if (!request.ok) return problem(request.error);
-  const parsed = v.safeParse(resolution, request.value.value);
-  if (!parsed.success)
-    return problem(failure("invalid_request", "the resolution is not valid; see errors", { errors: faultsOf(parsed, "") }));
-  const { as, result } = parsed.output;
+  const { as, result } = request.value.value;
   const given =
     result === undefined ? ok(undefined) : jsonText({ status: result.status ?? 200, body: result.body ?? null } satisfies CallResult);
   if (!given.ok) return problem(given.error);

@@ -3,7 +3,6 @@ import * as v from "valibot";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
 import { parseGoalId } from "../../../shared/ids.ts";
 import { CAVEATS_MAX, CAVEAT_TEXT_CHARS_MAX, DURATION_MS_MAX, TOKEN_CHARS_MAX } from "../../../shared/limits.ts";
-import { faultsOf } from "../../../shared/protocol/faults.ts";
 import { integer, object } from "../../../shared/protocol/task-schema.ts";
 import { ok } from "../../../shared/result.ts";
 import type { Answer } from "../../../shared/rpc.ts";
@@ -11,7 +10,7 @@ import { mintToken, narrowToken } from "../../../shared/token.ts";
 import { type Caveat, CAVEAT_TYPES, isCaveat } from "../../../shared/token/caveats.ts";
 import { narrowed } from "../../../shared/token/claims.ts";
 import { type EdgeContext, goalStub, TENANT_NAME, tenantStub } from "../context.ts";
-import { readJsonObject } from "../middleware/body.ts";
+import { bySchema, invalid, readAs } from "../middleware/shape.ts";
 import { refused } from "../middleware/permit.ts";
 import { json, problem, respond } from "../reply.ts";
 import type { Caller } from "../tokens/caller.ts";
@@ -31,8 +30,6 @@ const revocation = object({
     ),
   ),
 });
-
-const invalid = (errors: readonly Fault[]): Failure => failure("invalid_request", "the request is not valid; see errors", { errors });
 
 function caveatFaults(caveats: readonly unknown[]): Fault[] {
   const detail = `must be a caveat, an object whose type is one of ${CAVEAT_TYPES.join(", ")}, with that type's properties and no others`;
@@ -56,13 +53,11 @@ async function begun(env: Env, ring: KeyRing, caller: Caller, caveats: readonly 
 }
 
 export async function createToken(c: EdgeContext): Promise<Response> {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the request", bySchema(newToken));
   if (!request.ok) return problem(request.error);
-  const parsed = v.safeParse(newToken, request.value.value);
-  if (!parsed.success) return problem(invalid(faultsOf(parsed, "")));
-  const { caveats: given = [], ttlMs, subject } = parsed.output;
+  const { caveats: given = [], ttlMs, subject } = request.value.value;
   const errors = caveatFaults(given);
-  if (errors.length > 0) return problem(invalid(errors));
+  if (errors.length > 0) return problem(invalid("the request", errors));
   const caller = c.get("caller");
   if (subject !== undefined && caller.source.kind !== "root") {
     return problem(failure("permission_denied", "only the root token names another subject; a token keeps its own"));
@@ -97,11 +92,9 @@ async function revokeTenant(env: Env): Promise<Answer<{ epoch: number }>> {
 }
 
 export async function revokeTokens(c: EdgeContext): Promise<Response> {
-  const request = await readJsonObject(c.req.raw);
+  const request = await readAs(c.req.raw, "the request", bySchema(revocation));
   if (!request.ok) return problem(request.error);
-  const parsed = v.safeParse(revocation, request.value.value);
-  if (!parsed.success) return problem(invalid(faultsOf(parsed, "")));
-  const { goalId } = parsed.output;
+  const { goalId } = request.value.value;
   const refusal = refused(c, { scopes: ["admin"], ...(goalId === undefined ? { isTenantWide: true } : { goalId }) });
   if (refusal !== null) return refusal;
   const revoked = goalId === undefined ? revokeTenant(c.env) : goalStub(c.env, parseGoalId(goalId)!).revokeTokens(c.get("caller").bearer);
