@@ -14,6 +14,7 @@ import { chance } from "../../shared/policy/backoff.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
 import { call, goalOf, type Receipts, send, until } from "./api.ts";
 import { answerAfter, startUpstream, type Upstream } from "./upstream.ts";
+import { report } from "./rounds.ts";
 
 export interface BudgetOptions {
   readonly runs: number;
@@ -129,14 +130,7 @@ async function main(): Promise<void> {
   });
   const number = (name: keyof typeof values): number => Number(values[name]);
   const options = { runs: number("runs"), kills: number("kills"), tasks: number("tasks"), calls: number("calls"), seed: number("seed") };
-  console.log(JSON.stringify(options));
-  let faults = 0;
-  await budgetRun(options, (run, round) => {
-    faults += run.faults.length;
-    console.log(`${round + 1}`.padStart(3), JSON.stringify(run));
-  });
-  console.log(faults === 0 ? "no faults" : `${faults} faults`);
-  process.exitCode = faults === 0 ? 0 : 1;
+  await report(options, budgetRun);
 }
 
 if (import.meta.main) await main();

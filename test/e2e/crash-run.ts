@@ -14,6 +14,7 @@ import { type Drover, startDrover } from "../../client/cli/server/child.ts";
 import { chance } from "../../shared/policy/backoff.ts";
 import { call, goalOf, type Page, type Receipts, resultsOf, tasksOf, type TaskView, until } from "./api.ts";
 import { answerAfter, startUpstream, type Upstream } from "./upstream.ts";
+import { report } from "./rounds.ts";
 
 export interface CrashOptions {
   /** Kills of the whole server, and of the Node parent alone. */
@@ -237,14 +238,7 @@ async function main(): Promise<void> {
   const option = (value: string) => ({ type: "string", default: value }) as const;
   const { values } = parseArgs({ options: { kills: option("20"), parents: option("5"), tasks: option("5000"), seed: option("1") } });
   const options = { kills: Number(values.kills), parents: Number(values.parents), tasks: Number(values.tasks), seed: Number(values.seed) };
-  console.log(JSON.stringify(options));
-  let faults = 0;
-  await crashRun(options, (figures, round) => {
-    faults += figures.faults.length;
-    console.log(`${round + 1}`.padStart(3), JSON.stringify(figures));
-  });
-  console.log(faults === 0 ? "no faults" : `${faults} faults`);
-  process.exitCode = faults === 0 ? 0 : 1;
+  await report(options, crashRun);
 }
 
 if (import.meta.main) await main();

@@ -14,6 +14,7 @@ import { chance } from "../../shared/policy/backoff.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { call, goalOf, type Page, tasksOf, type TaskView, until } from "./api.ts";
 import { answerAfter, startUpstream } from "./upstream.ts";
+import { report } from "./rounds.ts";
 
 export interface SubgoalCrashOptions {
   readonly kills: number;
@@ -142,14 +143,7 @@ async function main(): Promise<void> {
     windowMs: Number(values.window),
     seed: Number(values.seed),
   };
-  console.log(JSON.stringify(options));
-  let faults = 0;
-  await subgoalCrashRun(options, (figures, round) => {
-    faults += figures.faults.length;
-    console.log(`${round + 1}`.padStart(3), JSON.stringify(figures));
-  });
-  console.log(faults === 0 ? "no faults" : `${faults} faults`);
-  process.exitCode = faults === 0 ? 0 : 1;
+  await report(options, subgoalCrashRun);
 }
 
 if (import.meta.main) await main();
