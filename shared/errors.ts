@@ -36,6 +36,8 @@ export const TASK_ERRORS = {
   upstream_error: kind(502, "The upstream answered with an error"),
   upstream_timeout: kind(504, "The upstream did not answer in time", true),
   result_too_large: kind(502, "The upstream's answer is too large to keep"),
+  function_error: kind(500, "The function failed"),
+  function_limit: kind(500, "The function went beyond a limit"),
   dependency_failed: kind(424, "A task that this one comes after did not succeed"),
   children_failed: kind(424, "Too many children did not succeed"),
   parent_failed: kind(424, "The parent ended, so this task was canceled"),

@@ -194,6 +194,8 @@ const DETAILS: Readonly<Record<TaskErrorCode, string>> = {
   upstream_error: "the upstream answered with an error",
   upstream_timeout: "the upstream did not answer within timeoutMs",
   result_too_large: "the upstream's answer is larger than Drover keeps",
+  function_error: "the function failed",
+  function_limit: "the function went beyond a limit",
   dependency_failed: "a task that this one comes after did not succeed",
   children_failed: "the children's completion rule was not met",
   parent_failed: "the task's parent ended first",

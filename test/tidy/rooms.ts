@@ -19,7 +19,10 @@ export const ROOMS: readonly Room[] = [
   { files: /^shared\/protocol\//, may: [SHARED, "valibot"] },
   { files: /^shared\//, may: [SHARED] },
   { files: /^durable-objects\/kit\//, may: ["durable-objects/kit/", SHARED, "cloudflare:"] },
-  { files: /^durable-objects\/([a-z-]+)\/core\//, may: ["durable-objects/$1/core/", "!shared/rpc.ts", "!shared/rpc-relatives.ts", SHARED] },
+  {
+    files: /^durable-objects\/([a-z-]+)\/core\//,
+    may: ["durable-objects/$1/core/", "!shared/rpc.ts", "!shared/rpc-relatives.ts", "!shared/rpc-functions.ts", SHARED],
+  },
   {
     files: /^durable-objects\/(executor)\//,
     may: ["durable-objects/$1/", "workers/executor/run-batch.ts", "durable-objects/kit/", SHARED, "cloudflare:"],
@@ -27,8 +30,9 @@ export const ROOMS: readonly Room[] = [
   { files: /^durable-objects\/([a-z-]+)\//, may: ["durable-objects/$1/", "durable-objects/kit/", SHARED, "cloudflare:"] },
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },
   { files: /^workers\/kit\//, may: ["workers/kit/", SHARED] },
-  { files: /^workers\/edge\//, may: ["workers/edge/", "workers/kit/", SHARED, "hono", "hono/", "valibot", "jose"] },
-  { files: /^workers\/executor\//, may: ["workers/executor/", "workers/kit/", SHARED, "cloudflare:"] },
+  { files: /^workers\/sandbox\//, may: ["workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"] },
+  { files: /^workers\/edge\//, may: ["workers/edge/", "workers/sandbox/", "workers/kit/", SHARED, "hono", "hono/", "valibot", "jose"] },
+  { files: /^workers\/executor\//, may: ["workers/executor/", "workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },
   { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers", "esbuild"] },
   { files: /^scripts\//, may: ["scripts/", "node:"] },

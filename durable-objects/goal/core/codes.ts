@@ -62,6 +62,8 @@ export const CODES: readonly (TaskErrorCode | "")[] = [
   "budget_exhausted",
   "lock_conflict",
   "lock_lost",
+  "function_error",
+  "function_limit",
 ];
 
 export const codeOf = (word: TaskErrorCode): number => CODES.indexOf(word);

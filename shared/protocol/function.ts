@@ -1,0 +1,28 @@
+/** A function: user code that tasks of kind `run` call, and what one invocation of it may use. */
+
+export const ENGINES = ["snapshot", "isolate"] as const;
+/** `snapshot`: a memory snapshot, restored for every invocation. `isolate`: a dynamic Worker of its own, for heavy or hostile code. */
+export type EngineName = (typeof ENGINES)[number];
+
+/** Bounds of one invocation. */
+export interface FunctionLimits {
+  /** Time on the processor. Metered in fuel, so it is about this long on a machine like ours. */
+  readonly cpuMs: number;
+  /** What it may allocate beyond its image. */
+  readonly memoryBytes: number;
+}
+
+/** A version of a function, as the tenant's registry has it. */
+export interface FunctionVersion {
+  readonly name: string;
+  /** SHA-256, in hex, of the bundle, the engine's name and the limits. */
+  readonly version: string;
+  readonly engine: EngineName;
+  readonly limits: FunctionLimits;
+  readonly bundleBytes: number;
+  /** The image as it lies in memory; 0 where the engine has none. */
+  readonly snapshotBytes: number;
+  /** How long its initialisation took; not repeated for any task. */
+  readonly initMs: number;
+  readonly createdAtMs: number;
+}
