@@ -14,6 +14,9 @@ export const PLATFORM_ROW_BYTES_MAX = 2_000_000;
 export const PLATFORM_RPC_BYTES_MAX = 32 * MIB;
 export const PLATFORM_CONNECTIONS_PER_INVOCATION_MAX = 6;
 export const PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX = 10_000;
+/** Distinct dynamic Workers in flight: in one request of a Worker, and in one Durable Object. */
+export const PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX = 4;
+export const PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX = 10;
 
 // The wire.
 export const BODY_BYTES_MAX = 8 * MIB;

@@ -1,0 +1,169 @@
+/**
+ * The engine `isolate`: functions in dynamic Workers of the platform's Worker
+ * Loader, one a version, warm as long as the platform keeps it. The module's
+ * scope is evaluated once an isolate and outlives a task; the time on the
+ * processor and the memory are the platform's to bound. docs/functions/engines.md
+ * says what that means.
+ */
+import type { ErrorCode } from "../../../shared/errors.ts";
+import { PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, PROBLEM_CHARS_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts";
+import type { FunctionVersion } from "../../../shared/protocol/function.ts";
+import type { Ended, Invocation } from "../types.ts";
+import { GUEST } from "./guest.ts";
+import { HostTarget } from "./host-target.ts";
+import { Slots } from "./slots.ts";
+
+/** Of a guest that the function may have changed, so every field may be anything. */
+interface Fault {
+  readonly message?: unknown;
+  readonly stack?: unknown;
+  readonly code?: unknown;
+}
+
+/** `chars`: the output was too long to be sent. */
+interface GuestReply {
+  readonly output?: unknown;
+  readonly chars?: unknown;
+  readonly fault?: Fault;
+  readonly isOver?: unknown;
+}
+
+interface Guest {
+  check(): Promise<{ readonly fault?: Fault }>;
+  invoke(input: string, about: string, host: HostTarget, charsMax: number): Promise<GuestReply & Disposable>;
+}
+
+/** A bundle that cannot be used, in words for its author. */
+export interface BundleFault {
+  readonly detail: string;
+  readonly stack?: string | undefined;
+}
+
+/** How the platform says that a limit ended an isolate. */
+const LIMIT_MESSAGE = /exceeded (?:its |the )?.*(?:limit|cpu|memory|time)|too many subrequests/i;
+/** How long a guest that was told to end is counted as in flight at most. */
+const ENDING_MS = 1_000;
+const HUNG_MESSAGE = /code had hung/;
+
+function codeOf(bundle: string, limits?: FunctionVersion["limits"]): WorkerLoaderWorkerCode {
+  return {
+    compatibilityDate: "2026-11-01",
+    mainModule: "guest.js",
+    modules: { "guest.js": GUEST, "function.js": bundle },
+    // A function reaches the world by `ctx` alone.
+    globalOutbound: null,
+    env: {},
+    ...(limits === undefined ? {} : { limits: { cpuMs: limits.cpuMs, subRequests: PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX } }),
+  };
+}
+
+const shown = (value: unknown): string => String(value).slice(0, PROBLEM_CHARS_MAX);
+
+/** The frames of the function, without those of what called it. */
+function stackOf(stack: unknown): string | undefined {
+  if (typeof stack !== "string") return undefined;
+  const lines = shown(stack).split("\n");
+  return lines.filter((line) => !line.includes("guest.js:")).join("\n");
+}
+
+function failed(code: ErrorCode, detail: unknown, stack?: unknown): Ended {
+  return { outcome: "failed", code, detail: shown(detail), stack: stackOf(stack), cpuMs: 0 };
+}
+
+/** An output becomes part of a result line, so it must be JSON, on one line. */
+function isJsonLine(text: string): boolean {
+  if (text.includes("\n")) return false;
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function endedBy({ output, chars, fault }: GuestReply, host: HostTarget): Ended {
+  if (fault !== undefined) return failed(host.hasGiven(fault.code) ? fault.code : "function_error", fault.message, fault.stack);
+  const length = typeof output === "string" ? output.length : Number(chars);
+  if (length > RESPONSE_BYTES_MAX)
+    return failed("function_limit", `the output has ${length} characters; at most ${RESPONSE_BYTES_MAX} are kept`);
+  if (typeof output !== "string" || !isJsonLine(output)) return failed("function_error", "the function answered with what is not JSON");
+  return { outcome: "returned", output, cpuMs: 0 };
+}
+
+/** The isolate itself failed: it says so by rejecting, which the guest never does. */
+function brokenBy(error: unknown): Ended {
+  const message = error instanceof Error ? error.message : String(error);
+  if (HUNG_MESSAGE.test(message)) return failed("function_error", "the handler waits for a promise that nothing will settle");
+  return failed(LIMIT_MESSAGE.test(message) ? "function_limit" : "function_error", `the isolate ended: ${message}`);
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+function abortedBy(signal: AbortSignal): Ended {
+  const reason = String(signal.reason);
+  return failed(/timed out/.test(reason) ? "function_limit" : "canceled", `the invocation was ended: ${reason}`);
+}
+
+export class Isolates {
+  readonly #loader: WorkerLoader;
+  readonly #slots: Slots;
+
+  /** `distinctMax` is what the platform takes where this runs: in a request of a Worker, or in a Durable Object. */
+  constructor(loader: WorkerLoader, distinctMax: number) {
+    this.#loader = loader;
+    this.#slots = new Slots(distinctMax);
+  }
+
+  /** Distinct versions in flight. */
+  get inFlight(): number {
+    return this.#slots.inFlight;
+  }
+
+  /** Loads the bundle once, in an isolate that is thrown away. Null: its default export is a handler. */
+  async check(bundle: string): Promise<BundleFault | null> {
+    try {
+      const guest = this.#loader.load(codeOf(bundle)).getEntrypoint() as unknown as Guest;
+      const { fault } = await guest.check();
+      return fault === undefined ? null : { detail: shown(fault.message), stack: stackOf(fault.stack) };
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      return { detail: shown(message).replace(/^Failed to start Worker:\s*(?:Uncaught )?/, "") };
+    }
+  }
+
+  /** Runs one invocation, in the isolate of its version. Never rejects. */
+  async invoke(version: FunctionVersion, bundle: string, invocation: Invocation): Promise<Ended> {
+    const { signal } = invocation;
+    const id = version.version;
+    try {
+      await this.#slots.enter(id, signal);
+    } catch {
+      return abortedBy(signal);
+    }
+    const host = new HostTarget(invocation.calls);
+    const aborted = Promise.withResolvers<null>();
+    const abort = (): void => {
+      host.end(String(signal.reason));
+      aborted.resolve(null);
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    const handled = this.#run(id, bundle, invocation, host);
+    const ended = await Promise.race([handled, aborted.promise]);
+    signal.removeEventListener("abort", abort);
+    host.end("the invocation has ended");
+    if (ended === null) void Promise.race([handled, pause(ENDING_MS)]).then(() => this.#slots.leave(id));
+    else this.#slots.leave(id);
+    return ended === null || signal.aborted ? abortedBy(signal) : ended;
+  }
+
+  /** Never rejects. Null: the guest ended because it was told to. */
+  async #run(id: string, bundle: string, { input, about, limits }: Invocation, host: HostTarget): Promise<Ended | null> {
+    try {
+      const guest = this.#loader.get(id, () => codeOf(bundle, limits)).getEntrypoint() as unknown as Guest;
+      using reply = await guest.invoke(input, about, host, RESPONSE_BYTES_MAX);
+      return reply.isOver === true ? null : endedBy(reply, host);
+    } catch (error) {
+      return brokenBy(error);
+    }
+  }
+}
