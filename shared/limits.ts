@@ -176,6 +176,19 @@ export const SHORT_CALLS_PER_LANE = 3;
 /** A window of results that are not durable yet is sized for so many calls, where the upstream declares no `maxConcurrency`. */
 export const LANES_DEFAULT = 66;
 
+// Functions.
+/** Functions that the tasks of one goal run. */
+export const FUNCTIONS_PER_GOAL_MAX = 1_000;
+/** Runs of one function that a goal has open at once, and how many of them go into one batch. */
+export const RUN_WINDOW_TASKS = 256;
+export const RUN_BATCH_TASKS_MAX = 64;
+export const RUN_BATCH_TASKS_MIN = 4;
+/** A run that has not begun after this, because its executor is full, goes back into the queue. */
+export const RUN_PATIENCE_MS = 5_000;
+/** A function whose runs cannot afford their calls is tried again after this, and then after twice as long. */
+export const RUN_STARVED_MS = 50;
+export const RUN_STARVED_MS_MAX = 2_000;
+
 // Admission: leases of permits. `facts` of the algorithms are in docs/governor.md.
 /** The least that a lease lasts; long calls get longer ones. */
 export const LEASE_TTL_MS_MIN = 5_000;
@@ -285,5 +298,6 @@ assert(BATCH_LANES_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "a batch must
 assert(BATCH_TASKS_MAX < PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, "a batch must obey the subrequest limit");
 assert(SUBGOAL_RETENTION_MS_MIN > RELATIVE_ANSWER_MS, "a message that made a sub-goal must not find it deleted");
 assert(SUBGOALS_OPENING_MAX <= SUBGOAL_MESSAGES_MAX, "making sub-goals must leave room for other messages");
+assert(RUN_PATIENCE_MS < LEASE_GRACE_MS, "a run that waits for its executor must not be taken for lost");
 assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");
 assert(EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB, "an executor's buffers must fit an isolate");

@@ -7,6 +7,7 @@ import type { Amounts, Bounds, FundRequest } from "./policy/account.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { AccountView, BudgetView, Reserver } from "./protocol/budget.ts";
+import type { FunctionVersion } from "./protocol/function.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Reserve } from "./protocol/task.ts";
 import type { RelativeRpc } from "./rpc-relatives.ts";
@@ -334,9 +335,11 @@ export interface ExecutorRpc {
 // edge and goal → tenant
 
 export interface Registry {
-  /** Rises with every change of an upstream or of the policy. */
+  /** Rises with every change of an upstream, of a function or of the policy. */
   readonly version: number;
   readonly upstreams: readonly Upstream[];
+  /** The newest version of each function; left out for none. */
+  readonly functions?: readonly FunctionVersion[];
   /** What all goals of the tenant may do; left out or null where it is not restricted. */
   readonly policy?: Policy | null;
   /** Dimensions that the tenant's budget bounds, in their order; left out for none. */

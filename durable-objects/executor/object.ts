@@ -4,10 +4,14 @@
  * Keeps nothing, in memory or on disk.
  */
 import { DurableObject } from "cloudflare:workers";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
+import { runFunctions } from "../../workers/executor/functions/run-functions.ts";
+import { runtimeOf } from "../../workers/executor/functions/runtime.ts";
 import { runBatch, settlerOf } from "../../workers/executor/run-batch.ts";
 
-export class ExecutorPool extends DurableObject<Env> implements ExecutorRpc {
+export class ExecutorPool extends DurableObject<Env> implements ExecutorRpc, FunctionExecutorRpc {
   run(batch: Batch): Promise<BatchReply> {
     return runBatch(batch, {
       settle: settlerOf(this.env.GOAL),
@@ -15,5 +19,14 @@ export class ExecutorPool extends DurableObject<Env> implements ExecutorRpc {
       // Deployed, a failed connection is an answer (521 to 526, 530), not a fault.
       reach: null,
     });
+  }
+
+  runFunctions(batch: RunBatch): Promise<BatchReply> {
+    const settle = settlerOf(this.env.GOAL);
+    return runFunctions(batch, { settle, waitUntil: (work) => this.ctx.waitUntil(work), ...runtimeOf() });
+  }
+
+  async warm(version: FunctionVersion): Promise<void> {
+    await runtimeOf().programOf(version);
   }
 }

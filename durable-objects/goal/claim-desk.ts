@@ -25,7 +25,7 @@ import { fencesByName } from "./core/locks.ts";
 import { isPaused } from "./core/kin.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./core/state.ts";
 import type { Directory } from "./directory.ts";
-import { parseOffer, upstreamNames } from "./offers.ts";
+import { entryNames, parseOffer } from "./offers.ts";
 import { prepare } from "./prepare.ts";
 import type { GoalStore } from "./store.ts";
 import type { Turns } from "./turns.ts";
@@ -172,7 +172,7 @@ export class ClaimDesk {
     const body = new TextEncoder().encode(spawnedJson === "" ? "[]" : spawnedJson);
     const values = parseOffer(body, "array");
     if (!values.ok) return values;
-    await this.#directory.refreshFor(this.#turns.state, upstreamNames(values.value));
+    await this.#directory.refreshFor(this.#turns.state, entryNames(values.value));
     await this.#budget.prepareTasks(values.value.length);
     return this.#turns.run({
       command: {

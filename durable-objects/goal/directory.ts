@@ -6,7 +6,8 @@
 import { REGISTRY_AGE_MS_MAX, WATCHDOG_MS } from "../../shared/limits.ts";
 import { type Bounds, TASKS } from "../../shared/policy/account.ts";
 import type { Registry, TenantRpc } from "../../shared/rpc.ts";
-import { type GoalState, liveCount, upstreamNamed } from "./core/state.ts";
+import { isKnown } from "./core/run-state.ts";
+import { type GoalState, liveCount } from "./core/state.ts";
 import type { Command } from "./core/step.ts";
 import { goalReport } from "./views.ts";
 
@@ -63,13 +64,9 @@ export class Directory {
       .finally(() => (this.#isAsking = false));
   }
 
-  /** A task for an upstream that the goal has not heard of is worth a question, and so is one that comes after a long rest: its policy may have changed. */
+  /** A task for an upstream or a function that the goal has not heard of is worth a question, and so is one that comes after a long rest: its policy may have changed. */
   async refreshFor(state: GoalState, names: ReadonlySet<string>): Promise<void> {
-    const isUnknown = [...names].some((name) => {
-      const number = upstreamNamed(state, name);
-      return number < 0 || state.upstreams[number]!.config === null;
-    });
-    if (isUnknown) return this.report(state);
+    if ([...names].some((name) => !isKnown(state, name))) return this.report(state);
     if (Date.now() - this.#askedAtMs < REGISTRY_AGE_MS_MAX) return;
     // What is known will do where the tenant does not answer.
     await this.report(state).catch((error: unknown) => console.warn(`the tenant did not answer: ${String(error)}`));

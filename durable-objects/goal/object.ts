@@ -23,7 +23,6 @@ import type {
   ClaimRequest,
   CreateGoalRequest,
   EventsQuery,
-  ExecutorRpc,
   GoalRpc,
   GoalVerb,
   HeartbeatRequest,
@@ -43,7 +42,7 @@ import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { revocation } from "./core/rights.ts";
 import { BudgetDesk } from "./budget-desk.ts";
 import { Directory } from "./directory.ts";
-import { parseOffer, upstreamNames } from "./offers.ts";
+import { entryNames, parseOffer } from "./offers.ts";
 import { LockDesk } from "./lock-desk.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
@@ -159,7 +158,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     if (stored !== null) return stored;
     const values = parseOffer(body, format);
     if (!values.ok) return values;
-    const names = upstreamNames(values.value);
+    const names = entryNames(values.value);
     await this.#directory.refreshFor(this.#turns.state, names);
     await this.#budget.prepareTasks(values.value.length);
     const prepared = await prepare(values.value);
@@ -374,7 +373,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
 /** Calls this Worker's own entrypoint, or one of a pool of objects: their connections are counted apart. */
 function transportOf(ctx: DurableObjectState, env: Env): Transport {
   if (env.EXECUTOR_TRANSPORT === "loopback") {
-    const { Executor } = (ctx as unknown as { exports: { Executor: ExecutorRpc } }).exports;
+    const { Executor } = (ctx as unknown as { exports: { Executor: ReturnType<Transport> } }).exports;
     return () => Executor;
   }
   const offset = Number.parseInt(ctx.id.toString().slice(-4), 16);

@@ -5,8 +5,9 @@
 import { assert } from "../../shared/assert.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { DEPTH_MAX, OFFER_CACHE_BYTES_MAX, TASKS_PER_REQUEST_MAX } from "../../shared/limits.ts";
-import type { CallSpec, TaskSpec, WorkSpec } from "../../shared/protocol/task.ts";
+import type { CallSpec, RunSpec, TaskSpec, WorkSpec } from "../../shared/protocol/task.ts";
 import { err, ok, type Result } from "../../shared/result.ts";
+import { runQueueName } from "./core/run-state.ts";
 
 /** `array`: a JSON array of tasks. `json`: an object with one. `ndjson`: a task a line. */
 export type OfferFormat = "array" | "json" | "ndjson";
@@ -63,13 +64,14 @@ function parseLines(text: string): Result<readonly unknown[], Failure> {
   return ok(tasks);
 }
 
-/** The upstreams that a request's tasks call. Neighbours mostly call the same one. */
-export function upstreamNames(specs: readonly unknown[], names = new Set<string>(), level = 0): Set<string> {
+/** The upstreams that a request's tasks call, and the queues of functions that they run. Neighbours mostly call the same one. */
+export function entryNames(specs: readonly unknown[], names = new Set<string>(), level = 0): Set<string> {
   let last: unknown;
   for (const spec of specs) {
     const inner = (spec as TaskSpec | null)?.goal?.["tasks"];
-    if (Array.isArray(inner) && level < DEPTH_MAX) upstreamNames(inner, names, level + 1);
+    if (Array.isArray(inner) && level < DEPTH_MAX) entryNames(inner, names, level + 1);
     const name = (spec as TaskSpec | null)?.call?.upstream as unknown;
+    if (name === undefined) addFunction(spec, names);
     if (name === last || typeof name !== "string") continue;
     names.add(name);
     last = name;
@@ -77,11 +79,16 @@ export function upstreamNames(specs: readonly unknown[], names = new Set<string>
   return names;
 }
 
-type Input = CallSpec | WorkSpec | Json | undefined;
+function addFunction(spec: unknown, names: Set<string>): void {
+  const name = (spec as TaskSpec | null)?.run?.function as unknown;
+  if (typeof name === "string") names.add(runQueueName(name));
+}
+
+type Input = CallSpec | RunSpec | WorkSpec | Json | undefined;
 type Json = Readonly<Record<string, unknown>>;
 
 interface Entry {
-  /** The call, work or goal of each task, by place: all that handing it out needs. Groups and bad tasks have none. */
+  /** The call, run, work or goal of each task, by place: all that handing it out needs. Groups and bad tasks have none. */
   readonly inputs: readonly Input[];
   readonly bytes: number;
 }
@@ -91,7 +98,7 @@ export function entryOf(specs: readonly unknown[], bytes: number): Entry {
   return { inputs: specs.map((spec) => inputOf(spec as TaskSpec | null)), bytes };
 }
 
-const inputOf = (spec: TaskSpec | null): Input => spec?.call ?? spec?.work ?? spec?.goal;
+const inputOf = (spec: TaskSpec | null): Input => spec?.call ?? spec?.run ?? spec?.work ?? spec?.goal;
 
 /** Keeps the inputs of the offers used last, up to a bound in bytes of their text. The newest always stays. */
 export class CallCache {
@@ -118,6 +125,11 @@ export class CallCache {
   /** Of a task that calls. */
   get(offer: number, place: number): CallSpec | undefined {
     return this.#get(offer, place) as CallSpec | undefined;
+  }
+
+  /** Of a task that runs a function. */
+  run(offer: number, place: number): RunSpec | undefined {
+    return this.#get(offer, place) as RunSpec | undefined;
   }
 
   /** Of a task that waits to be claimed. */

@@ -30,7 +30,7 @@ import type { Birth, RelativeCommand } from "./core/relatives.ts";
 import { policiesBehind } from "./core/rights.ts";
 import type { GoalState } from "./core/state.ts";
 import type { Directory } from "./directory.ts";
-import { parseOffer, upstreamNames } from "./offers.ts";
+import { entryNames, parseOffer } from "./offers.ts";
 import { prepare } from "./prepare.ts";
 import { type Signal, within } from "./signal.ts";
 import type { GoalStore, NewOffer } from "./store.ts";
@@ -187,7 +187,7 @@ export class RelativesDesk {
     const body = new TextEncoder().encode(`[{"goal":${goalJson}}]`);
     const values = parseOffer(body, "array");
     if (!values.ok) return values;
-    await this.#around.directory.refreshFor(this.#state, upstreamNames(values.value));
+    await this.#around.directory.refreshFor(this.#state, entryNames(values.value));
     const prepared = await prepare(values.value);
     const reply = await this.#around.turns.run({
       command: { kind: "submit", ...prepared, atomic: true },

@@ -5,18 +5,24 @@
  */
 import { assert } from "../../shared/assert.ts";
 import { taskIdOf } from "../../shared/ids.ts";
+import { RUN_BATCH_TASKS_MAX, RUN_WINDOW_TASKS } from "../../shared/limits.ts";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { FunctionExecutorRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
 import { fencesOf } from "./core/locks.ts";
 import type { Send } from "./core/recorder.ts";
 import type { Refusal } from "./core/settle.ts";
+import { versionOf } from "./core/run-state.ts";
 import type { GoalState } from "./core/state.ts";
 import type { CallCache } from "./offers.ts";
 
 /** How long the end of an aborted call takes to arrive at the upstream, at most. */
 const ABORT_MS = 20;
+/** Versions of functions that are remembered to have been announced. */
+const WARMED_MAX = 1_000;
 
 /** Chooses the executor for a batch, by a number that is not in use. */
-export type Transport = (slot: number) => ExecutorRpc;
+export type Transport = (slot: number) => ExecutorRpc & FunctionExecutorRpc;
 
 export interface Inbox {
   /** Whole result lines, each with its newline. */
@@ -42,6 +48,8 @@ export class Runner {
   readonly #permitMs: (upstream: number) => number;
   readonly #open = new Map<number, Open>();
   readonly #slots = new Set<number>();
+  /** Executors, counted from the first, that were told of a version. */
+  readonly #warmed = new Map<string, number>();
 
   /** `permitMs` says how long the permits at an upstream last from now. */
   constructor(transport: Transport, inbox: Inbox, permitMs: (upstream: number) => number) {
@@ -50,14 +58,16 @@ export class Runner {
     this.#permitMs = permitMs;
   }
 
-  async send(send: Send, batch: Batch): Promise<void> {
+  async send(send: Send, batch: Batch | RunBatch): Promise<void> {
     const slot = this.#takeSlot();
-    const open: Open = { slot, upstream: send.upstream, isBounded: batch.permitMs !== null, control: null, aborts: [] };
+    const isBounded = "origin" in batch && batch.permitMs !== null;
+    const open: Open = { slot, upstream: send.upstream, isBounded, control: null, aborts: [] };
     this.#open.set(send.batch, open);
     let isTaken = false;
     let refusal: Refusal | undefined;
     try {
-      const reply = await this.#transport(slot).run(batch);
+      const executor = this.#transport(slot);
+      const reply = await ("origin" in batch ? executor.run(batch) : executor.runFunctions(batch));
       isTaken = true;
       await this.#hear(open, reply);
     } catch (error) {
@@ -69,6 +79,20 @@ export class Runner {
     this.#slots.delete(slot);
     if (open.control === null && open.aborts.length > 0) this.#inbox.aborted(open.upstream, open.aborts.length);
     this.#inbox.closed(send.batch, refusal);
+  }
+
+  /** So many tasks of the function are on their way: the executors that they will go to may get ready. Each is told once of a version. */
+  async warm(version: FunctionVersion, tasks: number): Promise<void> {
+    const executors = Math.ceil(Math.min(tasks, RUN_WINDOW_TASKS) / RUN_BATCH_TASKS_MAX);
+    const known = this.#warmed.get(version.version) ?? 0;
+    if (known >= executors) return;
+    if (this.#warmed.size >= WARMED_MAX) this.#warmed.clear();
+    this.#warmed.set(version.version, executors);
+    const slots = Array.from({ length: executors - known }, (_, i) => known + i);
+    await Promise.all(slots.map((slot) => this.#transport(slot).warm(version))).catch((error: unknown) => {
+      // The first batch fetches what it needs.
+      console.warn(`an executor did not get ready for ${version.name}: ${String(error)}`);
+    });
   }
 
   async #hear(open: Open, reply: BatchReply): Promise<void> {
@@ -159,7 +183,33 @@ function refusalIn({ overloaded, retryable, durableObjectReset }: RuntimeMarks):
 }
 
 /** The batch as an executor takes it: the inputs come from the offers, and leave memory with it. */
-export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: number): Batch {
+export function batchOf(state: GoalState, send: Send, calls: CallCache, nowMs: number): Batch | RunBatch {
+  const version = versionOf(state, state.upstreams[send.upstream]!);
+  return version === undefined ? callBatchOf(state, send, calls, nowMs) : runBatchOf(state, send, calls, version);
+}
+
+function runBatchOf(state: GoalState, send: Send, calls: CallCache, version: FunctionVersion): RunBatch {
+  const goalId = state.goal!.id;
+  const { offer, position, attempt, timeoutMs } = state.tasks;
+  const items = send.tasks.map((task): RunItem => {
+    const run = calls.run(offer[task]!, position[task]!);
+    assert(run !== undefined, "only runs are sent to functions");
+    const fence = fencesOf(state, task);
+    const key = state.names[task];
+    return {
+      task,
+      taskId: taskIdOf(goalId, task),
+      ...(key === undefined ? {} : { key }),
+      attempt: attempt[task]!,
+      timeoutMs: timeoutMs[task]!,
+      input: JSON.stringify(run.input ?? null),
+      ...(fence === undefined ? {} : { fence }),
+    };
+  });
+  return { goalId, traceId: traceIdOf(goalId), function: version, items };
+}
+
+function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: number): Batch {
   const goalId = state.goal!.id;
   const config = state.upstreams[send.upstream]!.config;
   assert(config !== null, "only an upstream with a configuration is sent to");

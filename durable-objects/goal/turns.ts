@@ -220,6 +220,7 @@ export class Turns {
       values: commit.values,
       lines: [],
       lockMessages: [],
+      warms: [],
       orders: [],
       report: null,
       keep: (line) => lines.keep(line),
@@ -315,6 +316,7 @@ export class Turns {
     const { store, ctx, locks, destroy, committed } = this.#around;
     const state = this.#state;
     for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls, nowMs)));
+    for (const [name, tasks] of out.warms) ctx.waitUntil(this.#runner.warm(state.runs.versions.get(name)!, tasks));
     for (const report of out.reports) ctx.waitUntil(this.#exchange(report));
     if (out.funds !== undefined) ctx.waitUntil(this.#around.askFunds(out.funds));
     for (const message of out.lockMessages) ctx.waitUntil(this.#tell(message));

@@ -16,6 +16,7 @@ import {
   isTerminal,
   QUEUED,
   REASON_WORDS,
+  RUN,
   RUNNING,
   SUBGOAL,
   STATUS_WORDS,
@@ -120,9 +121,10 @@ function attemptsOf(state: GoalState, task: number): AttemptView[] {
   // The attempt that ended the task is in its own columns, unless the task lived on for its children.
   const isKept = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
   // What a claimer reported before it was lost is of an earlier attempt, and what says why a task was denied is of none.
+  const wordOfSuccess = (tasks.flags[task]! & RUN) === 0 ? "answered" : "returned";
   const isOfAnother = tasks.code[task] === codeOf("poison") || tasks.code[task] === codeOf("denied");
   if (isKept && (status === SUCCEEDED || status === FAILED) && !isOfAnother) {
-    attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome: status === SUCCEEDED ? "answered" : "failed" });
+    attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome: status === SUCCEEDED ? wordOfSuccess : "failed" });
   }
   return attempts;
 }
@@ -180,7 +182,9 @@ function problemFor(state: GoalState, task: number, line: string | null): unknow
   if (code === "") return undefined;
   const taskId = taskIdOf(state.goal!.id, task);
   if (line !== null && tasks.status[task] === FAILED && (tasks.flags[task]! & WORK_DONE) === 0) {
-    const reported = JSON.parse(payloadOf(line)) as { detail?: string };
+    const reported = JSON.parse(payloadOf(line)) as { detail?: string; stack?: string };
+    if ((tasks.flags[task]! & RUN) !== 0)
+      return { ...problemOf(failure(code, reported.detail ?? DETAILS[code], { taskId })), stack: reported.stack };
     if ((tasks.flags[task]! & WORK) !== 0) {
       const detail = code === "poison" ? `${DETAILS.poison}; before that, its claimer reported: ${reported.detail}` : reported.detail;
       return { ...problemOf(failure(code, detail ?? DETAILS[code], { taskId })), reported };

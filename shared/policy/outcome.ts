@@ -28,6 +28,9 @@ export const LEASE_ENDED_STATUS = 499;
 /** The status that a `not_sent` line carries where the executor gave the call back without trying. */
 export const GIVEN_BACK_STATUS = 498;
 
+/** The status that the line of a function's failed run carries where another attempt may fare better. */
+export const RUN_AGAIN_STATUS = 503;
+
 /** The upstream says that it did nothing. */
 export const isRefusal = (status: number): boolean => status === 408 || status === 425 || status === 429;
 
@@ -45,5 +48,8 @@ export function verdictOfCall(outcome: Outcome, status: number): Verdict {
       if (status === 429 || status === 503) return "refused";
       // 521 to 530: what Cloudflare answers where an origin cannot be reached.
       return status === 502 || status === 504 || (status >= 521 && status <= 530) ? "unavailable" : "answered";
+    // A function's run is no call.
+    default:
+      return "nothing";
   }
 }

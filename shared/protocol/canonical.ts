@@ -15,9 +15,10 @@ export function canonicalJson(value: unknown): string {
   return `{${members.join(",")}}`;
 }
 
-/** What makes two tasks the same work: everything that the upstream, or whoever claims it, gets to see. */
-export function contentOf({ call, work, goal }: TaskSpec): string {
+/** What makes two tasks the same work: everything that the upstream, the function, or whoever claims it, gets to see. */
+export function contentOf({ call, run, work, goal }: TaskSpec): string {
   if (goal !== undefined) return canonicalJson({ goal });
+  if (run !== undefined) return canonicalJson({ function: run.function, input: run.input ?? null });
   if (call === undefined) return canonicalJson({ queue: work?.queue, input: work?.input ?? null });
   const headers = Object.fromEntries(Object.entries(call.headers ?? {}).map(([name, value]) => [name.toLowerCase(), value]));
   return canonicalJson({ ...call, method: call.method ?? "GET", headers, idempotent: undefined });

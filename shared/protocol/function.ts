@@ -1,5 +1,8 @@
 /** A function: user code that tasks of kind `run` call, and what one invocation of it may use. */
 
+/** As an upstream's. */
+export const FUNCTION_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
+
 export const ENGINES = ["snapshot", "isolate"] as const;
 /** `snapshot`: a memory snapshot, restored for every invocation. `isolate`: a dynamic Worker of its own, for heavy or hostile code. */
 export type EngineName = (typeof ENGINES)[number];

@@ -7,14 +7,34 @@
  * The goal reads the integers by character code and never parses the payload.
  * `payload` is a `CallResult` where the upstream answered with success, and a
  * `Failure` otherwise.
+ *
+ * The line of a function's run has a tenth integer before the payload: how
+ * many calls it made. What it used is told, not charged: each of its calls is
+ * charged by itself.
  */
 import { assert } from "../assert.ts";
+import type { TaskErrorCode } from "../errors.ts";
 
-export const OUTCOMES = ["answered", "timeout", "not_sent", "broken", "too_large"] as const;
+/** How a function's run that did not return ended: the code of the task. */
+export const RUN_FAILURES = [
+  "function_error",
+  "function_limit",
+  "budget_exhausted",
+  "upstream_error",
+  "upstream_timeout",
+  "result_too_large",
+  "outcome_unknown",
+  "denied",
+  "lock_lost",
+] as const satisfies readonly TaskErrorCode[];
+export type RunFailure = (typeof RUN_FAILURES)[number];
+
+/** By number: those are on disks, so words are only ever added. From `returned` on they are of functions. */
+export const OUTCOMES = ["answered", "timeout", "not_sent", "broken", "too_large", "returned", ...RUN_FAILURES] as const;
 /**
  * How an attempt ended. `answered`: there is a status. `not_sent`: nothing
  * reached the upstream, surely. `broken`: the connection broke, and the call
- * may have had its effect.
+ * may have had its effect. `returned`: the function did.
  */
 export type Outcome = (typeof OUTCOMES)[number];
 
@@ -38,27 +58,34 @@ export interface LineHead {
   readonly tokens: number;
   /** As `tokens`, in millionths of a US dollar. */
   readonly costMicros: number;
+  /** What a function's run made; 0 for anything else. */
+  readonly calls: number;
 }
 
 /** A head as it is written: what is left out was not said. */
-export type NewLineHead = Omit<LineHead, "tokens" | "costMicros"> & { readonly tokens?: number; readonly costMicros?: number };
+export type NewLineHead = Omit<LineHead, Usage> & Partial<Pick<LineHead, Usage>>;
+type Usage = "tokens" | "costMicros" | "calls";
 
 const COMMA = 44;
 const ZERO = 48;
-const HEAD_INTEGERS = 9;
+const OUTCOME = 2;
+const RETURNED = OUTCOMES.indexOf("returned");
+/** Integers before the payload. */
+const widthOf = (outcome: number): number => (outcome < RETURNED ? 9 : 10);
 
 /** `payload` is JSON text without a newline. */
 export function formatLine(head: NewLineHead, payload: string): string {
   const outcome = OUTCOMES.indexOf(head.outcome);
-  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0 } = head;
-  return `[${task},${attempt},${outcome},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros},${payload}]\n`;
+  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0, calls = 0 } = head;
+  const numbers = `[${task},${attempt},${outcome},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros}`;
+  return outcome < RETURNED ? `${numbers},${payload}]\n` : `${numbers},${calls},${payload}]\n`;
 }
 
 /** Reads the head of a line, with or without its newline. Throws on a line that no executor writes. */
 export function parseLineHead(line: string): LineHead {
   const numbers: number[] = [];
   let at = 1;
-  for (let i = 0; i < HEAD_INTEGERS; i++) {
+  for (let i = 0, width = widthOf(0); i < width; i++) {
     let value = 0;
     for (;;) {
       const code = line.charCodeAt(at++);
@@ -67,6 +94,7 @@ export function parseLineHead(line: string): LineHead {
       value = value * 10 + code - ZERO;
     }
     numbers.push(value);
+    if (i === OUTCOME) width = widthOf(value);
   }
   const outcome = OUTCOMES[numbers[2]!];
   assert(outcome !== undefined, "a line's outcome must be known");
@@ -80,12 +108,17 @@ export function parseLineHead(line: string): LineHead {
     endedAtMs: numbers[6]!,
     tokens: numbers[7]!,
     costMicros: numbers[8]!,
+    calls: numbers[9] ?? 0,
   };
 }
 
 /** The payload's JSON text of a line, with or without its newline. */
 export function payloadOf(line: string): string {
   let at = 0;
-  for (let i = 0; i < HEAD_INTEGERS; i++) at = line.indexOf(",", at) + 1;
+  for (let i = 0, width = widthOf(0); i < width; i++) {
+    const from = at;
+    at = line.indexOf(",", at) + 1;
+    if (i === OUTCOME) width = widthOf(Number(line.slice(from, at - 1)));
+  }
   return line.slice(at, line.lastIndexOf("]"));
 }

@@ -18,6 +18,7 @@ import {
   TOKENS_MAX,
 } from "../limits.ts";
 import { LOCK_MODES } from "../policy/lock-table.ts";
+import { FUNCTION_NAME } from "./function.ts";
 import { LOCK_NAME } from "./lock.ts";
 import { faultsOf } from "./faults.ts";
 import {
@@ -134,9 +135,16 @@ export const queueName = v.pipe(
   v.regex(QUEUE_NAME, "must be 1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"),
 );
 
+const functionName = v.pipe(
+  v.string(),
+  v.regex(FUNCTION_NAME, "must be 1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"),
+);
+
+const run = object({ function: functionName, input: v.optional(v.unknown()) });
+
 const work = object({ queue: queueName, input: v.optional(v.unknown()) });
 
-const KINDS = ["call", "work", "goal", "group"] as const;
+const KINDS = ["call", "run", "work", "goal", "group"] as const;
 
 const locks = v.pipe(
   v.array(
@@ -168,6 +176,7 @@ const task = v.pipe(
     after: v.optional(names),
     afterEnd: v.optional(names),
     call: v.optional(call),
+    run: v.optional(run),
     work: v.optional(work),
     goal: v.optional(v.custom<Record<string, unknown>>(isPlain, "must be an object")),
     group: v.optional(object({})),

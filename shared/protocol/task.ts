@@ -21,6 +21,7 @@ import {
   TOKENS_MAX,
 } from "../limits.ts";
 import type { LockMode } from "../policy/lock-table.ts";
+import { FUNCTION_NAME } from "./function.ts";
 import { LOCK_NAME } from "./lock.ts";
 
 export const METHODS = ["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] as const;
@@ -57,7 +58,14 @@ export interface WorkSpec {
   readonly input?: unknown;
 }
 
-/** What a try sets aside before it starts. What is left out is as the upstream says: one call, and its `reserve`. */
+/** A function to call, by the name that it is registered under. */
+export interface RunSpec {
+  readonly function: string;
+  /** Any JSON. */
+  readonly input?: unknown;
+}
+
+/** What a try sets aside before it starts. What is left out is as the upstream says: one call, and its `reserve`. For a run: nothing, because its calls are charged one by one. */
 export interface Reserve {
   readonly calls?: number;
   readonly tokens?: number;
@@ -72,6 +80,7 @@ export interface TaskSpec {
   readonly afterEnd?: readonly string[];
   readonly call?: CallSpec;
   readonly work?: WorkSpec;
+  readonly run?: RunSpec;
   /** A goal as it is made by itself. `goalFaults` says whether it is one. */
   readonly goal?: Readonly<Record<string, unknown>>;
   readonly group?: Readonly<Record<string, never>>;
@@ -245,6 +254,13 @@ function isWork(value: unknown): boolean {
   return typeof queue === "string" && QUEUE_NAME.test(queue);
 }
 
+function isRun(value: unknown): boolean {
+  if (!isObject(value)) return false;
+  for (const name in value) if (name !== "function" && name !== "input") return false;
+  const { function: name } = value;
+  return typeof name === "string" && FUNCTION_NAME.test(name);
+}
+
 /** Whether `value` is a task that Drover can take. */
 export function isTaskSpec(value: unknown): value is TaskSpec {
   if (!isObject(value)) return false;
@@ -266,6 +282,10 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
         break;
       case "work":
         if (!isWork(part)) return false;
+        kinds++;
+        break;
+      case "run":
+        if (!isRun(part)) return false;
         kinds++;
         break;
       case "goal":

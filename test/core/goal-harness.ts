@@ -16,6 +16,7 @@ import { LANES_DEFAULT } from "../../shared/limits.ts";
 import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Lease } from "../../shared/policy/lease.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { GoalSpec } from "../../shared/protocol/goal.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
@@ -46,6 +47,18 @@ export const upstream = (over: Partial<Upstream> = {}): Upstream => ({
 
 export const get = (over: Partial<TaskSpec> = {}): TaskSpec => ({ call: { upstream: "api", method: "GET", path: "/" }, ...over });
 export const post = (over: Partial<TaskSpec> = {}): TaskSpec => ({ call: { upstream: "api", method: "POST", path: "/" }, ...over });
+export const run = (over: Partial<TaskSpec> = {}, name = "summarize"): TaskSpec => ({ run: { function: name, input: 1 }, ...over });
+export const version = (over: Partial<FunctionVersion> = {}): FunctionVersion => ({
+  name: "summarize",
+  version: "a".repeat(64),
+  engine: "snapshot",
+  limits: { cpuMs: 100, memoryBytes: 1_000_000 },
+  bundleBytes: 1,
+  snapshotBytes: 1,
+  initMs: 1,
+  createdAtMs: START_MS,
+  ...over,
+});
 export const group = (over: Partial<TaskSpec> = {}): TaskSpec => ({ group: {}, ...over });
 
 export interface Answer {
@@ -54,6 +67,9 @@ export interface Answer {
   readonly retryAfterMs?: number;
   readonly attempt?: number;
   readonly ms?: number;
+  /** What a run's calls used. */
+  readonly calls?: number;
+  readonly tokens?: number;
 }
 
 /** What a governor may say; what is left out is as a generous one says it. */
@@ -62,6 +78,7 @@ export type Permits = Partial<Grant>;
 interface Options {
   readonly spec?: Partial<GoalSpec>;
   readonly upstreams?: readonly Upstream[];
+  readonly functions?: readonly FunctionVersion[];
   readonly tasks?: readonly TaskSpec[];
   readonly rule?: CompletionRule;
   /** Left out: every upstream takes what it declares, for ever. */
@@ -85,6 +102,8 @@ export class Driver {
   readonly #isGenerous: boolean;
   #granted = 0;
   aborts: Out["aborts"] = [];
+  /** Functions whose executors may get ready. */
+  readonly warms: Out["warms"] = [];
   destroyed = false;
   /** The latest question to the account above. */
   asked: FundRequest | undefined;
@@ -105,7 +124,7 @@ export class Driver {
       weight: 1,
       ...options.spec,
     };
-    const registry = { version: 1, upstreams: options.upstreams ?? [upstream()] };
+    const registry = { version: 1, upstreams: options.upstreams ?? [upstream()], functions: options.functions ?? [] };
     const specs = options.tasks ?? [];
     if (options.isUnborn === true) return;
     this.do({ kind: "create", id: options.id ?? GOAL_ID, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });
@@ -127,6 +146,7 @@ export class Driver {
       values: [],
       lines: [],
       lockMessages: [],
+      warms: [],
       destroy: false,
     };
     const reply = step(this.state, this.nowMs, command, out, bearer);
@@ -135,6 +155,7 @@ export class Driver {
     if (this.state.nextOffer > offer) this.offers.set(offer, specsOf(command));
     this.sends.push(...out.sends);
     this.aborts.push(...out.aborts);
+    this.warms.push(...out.warms);
     this.reports.push(...out.reports);
     this.asked = out.funds ?? this.asked;
     this.lines.push(...out.lines);
@@ -196,9 +217,18 @@ export class Driver {
   }
 
   line(task: number, answer: Answer = {}): string {
-    const { outcome = "answered", status = 200, retryAfterMs = 0, attempt = this.state.tasks.attempt[task]!, ms = 300 } = answer;
+    const {
+      outcome = "answered",
+      status = 200,
+      retryAfterMs = 0,
+      attempt = this.state.tasks.attempt[task]!,
+      ms = 300,
+      calls,
+      tokens,
+    } = answer;
     const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs: this.nowMs - ms, endedAtMs: this.nowMs };
-    return formatLine(head, `{"status":${status},"body":null}`);
+    const used = { ...(calls !== undefined && { calls }), ...(tokens !== undefined && { tokens }) };
+    return formatLine({ ...head, ...used }, `{"status":${status},"body":null}`);
   }
 
   settle(tasks: readonly number[], answer: Answer = {}): Reply {

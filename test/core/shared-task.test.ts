@@ -41,7 +41,20 @@ const NAMES = [
     "labels",
   ],
   ...["upstream", "method", "path", "headers", "body", "bodyBase64", "idempotent", "maxAttempts", "failFast", "minSuccessful"],
-  ...["toleratedFailureCount", "toleratedFailurePercentage", "run", "work", "x", "", "__proto__", "constructor", "toString", "prototype"],
+  ...[
+    "toleratedFailureCount",
+    "toleratedFailurePercentage",
+    "run",
+    "function",
+    "input",
+    "work",
+    "x",
+    "",
+    "__proto__",
+    "constructor",
+    "toString",
+    "prototype",
+  ],
   ...["host", "Content-Length", "drover-goal", "proxy-authorization", "Idempotency-Key", "x-mine"],
 ];
 
@@ -94,6 +107,9 @@ const valid = fc.oneof(
   fc
     .tuple(options, identity, fc.record({ queue: fc.stringMatching(/^[a-z0-9][a-z0-9_.-]{0,8}$/), input: fc.jsonValue() }))
     .map(([some, who, work]) => ({ ...some, ...who, work })),
+  fc
+    .tuple(options, identity, fc.record({ function: upstream, input: fc.jsonValue() }, { requiredKeys: ["function"] }))
+    .map(([some, who, run]) => ({ ...some, ...who, run })),
   fc.tuple(options, fc.record({ key: name })).map(([some, who]) => ({ ...some, ...who, group: {} })),
 );
 
@@ -187,8 +203,8 @@ test.for<[string, unknown, string, RegExp]>([
   ["a missing path", { call: { upstream: "search" } }, "/call/path", /^is missing$/],
   ["a missing upstream", { call: { path: "/" } }, "/call/upstream", /^is missing$/],
   ["an empty upstream", { call: { ...call, upstream: "" } }, "/call/upstream", /1 to 63 of a-z/],
-  ["two kinds", { call, group: {} }, "", /exactly one of call, work, goal, group/],
-  ["no kind", { key: "a" }, "", /exactly one of call, work, goal, group/],
+  ["two kinds", { call, group: {} }, "", /exactly one of call, run, work, goal, group/],
+  ["no kind", { key: "a" }, "", /exactly one of call, run, work, goal, group/],
   ["NaN", { call, ttlMs: Number.NaN }, "/ttlMs", /^must be number, not NaN$/],
   ["a fraction", { call, ttlMs: 1.5 }, "/ttlMs", /whole number/],
   ["too small a number", { call, retry: { maxAttempts: 0 } }, "/retry/maxAttempts", /at least 1/],

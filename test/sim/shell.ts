@@ -147,6 +147,7 @@ export class Shell {
       values: [],
       lines: [],
       lockMessages: [],
+      warms: [],
       orders: [],
       report: null,
       keep: (line) => ({ row, index: kept.push(line) - 1 }),

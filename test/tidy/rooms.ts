@@ -25,7 +25,14 @@ export const ROOMS: readonly Room[] = [
   },
   {
     files: /^durable-objects\/(executor)\//,
-    may: ["durable-objects/$1/", "workers/executor/run-batch.ts", "durable-objects/kit/", SHARED, "cloudflare:"],
+    may: [
+      "durable-objects/$1/",
+      "workers/executor/run-batch.ts",
+      "workers/executor/functions/",
+      "durable-objects/kit/",
+      SHARED,
+      "cloudflare:",
+    ],
   },
   { files: /^durable-objects\/([a-z-]+)\//, may: ["durable-objects/$1/", "durable-objects/kit/", SHARED, "cloudflare:"] },
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },

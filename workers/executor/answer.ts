@@ -139,7 +139,7 @@ export function usageOf(answer: Answer, tokens: string | null, costMicros: strin
 }
 
 /** The same JSON on one line, or null where it is not JSON. Strings in JSON have no raw newlines, so all newlines are space. */
-function jsonLine(text: string): string | null {
+export function jsonLine(text: string): string | null {
   try {
     JSON.parse(text);
   } catch {

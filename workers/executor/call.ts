@@ -36,6 +36,7 @@ import { requestOf } from "./request.ts";
 /** Reasons of an abort. */
 export const TIMED_OUT = "timed out";
 export const UNWANTED = "unwanted";
+export const NOT_BEGUN = "not begun";
 export const LEASE_ENDED = "the permit ended";
 
 const PATH_SHOWN_CHARS = 200;

@@ -4,12 +4,16 @@
  * connections of the request that they serve.
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
 import { networkOf } from "../kit/network.ts";
 import { tcpReach } from "./reach.ts";
+import { runFunctions } from "./functions/run-functions.ts";
+import { runtimeOf } from "./functions/runtime.ts";
 import { runBatch, settlerOf } from "./run-batch.ts";
 
-export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc {
+export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc, FunctionExecutorRpc {
   run(batch: Batch): Promise<BatchReply> {
     return runBatch(batch, {
       settle: settlerOf(this.env.GOAL),
@@ -17,5 +21,14 @@ export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc {
       reach: tcpReach,
       network: networkOf(this.env),
     });
+  }
+
+  runFunctions(batch: RunBatch): Promise<BatchReply> {
+    const settle = settlerOf(this.env.GOAL);
+    return runFunctions(batch, { settle, waitUntil: (work) => this.ctx.waitUntil(work), ...runtimeOf() });
+  }
+
+  async warm(version: FunctionVersion): Promise<void> {
+    await runtimeOf().programOf(version);
   }
 }

@@ -1,29 +1,53 @@
 /**
- * Runs the items of a batch, at most six at a time: the platform lets one
- * invocation wait for no more answers than that, and local workerd does not
- * check. One timer watches all deadlines, because a timer a call is a cost.
+ * Runs the items of a batch, so many at a time. Of calls that is six at most:
+ * the platform lets one invocation wait for no more answers than that, and
+ * local workerd does not check. One timer watches all deadlines, because a
+ * timer an item is a cost.
  */
 import { assert } from "../../shared/assert.ts";
 import { BATCH_LANES_MAX, BATCH_TASKS_MAX, EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
 import type { Verdict } from "../../shared/policy/outcome.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
-import { call, type CallContext, givenBack, LEASE_ENDED, TIMED_OUT, UNWANTED } from "./call.ts";
+import { call, type CallContext, givenBack, LEASE_ENDED, NOT_BEGUN, TIMED_OUT, UNWANTED } from "./call.ts";
+import type { Work } from "./reply.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
 
-interface Lane {
-  item: BatchItem | null;
+/** What lanes have to know of an item. */
+export interface Item {
+  readonly task: number;
+  readonly attempt: number;
+  readonly timeoutMs: number;
+}
+
+export interface Load<I extends Item> {
+  readonly items: readonly I[];
+  /** Items under way at once. */
+  readonly lanes: number;
+  /** As in `Batch`. */
+  readonly permitMs: number | null;
+  /** How long an item may wait until it says that it has begun; null where it begins at once. */
+  readonly patienceMs: number | null;
+  /** One attempt, from beginning to end, as its line; null where nobody wants to know. */
+  readonly attempt: (item: I, signal: AbortSignal, begun: () => void) => Promise<string | null>;
+  /** The line of an item that was not tried. */
+  readonly givenBack: (item: I) => string;
+}
+
+interface Lane<I extends Item> {
+  item: I | null;
+  hasBegun: boolean;
   deadlineAtMs: number;
-  /** Serves one call after another until it is used to abort one. */
+  /** Serves one item after another until it is used to abort one. */
   controller: AbortController;
 }
 
 const keyOf = (task: number, attempt: number): string => `${task}/${attempt}`;
 
-export class Lanes {
-  readonly #context: CallContext;
+export class Lanes<I extends Item> implements Work {
+  readonly #load: Load<I>;
   readonly #replies: ReplyStream;
-  readonly #lanes: Lane[] = [];
+  readonly #lanes: Lane<I>[] = [];
   readonly #unwanted = new Set<string>();
   #next = 0;
   /** Calls in a row that did not get through. */
@@ -33,11 +57,11 @@ export class Lanes {
   #timer: number | null = null;
   #timerAtMs = Infinity;
 
-  constructor(batch: Batch, replies: ReplyStream, { reach, network }: Pick<CallContext, "reach" | "network">) {
-    assert(batch.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
-    this.#context = { batch, common: commonHeaders(batch), reach, network, note: (verdict) => this.#note(verdict) };
+  constructor(load: Load<I>, replies: ReplyStream) {
+    assert(load.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
+    this.#load = load;
     this.#replies = replies;
-    this.#permitUntilMs = batch.permitMs === null ? Infinity : Date.now() + batch.permitMs;
+    this.#permitUntilMs = load.permitMs === null ? Infinity : Date.now() + load.permitMs;
   }
 
   /** The permits last so much longer from now. */
@@ -47,11 +71,11 @@ export class Lanes {
 
   /** Resolves when every item has ended or was given up. Never rejects but for a bug. */
   async run(): Promise<void> {
-    const { lanes, items } = this.#context.batch;
-    const count = Math.max(1, Math.min(lanes, BATCH_LANES_MAX, items.length));
+    const { lanes, items } = this.#load;
+    const count = Math.max(1, Math.min(lanes, items.length));
     const running: Promise<void>[] = [];
     for (let i = 0; i < count; i++) {
-      const lane: Lane = { item: null, deadlineAtMs: Infinity, controller: new AbortController() };
+      const lane: Lane<I> = { item: null, hasBegun: true, deadlineAtMs: Infinity, controller: new AbortController() };
       this.#lanes.push(lane);
       running.push(this.#drive(lane));
     }
@@ -61,7 +85,7 @@ export class Lanes {
 
   /** Starts nothing more; what runs goes on. */
   drain(): void {
-    this.#next = this.#context.batch.items.length;
+    this.#next = this.#load.items.length;
   }
 
   /** Gives up everything that is left. */
@@ -79,7 +103,8 @@ export class Lanes {
     }
   }
 
-  #note(verdict: Verdict): void {
+  /** Hears what the end of a call says of its upstream. */
+  note(verdict: Verdict): void {
     if (verdict === "nothing") return;
     this.#failures = verdict === "answered" ? 0 : this.#failures + 1;
     if (this.#failures >= EXECUTOR_FAILURES_MAX) this.#giveBack();
@@ -87,25 +112,36 @@ export class Lanes {
 
   /** Somebody who sees more decides when the rest is tried. */
   #giveBack(): void {
-    const { items } = this.#context.batch;
+    const { items, givenBack } = this.#load;
     for (; this.#next < items.length; this.#next++) this.#replies.append(givenBack(items[this.#next]!));
   }
 
-  async #drive(lane: Lane): Promise<void> {
+  async #drive(lane: Lane<I>): Promise<void> {
+    const { items, attempt, patienceMs } = this.#load;
+    const begun = (): void => this.#begin(lane);
     for (;;) {
       while (this.#replies.isFull) await this.#replies.room();
-      const item = this.#context.batch.items[this.#next];
+      const item = items[this.#next];
       if (item === undefined) return;
       this.#next++;
       if (this.#unwanted.size > 0 && this.#unwanted.has(keyOf(item.task, item.attempt))) continue;
       if (lane.controller.signal.aborted) lane.controller = new AbortController();
       lane.item = item;
-      lane.deadlineAtMs = Date.now() + item.timeoutMs;
+      lane.hasBegun = patienceMs === null;
+      lane.deadlineAtMs = Date.now() + (patienceMs ?? item.timeoutMs);
       this.#watch(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
-      const line = await call(this.#context, item, lane.controller.signal);
+      const line = await attempt(item, lane.controller.signal, begun);
       lane.item = null;
       if (line !== null) this.#replies.append(line);
     }
+  }
+
+  /** The item's own time runs from here on. */
+  #begin(lane: Lane<I>): void {
+    if (lane.item === null || lane.hasBegun) return;
+    lane.hasBegun = true;
+    lane.deadlineAtMs = Date.now() + lane.item.timeoutMs;
+    this.#watch(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
   }
 
   /** Deadlines mostly rise, so the timer is seldom moved: it fires at the earliest and looks again. */
@@ -122,11 +158,20 @@ export class Lanes {
     // Somebody else may have the permits by now, so nothing of this batch may stay open.
     const isOver = this.#permitUntilMs <= nowMs;
     if (isOver) this.#giveBack();
-    for (const { item, deadlineAtMs, controller } of this.#lanes) {
+    for (const { item, hasBegun, deadlineAtMs, controller } of this.#lanes) {
       if (item === null || controller.signal.aborted) continue;
-      if (deadlineAtMs <= nowMs) controller.abort(TIMED_OUT);
+      if (deadlineAtMs <= nowMs) controller.abort(hasBegun ? TIMED_OUT : NOT_BEGUN);
       else if (isOver) controller.abort(LEASE_ENDED);
       else this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs));
     }
   }
+}
+
+/** Lanes for calls, one connection each. */
+export function lanesOfCalls(batch: Batch, replies: ReplyStream, { reach, network }: Pick<CallContext, "reach" | "network">): Work {
+  const context: CallContext = { batch, common: commonHeaders(batch), reach, network, note: (verdict) => lanes.note(verdict) };
+  const { items, permitMs } = batch;
+  const load = { items, lanes: Math.min(batch.lanes, BATCH_LANES_MAX), permitMs, patienceMs: null, givenBack };
+  const lanes = new Lanes({ ...load, attempt: (item: BatchItem, signal) => call(context, item, signal) }, replies);
+  return lanes;
 }

@@ -47,6 +47,8 @@ export type Ended =
       readonly outcome: "failed";
       readonly code: "function_error" | "function_limit" | ErrorCode;
       readonly detail: string;
+      /** Whether another attempt may fare better, where the error that was thrown says so itself: its own `retryable`. */
+      readonly retryable?: boolean | undefined;
       /** Of the handler's own source, where its bundle has a source map. */
       readonly stack?: string | undefined;
       readonly cpuMs: number;

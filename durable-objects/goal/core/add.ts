@@ -8,14 +8,15 @@ import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts"
 import { spend } from "../../../shared/policy/account.ts";
 import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
 import type { TasksAdded } from "./change.ts";
-import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, RUN, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { declareLocks } from "./locks.ts";
 import { SUBGOALS } from "./kin.ts";
 import { adoptTask, placeTask } from "./place.ts";
+import { runQueueName } from "./run-state.ts";
 import { noteBrought } from "./rights.ts";
 import { declareReserve } from "./reserve.ts";
-import { type GoalState, newFamily, newUpstream, ROOT, upstreamNamed, workQueueName } from "./state.ts";
+import { type GoalState, newFamily, newQueueEntry, ROOT, upstreamNamed, workQueueName } from "./state.ts";
 import { addTimer } from "./timers.ts";
 
 const NORMAL = PRIORITIES.indexOf("normal");
@@ -109,8 +110,9 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
 }
 
 /** The entry whose queue the task waits in. */
-function placeOf(state: GoalState, { call, work, goal }: TaskSpec, task: number): number {
+function placeOf(state: GoalState, { call, run, work, goal }: TaskSpec, task: number): number {
   if (call !== undefined) return upstreamOf(state, call.upstream, task);
+  if (run !== undefined) return queueNamed(state, runQueueName(run.function), task);
   if (goal !== undefined) return queueNamed(state, SUBGOALS, task);
   return work === undefined ? 0 : queueNamed(state, workQueueName(work.queue), task);
 }
@@ -119,14 +121,15 @@ function placeOf(state: GoalState, { call, work, goal }: TaskSpec, task: number)
 function queueNamed(state: GoalState, name: string, task: number): number {
   const known = upstreamOf(state, name, task);
   if (known >= 0) return known;
-  const number = state.upstreams.push(newUpstream(name, null)) - 1;
+  const number = state.upstreams.push(newQueueEntry(name)) - 1;
   state.upstreamNumbers.set(name, number);
   return number;
 }
 
-/** Work that a claimer loses goes back into its queue, so its repetition is always allowed. */
-function flagsOf({ call, work, goal }: TaskSpec, hasKeys: boolean): number {
+/** Work that a claimer loses goes back into its queue, and a function's calls carry the same keys again, so their repetition is always allowed. */
+function flagsOf({ call, run, work, goal }: TaskSpec, hasKeys: boolean): number {
   if (goal !== undefined) return SUBGOAL;
+  if (run !== undefined) return RUN | IDEMPOTENT;
   if (work !== undefined) return WORK | IDEMPOTENT;
   if (call === undefined) return GROUP;
   return isIdempotent(call, hasKeys) ? IDEMPOTENT : 0;

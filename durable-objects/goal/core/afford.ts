@@ -7,11 +7,14 @@
 import {
   type Account,
   type Amounts,
+  available,
+  availableOf,
   canReserve,
   committed,
   DIMENSIONS,
   type FundRequest,
   isBounded,
+  isNothing,
   isWithinLimit,
   NOTHING,
   plus,
@@ -22,6 +25,7 @@ import { QUEUED, RUNNING } from "./codes.ts";
 import { stopGoal } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { reserveAt, reserveOf } from "./reserve.ts";
+import { hasMore, isRunQueue, type Starved, versionOf } from "./run-state.ts";
 import { type GoalState, isUpstream, type UpstreamState } from "./state.ts";
 
 /** What may be started now, one task after the other. */
@@ -61,8 +65,11 @@ export function canStart(state: GoalState, upstream: UpstreamState): boolean {
   return allowance === null || allowance.take(headOf(state, upstream));
 }
 
-/** Queues that somebody takes tasks from; those of an upstream that was deleted wait for it, whatever they cost. */
-const isServed = (upstream: UpstreamState): boolean => upstream.config !== null || !isUpstream(upstream);
+/** Queues that somebody takes tasks from; those of an upstream or function that was deleted wait for it, whatever they cost. */
+function isServed(state: GoalState, upstream: UpstreamState): boolean {
+  if (isRunQueue(upstream)) return versionOf(state, upstream) !== undefined;
+  return upstream.config !== null || !isUpstream(upstream);
+}
 
 interface Heads {
   /** A queue has a task that can be started now, or could be if all that runs used nothing. */
@@ -74,19 +81,25 @@ interface Heads {
   isEmpty: boolean;
 }
 
+/** What grants from above, and only they, could give a function that could not afford a call: one more of each. */
+const missingFor = (account: Account, { had }: Starved): Amounts =>
+  had.map((amount, d) => (account.funds[d] !== null && amount < availableOf(account, d) ? Math.max(0, available(account, d)) + 1 : 0));
+
 function look(state: GoalState): Heads {
   const { account } = state.budget;
   const heads: Heads = { canGoOn: false, missing: null, wanted: NOTHING, isEmpty: true };
-  for (const upstream of state.upstreams) {
-    if (upstream.queued === 0 || !isServed(upstream)) continue;
+  for (const [number, upstream] of state.upstreams.entries()) {
+    if (upstream.queued === 0 || !isServed(state, upstream)) continue;
     const head = headOf(state, upstream);
-    const needs = reserveOf(state, head, reserveAt(upstream.config));
+    const starved = state.runs.starved.get(number);
+    const needs = starved === undefined ? reserveOf(state, head, reserveAt(upstream.config)) : missingFor(account, starved);
     heads.isEmpty = false;
     heads.wanted = heads.wanted.map((amount, d) => amount + needs[d]! * upstream.queued);
-    if (canReserve(account, needs)) heads.canGoOn = true;
+    if (starved === undefined ? canReserve(account, needs) : hasMore(account, starved)) heads.canGoOn = true;
     else {
-      heads.canGoOn ||= canReserve(account, needs, account.reserved);
-      if (heads.missing === null && isWithinLimit(account, needs)) heads.missing = needs;
+      const mayGoOn = starved === undefined ? canReserve(account, needs, account.reserved) : hasMore(account, starved, account.reserved);
+      heads.canGoOn ||= mayGoOn;
+      if (heads.missing === null && !isNothing(needs) && isWithinLimit(account, needs)) heads.missing = needs;
     }
   }
   return heads;

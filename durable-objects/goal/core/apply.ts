@@ -31,6 +31,7 @@ import {
 } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, type RightsChange, setTenantPolicy } from "./rights.ts";
+import { applyRuns, type RunsChange, setFunctions } from "./run-state.ts";
 import { correctUsage } from "./reserve.ts";
 import { applySharedState } from "./shared-state.ts";
 import type { GoalState } from "./state.ts";
@@ -61,6 +62,7 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
       return;
     case "upstreams.set":
       setUpstreams(state, change.version, change.upstreams);
+      setFunctions(state, change.functions ?? []);
       return setTenantPolicy(state, change.policy ?? null);
     case "upstream.gated":
       state.upstreams[change.upstream]!.gateUntilMs = change.untilMs;
@@ -93,7 +95,7 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
   }
 }
 
-type MechanismChange = LocksChange | BudgetChange | SubgoalChange | UpwardChange | ClaimChange | RightsChange;
+type MechanismChange = LocksChange | BudgetChange | SubgoalChange | UpwardChange | ClaimChange | RightsChange | RunsChange;
 
 /** Each mechanism knows its own facts. */
 function applyMechanism(state: GoalState, change: MechanismChange | WithRows): void {
@@ -131,6 +133,9 @@ function applyMechanism(state: GoalState, change: MechanismChange | WithRows): v
     case "task.approved":
     case "tasks.parked":
       return applyRights(state, change);
+    case "runs.starved":
+    case "runs.used":
+      return applyRuns(state, change);
     default:
       return applyRows(state, change);
   }
@@ -141,7 +146,7 @@ function specsOf(offer: readonly unknown[], { base, size }: TasksAdded): readonl
   return base === undefined ? offer : offer.slice(base, base + size);
 }
 
-type WithRows = Exclude<Extract<Change, { rows: number[] }>, ClaimChange | SubgoalChange>;
+type WithRows = Exclude<Extract<Change, { rows: number[] }>, ClaimChange | SubgoalChange | RunsChange>;
 
 function applyRows(state: GoalState, change: WithRows): void {
   const { rows } = change;

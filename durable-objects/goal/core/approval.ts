@@ -8,10 +8,11 @@ import { type Denial, type Rules, rulesOf, type Verdict } from "../../../shared/
 import { formatLine } from "../../../shared/protocol/line.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
-import { APPROVED, codeOf, FAILED, isTerminal, NEEDS_APPROVAL, QUEUED, STATUS_WORDS, WORK } from "./codes.ts";
+import { APPROVED, codeOf, FAILED, isTerminal, NEEDS_APPROVAL, QUEUED, RUN, STATUS_WORDS, WORK } from "./codes.ts";
 import { finish } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { permissionDenied, standingRules, verdictOn } from "./rights.ts";
+import { functionNameOf } from "./run-state.ts";
 import { queueOf } from "./state.ts";
 import type { Reply } from "./step.ts";
 
@@ -49,6 +50,7 @@ export function refusalFor(rec: Recorder, task: number, { policies }: Bearer): R
 function verdictFor({ state, out }: Recorder, rules: Rules, task: number): Verdict {
   const { tasks } = state;
   const { offer, position, flags } = tasks;
+  if ((flags[task]! & RUN) !== 0) return rules.run(functionNameOf(state.upstreams[tasks.upstream[task]!]!));
   if ((flags[task]! & WORK) !== 0) return rules.work(queueOf(state, task));
   const call = out.callOf(offer[task]!, position[task]!);
   return call === undefined ? "allowed" : verdictOn(rules, { call });

@@ -7,6 +7,7 @@
  */
 import type { GoalId } from "../../../shared/ids.ts";
 import type { Amounts } from "../../../shared/policy/account.ts";
+import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { BudgetChange } from "./budget.ts";
@@ -14,6 +15,7 @@ import type { ClaimChange } from "./claims.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { RightsChange } from "./rights.ts";
 import type { LocksChange } from "./locks.ts";
+import type { RunsChange } from "./run-state.ts";
 import type { SubgoalChange } from "./subgoals.ts";
 import type { UpwardChange } from "./upward.ts";
 import type { SharedStateChange } from "./shared-state.ts";
@@ -47,7 +49,13 @@ export type Change =
   /** `rest` is what becomes of the tasks that have not ended. */
   | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: Rest; readonly atMs: number }
   | { readonly kind: "goal.end-reported" }
-  | { readonly kind: "upstreams.set"; readonly version: number; readonly upstreams: readonly Upstream[]; readonly policy?: Policy | null }
+  | {
+      readonly kind: "upstreams.set";
+      readonly version: number;
+      readonly upstreams: readonly Upstream[];
+      readonly policy?: Policy | null;
+      readonly functions?: readonly FunctionVersion[];
+    }
   | { readonly kind: "upstream.gated"; readonly upstream: number; readonly untilMs: number }
   | TasksAdded
   /** Submissions that joined tasks, in a request that added none. */
@@ -84,6 +92,7 @@ export type Change =
   | BudgetChange
   | ClaimChange
   | RightsChange
+  | RunsChange
   | LocksChange
   | SharedStateChange
   /** The task has lost a lock, and with it gives up the others. */

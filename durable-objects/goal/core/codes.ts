@@ -45,6 +45,8 @@ export const HAS_LOCKS = 256;
 export const NEEDS_APPROVAL = 512;
 /** Was approved. */
 export const APPROVED = 1024;
+/** Its work is a function. */
+export const RUN = 2048;
 
 export const CODES: readonly (TaskErrorCode | "")[] = [
   "",

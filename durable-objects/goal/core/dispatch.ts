@@ -14,6 +14,8 @@ import { allowanceOf, reviewBudget } from "./afford.ts";
 import { IDEMPOTENT, QUEUED } from "./codes.ts";
 import { isPaused } from "./kin.ts";
 import type { Recorder } from "./recorder.ts";
+import { isRunQueue } from "./run-state.ts";
+import { sendRuns } from "./runs.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
 
 /** `seed` is a random 32-bit integer, for the choice of origins. */
@@ -25,7 +27,9 @@ export function dispatch(rec: Recorder, seed: number): void {
   });
   if (goal === null || goal.phase !== "active" || isPaused(rec.state)) return;
   upstreams.forEach((upstream, number) => {
-    while (sendOne(rec, upstream, number, seed));
+    if (upstream.queued === 0) return;
+    if (upstream.config !== null) while (sendOne(rec, upstream, number, seed));
+    else if (isRunQueue(upstream)) while (sendRuns(rec, upstream, number, pick));
   });
   reviewBudget(rec);
 }

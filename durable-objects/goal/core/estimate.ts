@@ -65,6 +65,6 @@ export function outlookOf(state: GoalState, nowMs: number): { readonly position:
 export function strangersAmong(state: GoalState, names: Iterable<string>): string[] {
   return [...names].filter((name) => {
     const upstream = upstreamNamed(state, name);
-    return upstream >= 0 && rateOf(state, upstream, 0) === 0;
+    return upstream >= 0 && state.upstreams[upstream]!.config !== null && rateOf(state, upstream, 0) === 0;
   });
 }

@@ -85,6 +85,18 @@ function decideParent(rec: Recorder, parent: number, ended: number[]): void {
   ended.push(parent);
 }
 
+/** The task's own work has succeeded: it ends, unless its children have not. */
+export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: number, endedAtMs: number): void {
+  const family = rec.state.families.get(task);
+  if (family === undefined || family.counts.every((count) => count === 0)) {
+    return finish(rec, { task, status: SUCCEEDED, code: 0, place, startedAtMs, endedAtMs });
+  }
+  const verdict = parentVerdict(rec.state, task);
+  if (verdict === "open" && liveCount(family.counts) > 0) return rec.keepWork(task, place, startedAtMs, endedAtMs);
+  const failed = verdict === "failed";
+  finish(rec, { task, status: failed ? FAILED : SUCCEEDED, code: failed ? codeOf("children_failed") : 0, place, startedAtMs, endedAtMs });
+}
+
 /** Ends a parent that has come to wait for children, if they have all ended. */
 export function settleParent(rec: Recorder, parent: number): void {
   const ended: number[] = [];

@@ -20,6 +20,7 @@ import {
   LOCKED,
   NO_REASON,
   QUEUED,
+  RUN,
   RUNNING,
   STARTED,
   SUBGOAL,
@@ -268,7 +269,7 @@ export function keepWork(state: GoalState, task: number, row: number, index: num
   if (endedAtMs > 0) {
     countAttempt(state, task, startedAtMs, endedAtMs);
     noteLatency(state, task, startedAtMs, endedAtMs);
-    keepAttempt(state, task, startedAtMs, endedAtMs, "answered");
+    keepAttempt(state, task, startedAtMs, endedAtMs, (tasks.flags[task]! & RUN) === 0 ? "answered" : "returned");
     tasks.startedAtMs[task] = startedAtMs;
   }
   leaveBatch(state, task, endedAtMs);

@@ -18,6 +18,7 @@ import {
   NEEDS_APPROVAL,
   NO_REASON,
   QUEUED,
+  RUN,
   STARTED,
   SUBGOAL,
   WAITING,
@@ -72,7 +73,7 @@ export function repeatTask(state: GoalState, original: number, atMs: number): vo
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
 }
 
-const INHERITED_FLAGS = IDEMPOTENT | GROUP | WORK | SUBGOAL | LOCKED | NEEDS_APPROVAL;
+const INHERITED_FLAGS = IDEMPOTENT | GROUP | RUN | WORK | SUBGOAL | LOCKED | NEEDS_APPROVAL;
 const ONE_TASK = [1, 0, 0, 0];
 const INHERITED = ["upstream", "reserve", "offer", "position", "priority", "timeoutMs", "maxAttempts", "depth"] as const;
 

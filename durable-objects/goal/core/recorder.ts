@@ -8,6 +8,8 @@ import { type Amounts, CALLS, COST, type FundRequest, TOKENS } from "../../../sh
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
+import type { LineHead } from "../../../shared/protocol/line.ts";
+import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { CallSpec } from "../../../shared/protocol/task.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -21,8 +23,21 @@ import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endT
 import { pauseGoal, releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, approveTask, parkTask, setTenantPolicy } from "./rights.ts";
+import { applyRuns, noteUsed, setFunctions, type Starved } from "./run-state.ts";
 import { correctUsage, isOneCall, reserveAt } from "./reserve.ts";
 import type { GoalPhase, GoalState } from "./state.ts";
+
+/** What the tenant has registered; a version is never used twice. */
+export interface Registered {
+  readonly version: number;
+  readonly upstreams: readonly Upstream[];
+  /** The newest version of each; left out for none. */
+  readonly functions?: readonly FunctionVersion[] | undefined;
+  /** The tenant's default policy. */
+  readonly policy?: Policy | null;
+  /** Dimensions that the tenant's budget bounds; left out for none. */
+  readonly bounded?: readonly boolean[] | undefined;
+}
 
 /** Where a result line was put. */
 export interface Place {
@@ -52,6 +67,8 @@ export interface Out {
   /** Messages to sub-goals, and the report to the goal above, to send after the commit. */
   readonly orders: SubgoalOrder[];
   report: SubgoalReport | null;
+  /** Functions that tasks were accepted of, with how many: their executors may get ready. */
+  readonly warms: (readonly [name: string, tasks: number])[];
   /** Keeps a result line with this commit, and says where it will be. */
   readonly keep: (line: string) => Place;
   /** The call of a task, by its offer and its place there; undefined where it has none. May have to read it from disk. */
@@ -85,10 +102,12 @@ export class Recorder {
     this.out.changes.push(change);
   }
 
-  setUpstreams(version: number, upstreams: readonly Upstream[], policy: Policy | null): void {
+  setRegistry({ version, upstreams, policy = null, functions = [] }: Registered): void {
     setUpstreams(this.state, version, upstreams);
+    setFunctions(this.state, functions);
     setTenantPolicy(this.state, policy);
-    this.out.changes.push({ kind: "upstreams.set", version, upstreams, policy });
+    const change = { kind: "upstreams.set", version, upstreams, policy } as const;
+    this.out.changes.push(functions.length === 0 ? change : { ...change, functions });
   }
 
   revokeTokens(): void {
@@ -213,6 +232,19 @@ export class Recorder {
     else last.tasks.push(task);
   }
 
+  /** The calls of a function's run used so much, and were charged for it. */
+  noteUsed(task: number, { calls, tokens, costMicros }: LineHead): void {
+    if (calls === 0 && tokens === 0 && costMicros === 0) return;
+    noteUsed(this.state, task, calls, tokens, costMicros);
+    this.#rows("runs.used").push(task, calls, tokens, costMicros);
+  }
+
+  starve(queue: number, starved: Starved | null): void {
+    const change = { kind: "runs.starved", queue, starved } as const;
+    applyRuns(this.state, change);
+    this.out.changes.push(change);
+  }
+
   /** What an attempt at the task that has ended used differs so much from what it reserved. */
   correct(task: number, difference: Amounts): void {
     correctUsage(this.state, task, difference);
@@ -238,7 +270,7 @@ export class Recorder {
     return last as Extract<Change, { kind: K }>;
   }
 
-  #rows(kind: "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted" | "usage.corrected"): number[] {
+  #rows(kind: "runs.used" | "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted" | "usage.corrected"): number[] {
     const last = this.#last(kind);
     if (last !== undefined) return last.rows;
     const rows: number[] = [];

@@ -4,15 +4,13 @@ import { failure } from "../../../shared/errors.ts";
 import type { GoalId } from "../../../shared/ids.ts";
 import { RELATIVE_RETRY_MS } from "../../../shared/limits.ts";
 import { available, type Bounds, type FundRequest, NOTHING, TASKS } from "../../../shared/policy/account.ts";
-import type { Policy } from "../../../shared/policy/rules.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
-import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import { takeGrantFromAbove } from "./budget.ts";
 import { reportOf } from "./kin.ts";
 import { closeEmptyGroups, stopGoal } from "./lifecycle.ts";
-import type { Recorder } from "./recorder.ts";
+import type { Recorder, Registered } from "./recorder.ts";
 import { standingRules } from "./rights.ts";
 import { beginSubgoals, fundSubgoal, hearSubgoal, loseSubgoal, noteNoAnswer, takeAnswer, writeOrders } from "./subgoals.ts";
 import { draftOf, type Submit, take } from "./submit.ts";
@@ -36,7 +34,7 @@ export type RelativeCommand =
 export interface Birth {
   readonly id: GoalId;
   readonly spec: GoalSpec;
-  readonly registry: { readonly version: number; readonly upstreams: readonly Upstream[]; readonly policy?: Policy | null };
+  readonly registry: Registered;
   /** Totals of the grants for its first tasks. */
   readonly funds: Bounds;
   readonly tasks: Omit<Submit, "kind" | "atomic">;
@@ -106,7 +104,7 @@ function obey(rec: Recorder, order: SubgoalOrder, birth: Birth | null): Result<R
  * an order that comes late finds it and makes no other.
  */
 function beBorn(rec: Recorder, order: SubgoalOrder, { id, spec, registry, funds, tasks }: Birth): void {
-  rec.setUpstreams(registry.version, registry.upstreams, registry.policy ?? null);
+  rec.setRegistry(registry);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
   rec.create(id, spec);
   takeGrantFromAbove(rec, funds);

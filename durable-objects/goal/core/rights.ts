@@ -103,7 +103,8 @@ export function standingRules(state: GoalState): Rules | null {
   return rulesFor(state, state.goal!.spec.policies ?? [], []);
 }
 
-export function verdictOn(rules: Rules, { call, work }: Pick<TaskSpec, "call" | "work">): Verdict {
+export function verdictOn(rules: Rules, { call, run, work }: Pick<TaskSpec, "call" | "run" | "work">): Verdict {
+  if (run !== undefined) return rules.run(run.function);
   if (call !== undefined) return rules.call(call.upstream, call.method ?? "GET", call.path);
   return work === undefined ? "allowed" : rules.work(work.queue);
 }

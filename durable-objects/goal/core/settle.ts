@@ -9,12 +9,12 @@ import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { GIVEN_BACK_STATUS, isRefusal, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { admissionOf, observe, retryAtMs } from "./admission.ts";
-import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
-import { finish, parentVerdict } from "./lifecycle.ts";
-import type { Place, Recorder } from "./recorder.ts";
-import { differenceOf, reservedFor } from "./reserve.ts";
+import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUN, RUNNING, WAITING } from "./codes.ts";
+import { finish, succeed } from "./lifecycle.ts";
+import type { Recorder } from "./recorder.ts";
+import { settleRun } from "./runs.ts";
+import { chargedFor, differenceOf, reservedFor } from "./reserve.ts";
 import { expireLeases } from "./tenant-locks.ts";
-import { liveCount } from "./state.ts";
 
 /** RFC 9110: worth another try. */
 const isTransient = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500;
@@ -30,6 +30,10 @@ export function settle(rec: Recorder, lines: readonly string[], seed: number): v
     const { task, attempt } = head;
     if (task >= tasks.n || tasks.status[task] !== RUNNING || tasks.attempt[task] !== attempt) rec.countLate();
     else {
+      if ((tasks.flags[task]! & RUN) !== 0) {
+        settleRun(rec, head, line, seed);
+        continue;
+      }
       const reserved = reservedFor(rec.state, task);
       settleOne(rec, head, line, seed);
       const difference = differenceOf(rec.state, head, head.outcome === "answered" && isRefusal(head.status), reserved);
@@ -74,10 +78,10 @@ function repeatability(head: LineHead, isIdempotent: boolean): "repeatable" | "d
     case "timeout":
     case "broken":
       return isIdempotent ? "repeatable" : "doubtful";
-    case "too_large":
-      return "final";
     case "answered":
       return (isIdempotent ? isTransient(head.status) : isRefusal(head.status)) ? "repeatable" : "final";
+    default:
+      return "final";
   }
 }
 
@@ -96,18 +100,6 @@ function noteRetryAfter(rec: Recorder, head: LineHead): void {
 /** A herd of refusals says the same thing; only a later time is news. */
 function closeGate(rec: Recorder, upstream: number, untilMs: number): void {
   if (untilMs > rec.state.upstreams[upstream]!.gateUntilMs) rec.gate(upstream, untilMs);
-}
-
-/** The task's own work has succeeded: it ends, unless its children have not. */
-export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: number, endedAtMs: number): void {
-  const family = rec.state.families.get(task);
-  if (family === undefined || family.counts.every((count) => count === 0)) {
-    return finish(rec, { task, status: SUCCEEDED, code: 0, place, startedAtMs, endedAtMs });
-  }
-  const verdict = parentVerdict(rec.state, task);
-  if (verdict === "open" && liveCount(family.counts) > 0) return rec.keepWork(task, place, startedAtMs, endedAtMs);
-  const failed = verdict === "failed";
-  finish(rec, { task, status: failed ? FAILED : SUCCEEDED, code: failed ? codeOf("children_failed") : 0, place, startedAtMs, endedAtMs });
 }
 
 /**
@@ -155,11 +147,11 @@ export function loseTask(rec: Recorder, task: number, suspicion: number): void {
   // An earlier one of the batch may have taken this one with it.
   if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & IDEMPOTENT) === 0) return;
   const isPoison = tasks.suspicion[task]! + suspicion >= SUSPICION_POISON;
-  const reserved = reservedFor(rec.state, task);
+  const charged = chargedFor(rec.state, task, reservedFor(rec.state, task));
   if (isPoison) finish(rec, { task, status: FAILED, code: codeOf("poison") });
   else rec.lose(task, suspicion);
   // Without suspicion no executor had it: nothing was sent.
-  if (suspicion === 0 && !isNothing(reserved)) rec.correct(task, minus(NOTHING, reserved));
+  if (suspicion === 0 && !isNothing(charged)) rec.correct(task, minus(NOTHING, charged));
 }
 
 function runningTasks(rec: Recorder, batch: number | null): number[] {

@@ -10,6 +10,7 @@ import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns
 import { type GoalLocksImage, goalLocksFrom, imageOfGoalLocks } from "./lock-state.ts";
 import { contents, newQueue } from "./queue.ts";
 import { imageOfSharedState, sharedStateFrom, type SharedStateImage } from "./shared-state.ts";
+import { newRuns, runsFrom, type RunsImage, runsImage } from "./run-state.ts";
 import { rightsFrom, type RightsImage, rightsImage } from "./rights.ts";
 import {
   type AttemptRecord,
@@ -46,6 +47,7 @@ export interface SnapshotMeta {
   readonly latencies: readonly number[];
   readonly budget: BudgetImage;
   readonly rights: RightsImage;
+  readonly runs?: RunsImage;
   readonly locks: GoalLocksImage;
   readonly kin: KinImage;
   readonly shared: SharedStateImage;
@@ -78,6 +80,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     latencies: [...state.latencies],
     budget: budgetImage(state.budget),
     rights: rightsImage(state.rights),
+    runs: runsImage(state.runs),
     locks: imageOfGoalLocks(state.locks),
     kin: kinImage(state.kin),
     shared: imageOfSharedState(state.shared),
@@ -109,6 +112,8 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     latencies: Uint32Array.from(meta.latencies),
     budget: budgetFrom(meta.budget),
     rights: rightsFrom(meta.rights),
+    // A snapshot of before there were functions has none.
+    runs: meta.runs === undefined ? newRuns() : runsFrom(meta.runs),
     locks: goalLocksFrom(meta.locks),
     kin: kinFrom(meta.kin),
     shared: sharedStateFrom(meta.shared),

@@ -16,6 +16,7 @@ import { newTable, type TaskTable } from "./columns.ts";
 import { type GoalLocks, newGoalLocks } from "./lock-state.ts";
 import { newQueue, type Queue } from "./queue.ts";
 import type { Rights } from "./rights.ts";
+import { newRuns, type Runs } from "./run-state.ts";
 import { newSharedState, type SharedState } from "./shared-state.ts";
 import { newTimers, type Timers } from "./timers.ts";
 
@@ -126,6 +127,7 @@ export interface GoalState {
   shared: SharedState;
   timers: Timers;
   rights: Rights;
+  runs: Runs;
   /** Messages between goals. They end with the incarnation too. */
   mail: Mail;
   /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
@@ -144,6 +146,9 @@ export function newUpstream(name: string, config: Upstream | null): UpstreamStat
   const origins = (config?.origins ?? []).map(newOrigin);
   return { name, config, ready, queued: 0, running: 0, lanes: 0, wanted: [0, 0, 0], origins, gateUntilMs: 0, latencyMs: 0 };
 }
+
+/** An entry of tasks without an upstream. What runs somewhere runs at its one origin. */
+export const newQueueEntry = (name: string): UpstreamState => ({ ...newUpstream(name, null), origins: [newOrigin()] });
 
 export const newOrigin = (): OriginState => ({ open: 0, latencyMs: 0 });
 
@@ -174,6 +179,7 @@ export function newState(): GoalState {
     shared: newSharedState(),
     timers: newTimers(),
     rights: { epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: undefined },
+    runs: newRuns(),
     mail: newMail(),
     admissions: [],
     life: "",

@@ -11,7 +11,6 @@ import { available, type Bounds, canReserve, TASKS } from "../../../shared/polic
 import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Granted, LockAsk, LockMessage, LockNews, LockRelease } from "../../../shared/policy/lock-steps.ts";
-import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import {
   type Claim,
@@ -29,28 +28,18 @@ import { takeGrantFromAbove } from "./budget.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
-import { closeEmptyGroups, decideGoal, finish, stopGoal } from "./lifecycle.ts";
+import { closeEmptyGroups, decideGoal, finish, stopGoal, succeed } from "./lifecycle.ts";
 import { acquireLock, releaseLock, serveLocks } from "./lock-turn.ts";
-import { type Out, type Place, Recorder } from "./recorder.ts";
+import { type Out, type Place, Recorder, type Registered } from "./recorder.ts";
 import { revocation, rulesFor } from "./rights.ts";
 import { relate, tellRelatives, type RelativeCommand, type RelativeDone } from "./relatives.ts";
-import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle, succeed } from "./settle.ts";
+import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle } from "./settle.ts";
 import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
 import { type WriteState, writeState } from "./shared-state.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
 import { tick } from "./tick.ts";
-
-/** What the tenant has registered; a version is never used twice. */
-interface Registered {
-  readonly version: number;
-  readonly upstreams: readonly Upstream[];
-  /** The tenant's default policy. */
-  readonly policy?: Policy | null;
-  /** Dimensions that the tenant's budget bounds; left out for none. */
-  readonly bounded?: readonly boolean[] | undefined;
-}
 
 export type Command =
   | {
@@ -154,7 +143,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       return DONE;
     case "upstreams":
       if (command.version <= rec.state.registryVersion) return DONE;
-      setRegistry(rec, command);
+      rec.setRegistry(command);
       if (rec.state.goal?.spec.parent === undefined) takeBounds(rec, command.bounded);
       return DONE;
     case "end-reported":
@@ -286,10 +275,6 @@ function decideTask(rec: Recorder, command: AboutTask, bearer: Bearer): Reply {
   }
 }
 
-function setRegistry(rec: Recorder, { version, upstreams, policy = null }: Registered): void {
-  rec.setUpstreams(version, upstreams, policy);
-}
-
 const missingGoal = (): Failure => failure("not_found", "there is no such goal");
 
 function endedGoal(state: GoalState): Failure {
@@ -304,7 +289,7 @@ function endedGoal(state: GoalState): Failure {
  */
 function create(rec: Recorder, { id, spec, registry, funds, tasks }: Extract<Command, { kind: "create" }>): Reply {
   if (rec.state.goal !== null) return DONE;
-  setRegistry(rec, registry);
+  rec.setRegistry(registry);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
   const room = Math.min(spec.budget?.tasks ?? UNLIMITED, registry.bounded?.[TASKS] === true ? (funds?.[TASKS] ?? 0) : UNLIMITED);
   // What the token behind it may is in the goal's own policies already.

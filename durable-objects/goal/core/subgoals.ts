@@ -23,11 +23,10 @@ import type { ParentLink, ParentWord, SubgoalOrder, SubgoalReport } from "../../
 import { closeChildOf, fundChildOf, noteChildSpent } from "./budget.ts";
 import { CANCELED, codeOf, EXPIRED, FAILED, isTerminal, NO_REASON, QUEUED, RUNNING, STARTED } from "./codes.ts";
 import { isPaused, newSubgoal, orderFor, reckon, SUBGOALS } from "./kin.ts";
-import { finish } from "./lifecycle.ts";
+import { finish, succeed } from "./lifecycle.ts";
 import { holderOf } from "./locks.ts";
 import { dequeue, setStatus } from "./mutate.ts";
 import type { Recorder } from "./recorder.ts";
-import { succeed } from "./settle.ts";
 import { type GoalState, liveCount, upstreamNamed } from "./state.ts";
 
 export type SubgoalChange =

@@ -6,19 +6,26 @@
 import { assert } from "../../../shared/assert.ts";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
 import { type Policy, type Rules, rulesBelow } from "../../../shared/policy/rules.ts";
-import { DEPTH_MAX, SUBGOALS_PER_GOAL_MAX, TASKS_PER_GOAL_MAX, WORK_QUEUES_PER_GOAL_MAX } from "../../../shared/limits.ts";
+import {
+  DEPTH_MAX,
+  FUNCTIONS_PER_GOAL_MAX,
+  SUBGOALS_PER_GOAL_MAX,
+  TASKS_PER_GOAL_MAX,
+  WORK_QUEUES_PER_GOAL_MAX,
+} from "../../../shared/limits.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { NamedAmounts } from "../../../shared/protocol/budget.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hasLinks } from "./add.ts";
-import { DEPENDENCY_FAILED, GROUP } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP, RUN } from "./codes.ts";
 import { type Estimator, estimatorOf, type Outlooks } from "./estimate.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, depthOf, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
 import { permissionDenied, verdictOn } from "./rights.ts";
+import { functionNameOf, runQueueName } from "./run-state.ts";
 import { exhausted } from "./reservations.ts";
-import { type GoalState, isUpstream, newState, upstreamNamed, workQueueName } from "./state.ts";
+import { type GoalState, newState, upstreamNamed, workQueueName } from "./state.ts";
 
 export interface Submit {
   readonly kind: "submit";
@@ -83,7 +90,9 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: n
   const nested: number[] = [];
   // Most requests are for one upstream; it is looked up once.
   let usable = "";
-  const mayQueue = queueGuard(state);
+  let callable = "";
+  const mayQueue = entryGuard(state, workQueueName, WORK_QUEUES_PER_GOAL_MAX);
+  const mayRun = entryGuard(state, runQueueName, FUNCTIONS_PER_GOAL_MAX);
   let left = room;
   const hasKeys = state.keys.size > 0;
   for (let place = 0; place < command.specs.length; place++) {
@@ -94,7 +103,7 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: n
     }
     const verdict = rules === null ? "allowed" : verdictOn(rules, spec);
     if (typeof verdict !== "string") {
-      rejected.set(place, permissionDenied(verdict.detail, "/call"));
+      rejected.set(place, permissionDenied(verdict.detail, pointerOf(spec)));
       continue;
     }
     const upstream = spec.call?.upstream;
@@ -104,6 +113,15 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: n
         continue;
       }
       usable = upstream;
+    }
+    const name = spec.run?.function;
+    if (name !== undefined && name !== callable) {
+      const fault = functionFault(state, name, mayRun);
+      if (fault !== null) {
+        rejected.set(place, fault);
+        continue;
+      }
+      callable = name;
     }
     if (spec.work !== undefined && !mayQueue(spec.work.queue)) {
       rejected.set(place, tooManyQueues());
@@ -151,7 +169,7 @@ function nestedFault(state: GoalState, goal: Goal, rules: Rules | null, base: nu
   }
   const specs = (goal["tasks"] ?? []) as readonly TaskSpec[];
   if (specs.length === 0) return null;
-  const empty: GoalState = { ...newState(), upstreams: state.upstreams, upstreamNumbers: state.upstreamNumbers };
+  const empty: GoalState = { ...newState(), upstreams: state.upstreams, upstreamNumbers: state.upstreamNumbers, runs: state.runs };
   const command = { kind: "submit", specs, failures: new Map(), contentKeys: new Map(), atomic: true } as const;
   const room = (goal["budget"] as NamedAmounts | undefined)?.tasks ?? Number.MAX_SAFE_INTEGER;
   const draft = draftOf(empty, command, rulesBelow(rules, goal["policy"] as Policy | undefined, levels), room, base + levels);
@@ -176,13 +194,24 @@ function unknownUpstream(name: string): Failure {
   return failure("invalid_request", detail, { errors: [{ pointer: "/call/upstream", detail }] });
 }
 
-/** Whether a goal takes work for a queue: each has an entry for as long as the goal lives. */
-function queueGuard(state: GoalState): (queue: string) => boolean {
+/** Where the work of the task is. */
+const pointerOf = ({ run, work }: TaskSpec): string => (run !== undefined ? "/run" : work === undefined ? "/call" : "/work");
+
+function functionFault(state: GoalState, name: string, mayRun: (name: string) => boolean): Failure | null {
+  const refused = (code: "invalid_request" | "quota_exceeded", detail: string): Failure =>
+    failure(code, detail, { errors: [{ pointer: "/run/function", detail }] });
+  if (!state.runs.versions.has(name))
+    return refused("invalid_request", `there is no function "${name}"; register it with PUT /v1/functions/${name}`);
+  return mayRun(name) ? null : refused("quota_exceeded", `a goal runs at most ${FUNCTIONS_PER_GOAL_MAX} functions`);
+}
+
+/** Whether a goal takes tasks for a queue: each has an entry for as long as the goal lives. */
+function entryGuard(state: GoalState, entryName: (name: string) => string, max: number): (name: string) => boolean {
   const fresh = new Set<string>();
   let room = -1;
   return (queue) => {
-    if (fresh.has(queue) || upstreamNamed(state, workQueueName(queue)) >= 0) return true;
-    if (room < 0) room = WORK_QUEUES_PER_GOAL_MAX - state.upstreams.filter((upstream) => !isUpstream(upstream)).length;
+    if (fresh.has(queue) || upstreamNamed(state, entryName(queue)) >= 0) return true;
+    if (room < 0) room = max - state.upstreams.filter(({ name }) => name.startsWith(entryName(""))).length;
     if (fresh.size >= room) return false;
     fresh.add(queue);
     return true;
@@ -259,6 +288,7 @@ export function take(
     const rights = { ...(approvals.length > 0 && { approvals }), ...(policies.length > 0 && { policies }) };
     rec.add(specs, { kind: "tasks.added", offer, atMs: rec.nowMs, size: specs.length, ...base, skipped, joined, keys, ...rights }, index);
     if (draft.linked.length > 0) cancelUnmeetable(rec, first);
+    noteWarms(rec, first);
   }
   const { position, startMs } = next > first && isCall(state, first) ? estimator.peek(state.tasks.upstream[first]!) : NOW;
   return {
@@ -272,6 +302,17 @@ export function take(
     estimator,
     offer: next > first ? offer : 0,
   };
+}
+
+/** Says which functions the new tasks, from `first` on, are of. */
+function noteWarms({ state, out }: Recorder, first: number): void {
+  const { tasks, upstreams, runs } = state;
+  if (runs.versions.size === 0) return;
+  const counts = new Map<number, number>();
+  for (let task = first; task < tasks.n; task++) {
+    if ((tasks.flags[task]! & RUN) !== 0) counts.set(tasks.upstream[task]!, (counts.get(tasks.upstream[task]!) ?? 0) + 1);
+  }
+  for (const [queue, count] of counts) out.warms.push([functionNameOf(upstreams[queue]!), count]);
 }
 
 const NOW = { position: 0, startMs: 0 };

@@ -6,7 +6,7 @@
  *            first end of a lease, of a reservation
  *            when the account above is asked again
  *            first end of a lease, of a batch or a lock; when locks of the tenant are to be renewed
- *            for each upstream with work and permits: when its gate opens
+ *            for each upstream with work and permits, and each function with work: when its gate opens
  *            the next message to a sub-goal, or to the goal above
  *   ended    the same messages; then the end of the retention
  */
@@ -15,7 +15,9 @@ import { canStart } from "./afford.ts";
 import { hasRoom } from "./dispatch.ts";
 import { reservationDueMs } from "./reservations.ts";
 import { deletableAtMs, hasRelatives, isPaused, nextMessageMs, owesReport } from "./kin.ts";
-import { type GoalState, isUpstream, liveCount } from "./state.ts";
+import { isRunQueue, versionOf } from "./run-state.ts";
+import { runsAtMs } from "./runs.ts";
+import { type GoalState, isUpstream, liveCount, type UpstreamState } from "./state.ts";
 import { tenantLocksAt } from "./tenant-locks.ts";
 import { nextTimeMs } from "./timers.ts";
 
@@ -44,6 +46,7 @@ export function wakeAt(state: GoalState): number | null {
     const opensAtMs = Math.max(upstream.gateUntilMs, lease.gateUntilMs);
     if (opensAtMs > 0) at = Math.min(at, opensAtMs);
   });
+  state.upstreams.forEach((upstream, number) => (at = Math.min(at, runsAtMs(state, upstream, number))));
   return at;
 }
 
@@ -55,11 +58,16 @@ export function isBusy(state: GoalState): boolean {
   if (state.kin.owed.size > 0 || owesReport(state)) return true;
   if (state.goal.phase !== "active") return !state.goal.endReported;
   const rests = isPaused(state) || state.budget.isExhausted;
-  return state.batches.size > 0 || (!rests && state.upstreams.some(({ queued, config }) => queued > 0 && config !== null));
+  return state.batches.size > 0 || (!rests && state.upstreams.some((upstream) => upstream.queued > 0 && isSent(state, upstream)));
 }
 
-/** Whether work waits for an upstream that was deleted: it may come back, and nobody will say so. */
+/** Whether there is somewhere to send the entry's tasks to. */
+const isSent = (state: GoalState, upstream: UpstreamState): boolean => upstream.config !== null || versionOf(state, upstream) !== undefined;
+
+/** Whether work waits for an upstream or a function that was deleted: it may come back, and nobody will say so. */
 export function isStalled(state: GoalState): boolean {
-  const isWaiting = state.upstreams.some((upstream) => upstream.queued > 0 && upstream.config === null && isUpstream(upstream));
+  const isWaiting = state.upstreams.some((upstream) => {
+    return upstream.queued > 0 && !isSent(state, upstream) && (isUpstream(upstream) || isRunQueue(upstream));
+  });
   return state.goal?.phase === "active" && !isPaused(state) && isWaiting;
 }

@@ -106,6 +106,7 @@ export class Node {
       values: [],
       lines: [],
       lockMessages: [],
+      warms: [],
       orders: [],
       report: null,
       destroy: false,

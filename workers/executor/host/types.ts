@@ -1,0 +1,19 @@
+/** What answers the calls that functions of a batch make to the world. */
+import type { RunItem } from "../../../shared/rpc-functions.ts";
+import type { HostCalls } from "../../sandbox/types.ts";
+
+/** What the calls of one run used. */
+export interface HostUsage {
+  readonly calls: number;
+  readonly tokens: number;
+  readonly costMicros: number;
+}
+
+/** One for each batch. */
+export interface FunctionHost {
+  callsOf(item: RunItem, signal: AbortSignal): HostCalls;
+  /** So far. */
+  usageOf(item: RunItem): HostUsage;
+  /** Gives back what was borrowed for the batch. Never rejects. */
+  end(): Promise<void>;
+}
