@@ -45,6 +45,6 @@ export function guard(loader: WorkerLoader, max: number): Guard {
     loader: {
       get: (name, code) => guarded(name ?? `unnamed ${unnamed++}`, loader.get(name, code)),
       load: (code) => guarded(`unnamed ${unnamed++}`, loader.load(code)),
-    } as WorkerLoader,
+    },
   };
 }

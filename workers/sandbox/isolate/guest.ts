@@ -74,7 +74,7 @@ function faultOf(error) {
   try {
     const isError = error instanceof Error;
     const message = isError ? String(error) : "threw " + text(error);
-    return { message, stack: isError ? String(error.stack) : undefined, code: error?.name === "HostError" ? String(error.code) : undefined };
+    return { message, stack: isError ? String(error.stack) : undefined, code: error?.name === "HostError" ? String(error.code) : undefined, retryable: error?.retryable };
   } catch {
     return { message: "threw something that cannot be shown" };
   }

@@ -18,6 +18,7 @@ interface Fault {
   readonly message?: unknown;
   readonly stack?: unknown;
   readonly code?: unknown;
+  readonly retryable?: unknown;
 }
 
 /** `chars`: the output was too long to be sent. */
@@ -68,12 +69,23 @@ function stackOf(stack: unknown): string | undefined {
   return lines.filter((line) => !line.includes("guest.js:")).join("\n");
 }
 
-function failed(code: ErrorCode, detail: unknown, stack?: unknown): Ended {
-  return { outcome: "failed", code, detail: shown(detail), stack: stackOf(stack), cpuMs: 0 };
+function failed(code: ErrorCode, detail: string): Ended {
+  return { outcome: "failed", code, detail, cpuMs: 0 };
+}
+
+function faulted({ code, message, stack, retryable }: Fault, host: HostTarget): Ended {
+  return {
+    outcome: "failed",
+    code: host.hasGiven(code) ? code : "function_error",
+    detail: shown(message),
+    stack: stackOf(stack),
+    ...(typeof retryable === "boolean" ? { retryable } : {}),
+    cpuMs: 0,
+  };
 }
 
 function endedBy({ output, chars, fault }: GuestReply, host: HostTarget): Ended {
-  if (fault !== undefined) return failed(host.hasGiven(fault.code) ? fault.code : "function_error", fault.message, fault.stack);
+  if (fault !== undefined) return faulted(fault, host);
   const length = typeof output === "string" ? output.length : Number(chars);
   if (length > RESPONSE_BYTES_MAX)
     return failed("function_limit", `the output has ${length} characters; at most ${RESPONSE_BYTES_MAX} are kept`);
@@ -85,7 +97,7 @@ function endedBy({ output, chars, fault }: GuestReply, host: HostTarget): Ended 
 function brokenBy(error: unknown): Ended {
   const message = error instanceof Error ? error.message : String(error);
   if (HUNG_MESSAGE.test(message)) return failed("function_error", "the handler waits for a promise that nothing will settle");
-  return failed(LIMIT_MESSAGE.test(message) ? "function_limit" : "function_error", `the isolate ended: ${message}`);
+  return failed(LIMIT_MESSAGE.test(message) ? "function_limit" : "function_error", `the isolate ended: ${shown(message)}`);
 }
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
