@@ -38,6 +38,8 @@ export interface Invocation {
   readonly calls: HostCalls;
   /** Ends the invocation. The reason is what `Lanes` gives to calls. */
   readonly signal: AbortSignal;
+  /** Called once, when there is an instance for it: until then it waits, and the time that it may take does not run. */
+  readonly begun?: (() => void) | undefined;
 }
 
 /** How an invocation ended. An aborted one ends as a `failed` one with code `function_limit` or `canceled`; its executor knows better why. */

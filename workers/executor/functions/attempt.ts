@@ -9,8 +9,8 @@ import { jsonLine } from "../answer.ts";
 import { NOT_BEGUN, UNWANTED } from "../call.ts";
 import type { FunctionHost, HostUsage } from "../host/types.ts";
 
-/** A version that is ready to be invoked. `begun` hears when an instance was free for it. */
-export type Program = (invocation: Invocation, begun: () => void) => Promise<Ended>;
+/** A version that is ready to be invoked. */
+export type Program = (invocation: Invocation) => Promise<Ended>;
 
 export interface RunContext {
   readonly batch: RunBatch;
@@ -86,11 +86,12 @@ export async function attempt(context: RunContext, item: RunItem, signal: AbortS
       limits: batch.function.limits,
       calls: host.callsOf(item, signal),
       signal,
+      begun: () => {
+        startedAtMs = Date.now();
+        begun();
+      },
     };
-    const ended = await invoke(invocation, () => {
-      startedAtMs = Date.now();
-      begun();
-    });
+    const ended = await invoke(invocation);
     usage = host.usageOf(item);
     end = endOf(ended);
   } catch (error) {
