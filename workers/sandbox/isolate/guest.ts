@@ -11,79 +11,55 @@
  * for that only once it set a timer or read `ctx.signal`: an open question
  * would hide from the runtime that a handler waits for nothing.
  */
-export const GUEST = `import { WorkerEntrypoint } from "cloudflare:workers";
+import { HANDLER_CONTEXT } from "../handler-context.ts";
+
+export const GUEST = String.raw`import { WorkerEntrypoint } from "cloudflare:workers";
 import { AsyncLocalStorage } from "node:async_hooks";
-const current = new AsyncLocalStorage();
 const { parse, stringify } = JSON;
-const text = (value) => { try { return typeof value === "string" ? value : stringify(value) ?? String(value); } catch { return String(value); } };
-for (const level of ["debug", "log", "info", "warn", "error"])
-  console[level] = (...parts) => current.getStore()?.log(level === "log" ? "info" : level, parts.map((part) => part instanceof Error ? part.stack : text(part)).join(" "));
+const { freeze, entries } = Object;
+${HANDLER_CONTEXT}
+// Invocations share the isolate's globals, so these find out whose they are.
+const current = new AsyncLocalStorage();
+for (const [name, level] of entries({ debug: "debug", trace: "debug", log: "info", info: "info", warn: "warn", error: "error" }))
+  console[name] = (...parts) => current.getStore()?.log(level)(...parts);
 for (const [owner, name] of [[globalThis, "setTimeout"], [globalThis, "setInterval"], [scheduler, "wait"]]) {
   const original = owner[name].bind(owner);
   owner[name] = (...parts) => { current.getStore()?.listen(); return original(...parts); };
 }
-class HostError extends Error {
-  constructor(code, message) { super(message); this.name = "HostError"; this.code = code; }
-}
 class Run {
   constructor(host) {
     this.host = host;
-    this.logs = [];
-    this.over = new Promise((resolve) => { this.end = resolve; });
+    this.over = new Promise((resolve) => { this.end = () => resolve({ isOver: true }); });
   }
-  async ask(op, args) {
+  async request(op, args) {
     const { value, code, message, isOver } = await this.host.ask(op, stringify(args));
     if (isOver) { this.stop(message); return new Promise(() => {}); }
     if (code) throw new HostError(code, message);
     return parse(value);
   }
-  log(level, text) {
-    const told = this.ask("log", { level, text }).catch(() => {});
-    this.logs.push(told);
-    told.then(() => this.logs.splice(this.logs.indexOf(told), 1));
+  log(level) {
+    return (...parts) => { this.lastLog = this.host.log(level, parts.map(shown).join(" ")).catch(() => {}); };
   }
   listen() {
-    this.listening ??= Promise.resolve(this.host.ended()).then((reason) => this.stop(reason), () => this.stop("ended"));
+    this.listening ??= Promise.resolve(this.host.ended()).then((reason) => this.stop(reason), () => this.end());
   }
   stop(reason) {
+    // The handler sees the signal first.
     this.controller?.abort(new HostError("canceled", reason));
-    // The handler may see the signal first.
-    queueMicrotask(() => this.end({ isOver: true }));
+    queueMicrotask(this.end);
   }
   get signal() {
     this.listen();
     return (this.controller ??= new AbortController()).signal;
   }
 }
-function contextOf(run, about) {
-  return {
-    ...about,
-    call: (upstream, request = {}) => run.ask("call", { upstream, request }),
-    fetch: (url, init = {}) => run.ask("fetch", { url: String(url), init }),
-    spawn: (tasks) => run.ask("spawn", { tasks }),
-    results: (tasks) => run.ask("results", tasks === undefined ? {} : { tasks }),
-    lock: async (name, options = {}) => {
-      const lock = await run.ask("lock", { ...options, name });
-      return { ...lock, release: () => run.ask("unlock", { name, scope: options.scope, fence: lock.fence }) };
-    },
-    log: (...parts) => run.log("info", parts.map(text).join(" ")),
-    get signal() { return run.signal; },
-  };
-}
-function faultOf(error) {
-  try {
-    const isError = error instanceof Error;
-    const message = isError ? String(error) : "threw " + text(error);
-    return { message, stack: isError ? String(error.stack) : undefined, code: error?.name === "HostError" ? String(error.code) : undefined, retryable: error?.retryable };
-  } catch {
-    return { message: "threw something that cannot be shown" };
-  }
-}
-async function handlerOf() {
-  const handler = (await import("./function.js")).default;
-  if (typeof handler !== "function") throw new TypeError("the default export must be a function, not " + typeof handler);
+let isPrimed = false;
+const handlerOf = async () => {
+  const { default: handler, prime } = await import("./function.js");
+  if (typeof handler !== "function") throw new TypeError("the default export must be a function (input, ctx) => output, and it is of type " + typeof handler);
+  if (!isPrimed) { isPrimed = true; if (typeof prime === "function") await prime(); }
   return handler;
-}
+};
 export default class extends WorkerEntrypoint {
   async check() {
     try { await handlerOf(); return {}; } catch (error) { return { fault: faultOf(error) }; }
@@ -93,12 +69,14 @@ export default class extends WorkerEntrypoint {
     const handled = current.run(run, async () => {
       try {
         const handler = await handlerOf();
-        const output = stringify(await handler(parse(input), contextOf(run, parse(about)))) ?? "null";
-        await Promise.all(run.logs);
+        const ctx = contextOf(parse(about), (op, args) => run.request(op, args), (level) => run.log(level), () => run.signal);
+        const output = stringify(await handler(parse(input), ctx)) ?? "null";
         return output.length > charsMax ? { chars: output.length } : { output };
       } catch (error) {
-        await Promise.all(run.logs);
         return { fault: faultOf(error) };
+      } finally {
+        // The answer must not overtake it.
+        await run.lastLog;
       }
     });
     return Promise.race([handled, run.over]);

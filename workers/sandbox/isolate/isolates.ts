@@ -6,7 +6,7 @@
  * says what that means.
  */
 import type { ErrorCode } from "../../../shared/errors.ts";
-import { PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, PROBLEM_CHARS_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts";
+import { FUNCTION_OUTPUT_CHARS_MAX, PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, PROBLEM_CHARS_MAX } from "../../../shared/limits.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { Ended, Invocation } from "../types.ts";
 import { GUEST } from "./guest.ts";
@@ -15,7 +15,7 @@ import { Slots } from "./slots.ts";
 
 /** Of a guest that the function may have changed, so every field may be anything. */
 interface Fault {
-  readonly message?: unknown;
+  readonly detail?: unknown;
   readonly stack?: unknown;
   readonly code?: unknown;
   readonly retryable?: unknown;
@@ -65,21 +65,21 @@ const shown = (value: unknown): string => String(value).slice(0, PROBLEM_CHARS_M
 /** The frames of the function, without those of what called it. */
 function stackOf(stack: unknown): string | undefined {
   if (typeof stack !== "string") return undefined;
-  const lines = shown(stack).split("\n");
-  return lines.filter((line) => !line.includes("guest.js:")).join("\n");
+  const frames = shown(stack).split("\n");
+  return frames.filter((line) => /^\s+at /.test(line) && !line.includes("guest.js:")).join("\n") || undefined;
 }
 
 function failed(code: ErrorCode, detail: string): Ended {
   return { outcome: "failed", code, detail, cpuMs: 0 };
 }
 
-function faulted({ code, message, stack, retryable }: Fault, host: HostTarget): Ended {
+function faulted({ code, detail, stack, retryable }: Fault, host: HostTarget): Ended {
   return {
     outcome: "failed",
     code: host.hasGiven(code) ? code : "function_error",
-    detail: shown(message),
+    detail: shown(detail),
     stack: stackOf(stack),
-    ...(typeof retryable === "boolean" ? { retryable } : {}),
+    ...(retryable === true ? { retryable } : {}),
     cpuMs: 0,
   };
 }
@@ -87,8 +87,9 @@ function faulted({ code, message, stack, retryable }: Fault, host: HostTarget): 
 function endedBy({ output, chars, fault }: GuestReply, host: HostTarget): Ended {
   if (fault !== undefined) return faulted(fault, host);
   const length = typeof output === "string" ? output.length : Number(chars);
-  if (length > RESPONSE_BYTES_MAX)
-    return failed("function_limit", `the output has ${length} characters; at most ${RESPONSE_BYTES_MAX} are kept`);
+  if (length > FUNCTION_OUTPUT_CHARS_MAX) {
+    return failed("function_limit", `the output has ${length} characters of JSON, and ${FUNCTION_OUTPUT_CHARS_MAX} are the most`);
+  }
   if (typeof output !== "string") return failed("function_error", "the function answered with what is not an output");
   return { outcome: "returned", output, cpuMs: 0 };
 }
@@ -96,7 +97,8 @@ function endedBy({ output, chars, fault }: GuestReply, host: HostTarget): Ended 
 /** The isolate itself failed: it says so by rejecting, which the guest never does. */
 function brokenBy(error: unknown): Ended {
   const message = error instanceof Error ? error.message : String(error);
-  if (HUNG_MESSAGE.test(message)) return failed("function_error", "the handler waits for a promise that nothing will settle");
+  if (HUNG_MESSAGE.test(message))
+    return failed("function_error", "the handler waits for something that never comes: nothing is asked of the host, and no timer is set");
   return failed(LIMIT_MESSAGE.test(message) ? "function_limit" : "function_error", `the isolate ended: ${shown(message)}`);
 }
 
@@ -127,7 +129,7 @@ export class Isolates {
     try {
       const guest = this.#loader.load(codeOf(bundle)).getEntrypoint() as unknown as Guest;
       const { fault } = await guest.check();
-      return fault === undefined ? null : { detail: shown(fault.message), stack: stackOf(fault.stack) };
+      return fault === undefined ? null : { detail: shown(fault.detail), stack: stackOf(fault.stack) };
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       return { detail: shown(message).replace(/^Failed to start Worker:\s*(?:Uncaught )?/, "") };
@@ -144,28 +146,28 @@ export class Isolates {
       return abortedBy(signal);
     }
     begun?.();
-    const host = new HostTarget(invocation.calls);
-    const aborted = Promise.withResolvers<null>();
+    const cut = Promise.withResolvers<Ended>();
+    const host = new HostTarget(invocation.calls, (limit) => cut.resolve(failed("function_limit", limit)));
     const abort = (): void => {
       host.end(String(signal.reason));
-      aborted.resolve(null);
+      cut.resolve(abortedBy(signal));
     };
     signal.addEventListener("abort", abort, { once: true });
     const handled = this.#run(id, bundle, invocation, host);
-    const ended = await Promise.race([handled, aborted.promise]);
+    const ended = await Promise.race([handled, cut.promise]);
     signal.removeEventListener("abort", abort);
     host.end("the invocation has ended");
-    if (ended === null) void Promise.race([handled, pause(ENDING_MS)]).then(() => this.#slots.leave(id));
-    else this.#slots.leave(id);
-    return ended === null || signal.aborted ? abortedBy(signal) : ended;
+    // One that was cut off takes its place a little longer: until it has heard of it.
+    void Promise.race([handled, pause(ENDING_MS)]).then(() => this.#slots.leave(id));
+    return ended ?? cut.promise;
   }
 
   /** Never rejects. Null: the guest ended because it was told to. */
   async #run(id: string, bundle: string, { input, about, limits }: Invocation, host: HostTarget): Promise<Ended | null> {
     try {
       const guest = this.#loader.get(id, () => codeOf(bundle, limits)).getEntrypoint() as unknown as Guest;
-      using reply = await guest.invoke(input, about, host, RESPONSE_BYTES_MAX);
-      return reply.isOver === true ? null : endedBy(reply, host);
+      using reply = await guest.invoke(input, about, host, FUNCTION_OUTPUT_CHARS_MAX);
+      return host.isOver ? null : endedBy(reply, host);
     } catch (error) {
       return brokenBy(error);
     }
