@@ -35,6 +35,8 @@ export interface RuntimeOptions {
 
 export interface Runtime {
   readonly port: number;
+  /** Ends a workerd that does not answer; it comes back as after any exit. */
+  endHung(): void;
   stop(): Promise<void>;
 }
 
@@ -118,6 +120,13 @@ class WatchedRuntime implements Runtime {
       throw reason(error, this.#options);
     }
     this.#options.onStart(this.#workerd!.pid!, this.#port);
+  }
+
+  endHung(): void {
+    this.#options.say(
+      `workerd (process ${this.#workerd?.pid}) has not answered for a minute, and is ended: a function may be in an endless loop.`,
+    );
+    this.#workerd?.kill("SIGKILL");
   }
 
   async stop(): Promise<void> {

@@ -10,6 +10,7 @@ import { lockFolder } from "./lock.ts";
 import { startRuntime } from "./runtime.ts";
 import { workerOptions } from "./worker.ts";
 import { Refusal } from "./refusal.ts";
+import { watchForHang } from "./watchdog.ts";
 
 const READY_TIMEOUT_MS = 10_000;
 
@@ -75,6 +76,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
       onGiveUp: options.onGiveUp,
     });
     closers.push(() => runtime.stop());
+    closers.push(watchForHang(`${urlOf(behindGate ? "127.0.0.1" : host, runtime.port)}/healthz`, () => runtime.endHung()));
     let port = runtime.port;
     if (behindGate) {
       const gate = await openGate(host, options.port, runtime.port, connectionsMax);

@@ -1,0 +1,47 @@
+/**
+ * Ends a workerd that hangs. One machine has no limit on processor time, so a
+ * function with an endless loop in an isolate stops everything, and a hung
+ * process hears no signal but SIGKILL. Questions are counted, not minutes: a
+ * laptop that slept has not hung.
+ */
+const PAUSE_MS = 1_000;
+const ANSWER_MS = 5_000;
+/** So many questions without an answer, a minute, mean that it hangs: a herd of connections can hold up one for seconds. */
+const LOST_MAX = 10;
+
+export interface WatchOptions {
+  readonly pauseMs?: number;
+  readonly answerMs?: number;
+  readonly lostMax?: number;
+}
+
+/** Asks `url` again and again; `onHung` hears when it takes connections and answers none of them. Returns what ends the watch. */
+export function watchForHang(url: string, onHung: () => void, options: WatchOptions = {}): () => void {
+  const { pauseMs = PAUSE_MS, answerMs = ANSWER_MS, lostMax = LOST_MAX } = options;
+  let lost = 0;
+  let timer: NodeJS.Timeout | undefined;
+  let isOver = false;
+  const ask = async (): Promise<void> => {
+    try {
+      const answer = await fetch(url, { headers: { connection: "close" }, signal: AbortSignal.timeout(answerMs) });
+      await answer.body?.cancel();
+      lost = 0;
+    } catch (error) {
+      // One that refuses connections is not there; somebody else starts it again.
+      lost = (error as Error).name === "TimeoutError" ? lost + 1 : 0;
+    }
+    if (lost >= lostMax) {
+      lost = 0;
+      onHung();
+    }
+    next();
+  };
+  const next = (): void => {
+    if (!isOver) timer = setTimeout(() => void ask(), pauseMs).unref();
+  };
+  next();
+  return () => {
+    isOver = true;
+    clearTimeout(timer);
+  };
+}
