@@ -189,6 +189,34 @@ export const RUN_PATIENCE_MS = 5_000;
 export const RUN_STARVED_MS = 50;
 export const RUN_STARVED_MS_MAX = 2_000;
 
+// What running functions ask of the world.
+/** A gate that says nothing of what it holds of a goal's budget has spent it. It says so three times within. */
+export const TAB_MS = 30_000;
+/** What a gate has spent, and nobody waits for, is told after this. */
+export const TAB_REPORT_MS = 100;
+/** Calls that are paid for ahead of their time, for one batch at one upstream. */
+export const HAND_SPARE_MAX = 64;
+/** Calls that one batch has paid for at one upstream. */
+export const HAND_CALLS_MAX = 1_024;
+/** Permits that one batch holds at one upstream. */
+export const HAND_PERMITS_MAX = 6;
+/** A batch tells its gate of calls that have ended after this, and gives back what it has not used for so long. */
+export const HAND_NEWS_MS = 40;
+/** A batch whose gate is lost tries so often to find it again. */
+export const HAND_TRIES_MAX = 3;
+/** Asks of one run that have no answer yet. */
+export const HOST_ASKS_OPEN_MAX = 1_000;
+/** Lines that one run may log, and the length of one. */
+export const HOST_LOGS_MAX = 1_000;
+export const HOST_LOG_CHARS_MAX = 4_096;
+/** Of an answer's headers. */
+export const HOST_HEADERS_CHARS_MAX = 16 * KIB;
+/** Tasks whose results a run asks for at once, and the length of the answer. */
+export const HOST_RESULTS_MAX = 1_000;
+export const HOST_RESULTS_CHARS_MAX = 4_000_000;
+/** How long a run waits for a lock, at most. */
+export const HOST_LOCK_WAIT_MS_MAX = 60_000;
+
 // Admission: leases of permits. `facts` of the algorithms are in docs/governor.md.
 /** The least that a lease lasts; long calls get longer ones. */
 export const LEASE_TTL_MS_MIN = 5_000;
@@ -310,3 +338,4 @@ assert(SUBGOALS_OPENING_MAX <= SUBGOAL_MESSAGES_MAX, "making sub-goals must leav
 assert(RUN_PATIENCE_MS < LEASE_GRACE_MS, "a run that waits for its executor must not be taken for lost");
 assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");
 assert(EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB, "an executor's buffers must fit an isolate");
+assert(HAND_PERMITS_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "what a batch of functions calls must obey the connection limit");

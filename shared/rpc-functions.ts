@@ -1,6 +1,11 @@
 /** The contracts of functions: where their images live, how a goal has them run, and what a running one may ask of its goal. */
+import type { Failure } from "./errors.ts";
+import type { Amounts } from "./policy/account.ts";
+import type { CallEnd } from "./policy/outcome.ts";
+import type { Policy } from "./policy/rules.ts";
 import type { FunctionVersion } from "./protocol/function.ts";
-import type { Answer, BatchReply } from "./rpc.ts";
+import type { Reserve } from "./protocol/task.ts";
+import type { Answer, BatchReply, KeyedCall, WholeAnswer } from "./rpc.ts";
 
 // edge and executor → image
 
@@ -37,6 +42,8 @@ export interface RunItem {
   readonly input: string;
   /** The fences of the locks that the task holds, as the header `Drover-Fence` has them. */
   readonly fence?: string | undefined;
+  /** What the token that brought the task was restricted to: its function's calls are held to it. */
+  readonly policies?: readonly Policy[] | undefined;
 }
 
 /** Tasks of one version of one function. */
@@ -70,4 +77,133 @@ export interface GoalAsk {
 export interface GoalAskRpc {
   /** One answer each, as JSON text, in their order; those of a turn come in one message. */
   ask(asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]>;
+}
+
+// executor → gate
+
+/** The end of one call that was made with what a hand holds. */
+export interface HandEnd {
+  readonly permit: number;
+  /** What it was paid from: the draw with this number; null for one of the calls that are paid for. */
+  readonly draw: number | null;
+  readonly end: CallEnd;
+}
+
+/** What the functions of a batch want at one upstream, and what has become of what they had. */
+export interface HandAsk {
+  readonly upstream: string;
+  /** Permits more than were asked for before. */
+  readonly permits: number;
+  /** Calls to be paid for, each as its upstream says: so many that wait, and so many more where there is plenty. */
+  readonly calls: number;
+  readonly spare: number;
+  /** Calls that set aside something of their own. The numbers are the asker's. */
+  readonly draws: readonly { readonly id: number; readonly reserve: Reserve }[];
+  /** Calls that must not be made twice, before they are. */
+  readonly keys: readonly { readonly id: number; readonly keyed: KeyedCall }[];
+  readonly ends: readonly HandEnd[];
+  /** Permits that are given back. */
+  readonly back: readonly number[];
+  /** Calls that were paid for and are not made. */
+  readonly unused: number;
+  readonly undrawn: readonly number[];
+  /** How the calls with a key have ended. `answer`: what the key is answered from now on; null where it is too large to keep. */
+  readonly closed: readonly { readonly id: number; readonly end: CallEnd; readonly answer?: WholeAnswer | null }[];
+}
+
+/** What is known of an upstream by whoever calls it. */
+export interface HandTerms {
+  readonly origins: readonly string[];
+  readonly headers: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+  readonly maxAttempts: number;
+  /** The upstream honours `Idempotency-Key`. */
+  readonly isKeyed: boolean;
+  /** What a call sets aside besides itself. */
+  readonly reserve: { readonly tokens: number; readonly costMicros?: number };
+  readonly tokensPointer: string | null;
+  readonly costPointer: string | null;
+  readonly tenantPolicy: Policy | null;
+  readonly goalPolicies: readonly Policy[];
+}
+
+/** What a gate has for a hand at one upstream. */
+export interface HandNews {
+  readonly upstream: string;
+  /** Nothing is to be had here: whatever waits fails. */
+  readonly fault?: Failure;
+  /** Left out where they are as they were. */
+  readonly terms?: HandTerms;
+  /** The number of each, and the place of its origin. */
+  readonly permits: readonly (readonly [id: number, place: number])[];
+  /** So many permits are not to be had after all. */
+  readonly without?: { readonly count: number; readonly fault: Failure };
+  /** Calls that are paid for. */
+  readonly calls: number;
+  /** So many calls cannot be paid for. */
+  readonly unpaid?: { readonly count: number; readonly fault: Failure };
+  /** There is little left: nobody should keep what he does not use. */
+  readonly isTight: boolean;
+  readonly draws: readonly { readonly id: number; readonly fault: Failure | null }[];
+  readonly keys: readonly { readonly id: number; readonly fault?: Failure; readonly replay?: WholeAnswer }[];
+  /** How much longer its permits last; null where the upstream sets no hard bound. */
+  readonly permitMs: number | null;
+  /** A permit may be used again by the next call. */
+  readonly isReusable: boolean;
+}
+
+export interface HandRequest {
+  /** The gate's own name, which it gives to governors. */
+  readonly gate: string;
+  readonly goalId: string;
+  /** How long its calls wait for permits. */
+  readonly waitMs: number;
+}
+
+/**
+ * What a gate lends to the functions of one batch: permits, calls that are paid
+ * for, and keys. Dropping it gives permits back; calls that it had paid for are
+ * charged then, because nobody says whether they were made.
+ */
+export interface HandRpc {
+  /**
+   * Tells, and hears what there is. Where something that was asked for is not
+   * there yet, the answer waits for it, or for the next exchange.
+   */
+  exchange(asks: readonly HandAsk[]): Promise<readonly HandNews[]>;
+  /** The upstream that has this origin; null for none. */
+  find(origin: string): Promise<string | null>;
+}
+
+export interface HandsRpc {
+  /** Answers at once, so that no caller can go away unnoticed. */
+  hand(request: HandRequest): Promise<HandRpc>;
+}
+
+// gate → goal
+
+/**
+ * What one life of a gate holds of the goal's budget. All of it is said each
+ * time, so a message that is lost or repeated does no harm.
+ */
+export interface TabRequest {
+  /** Names the tab. */
+  readonly life: string;
+  readonly isNew: boolean;
+  /** Spent so far in all. */
+  readonly used: Amounts;
+  /** Held now. */
+  readonly left: Amounts;
+  /** What is wanted besides, in order: `need` times these amounts, or as often as there is enough; and `spare` times more where there is plenty. */
+  readonly wants: readonly { readonly amounts: Amounts; readonly need: number; readonly spare: number }[];
+}
+
+export interface TabReply {
+  /** How often of each. Null: the goal knows of no such tab; what it held was charged. */
+  readonly granted: readonly number[] | null;
+  readonly isTight: boolean;
+}
+
+export interface TabRpc {
+  tab(request: TabRequest): Promise<Answer<TabReply>>;
 }

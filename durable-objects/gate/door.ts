@@ -9,7 +9,7 @@ import type { Doorkeeper, Visit } from "./pass.ts";
 import { type Payer, Purse } from "./purse.ts";
 import type { Queues, Visitor } from "./queues.ts";
 import { Permissions } from "./permissions.ts";
-import { type GoalCopy, goalCopy, type GoalStanding, goalStub, type RegistryCopy } from "./registry.ts";
+import { type GoalCopy, goalCopy, type GoalStanding, goalStub, type RegistryCopy, unknownUpstream, upstreamIn } from "./registry.ts";
 
 export interface Caller extends Visit, Visitor, Payer {
   /** The key that is its own now: nobody else calls with it meanwhile. */
@@ -21,8 +21,6 @@ export function newCaller(request: PassRequest, nowMs: number): Caller {
   return { request, untilMs: nowMs + waitMs, avoid, isOver: false, queue: null, place: null, resolve: null, key: null, reservation: null };
 }
 
-const unknownUpstream = (name: string): Failure =>
-  failure("not_found", `there is no upstream "${name}"; PUT /v1/upstreams/${name} makes one`);
 const gone = (): Failure => failure("temporary_reduced_capacity", "the caller has gone");
 
 /** An upstream that honours the key itself lets every call be repeated. */
@@ -54,7 +52,7 @@ export class Door implements Doorkeeper<Caller> {
     const goal = goalId === undefined ? null : await this.#goalOf(goalId);
     const refusal = goal?.failure ?? (await this.#permissions.refusal(caller.request, goal));
     if (refusal !== null) return err(refusal);
-    const found = await this.#find(name);
+    const found = await upstreamIn(this.#registry, name);
     if (found === null) return err(unknownUpstream(name));
     const keyed = keyOf(caller.request, found.upstream);
     if (keyed !== null) {
@@ -99,15 +97,5 @@ export class Door implements Doorkeeper<Caller> {
   #goalOf(goalId: string): Promise<GoalStanding> {
     this.#goal ??= goalCopy(this.#env, goalId);
     return this.#goal.get();
-  }
-
-  /** An upstream that is not in the copy may be new. */
-  async #find(name: string): Promise<{ readonly upstream: Upstream; readonly version: number } | null> {
-    for (const isSecond of [false, true]) {
-      const { upstreams, version } = await (isSecond ? this.#registry.refresh() : this.#registry.get());
-      const upstream = upstreams.find((one) => one.name === name);
-      if (upstream !== undefined) return { upstream, version };
-    }
-    return null;
   }
 }

@@ -5,19 +5,22 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Grant } from "../../shared/protocol/admission.ts";
+import type { HandRequest, HandRpc, HandsRpc } from "../../shared/rpc-functions.ts";
 import type { GateRpc, PassRequest, PassRpc } from "../../shared/rpc.ts";
 import { governorsOf } from "../kit/governors.ts";
 import { Door, newCaller } from "./door.ts";
+import { Hands } from "./hands.ts";
 import { Keys } from "./keys.ts";
 import { Pass } from "./pass.ts";
 import { Queues } from "./queues.ts";
 import { registryCopy } from "./registry.ts";
 import { GateStore } from "./store.ts";
 
-export class Gate extends DurableObject<Env> implements GateRpc {
+export class Gate extends DurableObject<Env> implements GateRpc, HandsRpc {
   readonly #store: GateStore;
   readonly #queues: Queues;
   readonly #door: Door;
+  readonly #hands: Hands;
   #alarmIsSet = false;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -25,11 +28,17 @@ export class Gate extends DurableObject<Env> implements GateRpc {
     this.#store = new GateStore(ctx.storage);
     this.#queues = new Queues(governorsOf(env).exchange);
     const keys = new Keys(this.#store, () => this.#wakeLater());
-    this.#door = new Door(env, registryCopy(env), keys, this.#queues);
+    const registry = registryCopy(env);
+    this.#door = new Door(env, registry, keys, this.#queues);
+    this.#hands = new Hands(env, registry, keys, this.#queues);
   }
 
   async enter(request: PassRequest): Promise<PassRpc> {
     return new Pass(this.#door, newCaller(request, Date.now()));
+  }
+
+  async hand(request: HandRequest): Promise<HandRpc> {
+    return this.#hands.hand(request);
   }
 
   async permits(upstream: string, life: string, grant: Grant): Promise<void> {

@@ -24,7 +24,7 @@ function amountsOf({ reserve }: PassRequest, upstream: Upstream): Amounts {
 }
 
 /** What the call used; null where it surely did not reach the upstream, and in a dimension where nobody knows. */
-function usedBy(end: CallEnd | null): Bounds | null {
+export function usedBy(end: CallEnd | null): Bounds | null {
   if (end === null) return [null, 1, null, null];
   if (end.outcome === "not_sent") return null;
   const known = (amount: number | undefined): number | null => ((amount ?? 0) > 0 ? amount! : null);

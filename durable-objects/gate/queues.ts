@@ -13,7 +13,7 @@ import { err, ok } from "../../shared/result.ts";
 import type { Answer, Opening } from "../../shared/rpc.ts";
 import { newLife, randomSeed } from "../kit/chance.ts";
 import type { Governors } from "../kit/governors.ts";
-import { configure, finish, newQueue, type Queue, reportAtMs, reportOf, retryAfterMs, start, type Waiter } from "./core/queue.ts";
+import { configure, finish, newQueue, type Queue, repeat, reportAtMs, reportOf, retryAfterMs, start, type Waiter } from "./core/queue.ts";
 
 /** A timer that is so late is not waited for. */
 const TIMER_LATE_MS = 20;
@@ -67,6 +67,19 @@ export class Queues {
     if (place !== null) finish(queue, place, end, nowMs);
     else if (queue.waiting.delete(visitor)) visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
     this.#stir(nowMs);
+  }
+
+  /** A call with the visitor's permit has ended, and the next one may begin with it. */
+  again({ queue, place }: Visitor, end: CallEnd): void {
+    if (queue === null || place === null) return;
+    const nowMs = Date.now();
+    repeat(queue, place, end, nowMs);
+    this.#stir(nowMs);
+  }
+
+  /** Whether permits may be used for one call after another without a word. */
+  isReusable({ queue }: Visitor): boolean {
+    return queue !== null && !Number.isFinite(queue.lease.starts);
   }
 
   /** How much longer the visitor's permit lasts. */

@@ -1,8 +1,10 @@
 /** What a gate knows of upstreams and of its goal: copies that are at most two seconds old while they are used. */
 import { type Failure, failure } from "../../shared/errors.ts";
 import { REGISTRY_AGE_MS_MAX } from "../../shared/limits.ts";
+import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { GoalStatus } from "../../shared/protocol/goal.ts";
+import type { TabRpc } from "../../shared/rpc-functions.ts";
 import type { GoalRpc, Registry, TenantRpc } from "../../shared/rpc.ts";
 
 /** A value that is asked for again when it is too old, by one question at a time. */
@@ -51,7 +53,7 @@ export interface GoalStanding {
   readonly policies: readonly Policy[];
 }
 
-export const goalStub = (env: Env, goalId: string): Pick<GoalRpc, "view" | "reserve" | "settleReservation"> =>
+export const goalStub = (env: Env, goalId: string): Pick<GoalRpc & TabRpc, "view" | "reserve" | "settleReservation" | "tab"> =>
   env.GOAL.get(env.GOAL.idFromName(goalId));
 
 export function goalCopy(env: Env, goalId: string): Copy<GoalStanding> {
@@ -70,6 +72,22 @@ function statusFailure(goalId: string, status: GoalStatus): Failure | null {
   if (status === "paused") return failure("conflict", `the goal ${goalId} is paused; resume it first`, { goalId });
   return failure("goal_ended", `the goal ${goalId} is ${status}`, { goalId });
 }
+
+/** The upstream of this name. One that is not in the copy may be new. */
+export async function upstreamIn(
+  registry: RegistryCopy,
+  name: string,
+): Promise<{ readonly upstream: Upstream; readonly version: number } | null> {
+  for (const isSecond of [false, true]) {
+    const { upstreams, version } = await (isSecond ? registry.refresh() : registry.get());
+    const upstream = upstreams.find((one) => one.name === name);
+    if (upstream !== undefined) return { upstream, version };
+  }
+  return null;
+}
+
+export const unknownUpstream = (name: string): Failure =>
+  failure("not_found", `there is no upstream "${name}"; PUT /v1/upstreams/${name} makes one`);
 
 export type RegistryCopy = ReturnType<typeof registryCopy>;
 export type GoalCopy = ReturnType<typeof goalCopy>;

@@ -5,10 +5,11 @@
  */
 import { type Failure, failure } from "../../shared/errors.ts";
 import type { Amounts, Bounds, FundRequest } from "../../shared/policy/account.ts";
-import { named } from "../../shared/policy/account.ts";
+import { named, NOTHING } from "../../shared/policy/account.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { Reserver } from "../../shared/protocol/budget.ts";
 import { err, ok } from "../../shared/result.ts";
+import type { TabReply, TabRequest } from "../../shared/rpc-functions.ts";
 import type { Answer, JsonReply } from "../../shared/rpc.ts";
 import { requestFor } from "./core/afford.ts";
 import { lacksFunds } from "./core/reservations.ts";
@@ -79,6 +80,24 @@ export class BudgetDesk {
   settle(by: Reserver, reservation: number, used: Bounds | null, who: Who): Promise<Answer<JsonReply>> {
     const render = (): string => JSON.stringify({ reservationId: `rsv_${reservation}`, budget: budgetView(this.#state) });
     return this.#run({ command: { kind: "settle-reservation", by, reservation, used }, ...who, render });
+  }
+
+  /** What a gate has spent of its tab, and what it wants besides. */
+  async tab(request: TabRequest): Promise<Answer<TabReply>> {
+    const { wants } = request;
+    if (wants.length > 0) {
+      const total = (many: (want: TabRequest["wants"][number]) => number): number[] =>
+        wants.reduce(
+          (sum, want) => sum.map((amount, d) => amount + want.amounts[d]! * many(want)),
+          NOTHING.map(() => 0),
+        );
+      await this.prepare(
+        total(({ need }) => need),
+        total(({ need, spare }) => need + spare),
+      );
+    }
+    const reply = await this.#run({ command: { kind: "tab", ...request }, render: ({ drawn }) => JSON.stringify(drawn) });
+    return reply.ok ? ok(JSON.parse(reply.value.json) as TabReply) : reply;
   }
 
   async #run(ask: Ask): Promise<Answer<JsonReply>> {

@@ -16,6 +16,7 @@ import { formatLine } from "../../shared/protocol/line.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
 import { err, ok } from "../../shared/result.ts";
+import type { TabReply, TabRequest, TabRpc } from "../../shared/rpc-functions.ts";
 import type { OutsideAsk, StateValue, StateWrite } from "../../shared/rpc-locks.ts";
 import type {
   Answer,
@@ -59,7 +60,7 @@ const missing = () => err(failure("not_found", "there is no such goal"));
 const POOL_SIZE = 256;
 const NO_NAMES: ReadonlySet<string> = new Set();
 
-export class Goal extends DurableObject<Env> implements GoalRpc {
+export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
   readonly #store: GoalStore;
   readonly #turns: Turns;
   readonly #reader: TaskReader;
@@ -305,6 +306,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc {
     bearer?: Bearer,
   ): Promise<Answer<JsonReply>> {
     return this.#refusal(bearer) ?? this.#budget.settle(by, reservation, used, { idempotency, bearer });
+  }
+
+  async tab(request: TabRequest): Promise<Answer<TabReply>> {
+    return this.#budget.tab(request);
   }
 
   async acquireLock(ask: OutsideAsk, bearer?: Bearer): Promise<Answer<Granted>> {

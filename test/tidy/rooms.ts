@@ -29,6 +29,7 @@ export const ROOMS: readonly Room[] = [
       "durable-objects/$1/",
       "workers/executor/run-batch.ts",
       "workers/executor/functions/",
+      "workers/executor/host/hosts.ts",
       "durable-objects/kit/",
       SHARED,
       "cloudflare:",

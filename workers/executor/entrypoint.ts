@@ -8,6 +8,7 @@ import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
 import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
 import { networkOf } from "../kit/network.ts";
+import { hostsOf } from "./host/hosts.ts";
 import { tcpReach } from "./reach.ts";
 import { runFunctions } from "./functions/run-functions.ts";
 import { runtimeOf } from "./functions/runtime.ts";
@@ -25,7 +26,12 @@ export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc, Func
 
   runFunctions(batch: RunBatch): Promise<BatchReply> {
     const settle = settlerOf(this.env.GOAL);
-    return runFunctions(batch, { settle, waitUntil: (work) => this.ctx.waitUntil(work), ...runtimeOf() });
+    return runFunctions(batch, {
+      settle,
+      waitUntil: (work) => this.ctx.waitUntil(work),
+      ...runtimeOf(),
+      hostOf: hostsOf(this.env, tcpReach, networkOf(this.env)),
+    });
   }
 
   async warm(version: FunctionVersion): Promise<void> {

@@ -66,14 +66,24 @@ export function start<W extends Waiter>(queue: Queue<W>, avoid: readonly number[
   return place;
 }
 
-/** A call has ended. Without an end nobody knows how: its caller went away. */
+/** A call has ended, and so has the use of its permit. Without an end nobody knows how: its caller went away. */
 export function finish<W extends Waiter>(queue: Queue<W>, place: number, end: CallEnd | null, nowMs: number): void {
-  const { lease, origins, sampler } = queue;
-  const origin = origins[place]!;
+  const origin = queue.origins[place]!;
   queue.open--;
   origin.open = Math.max(0, origin.open - 1);
-  lease.results++;
-  if (end === null) return;
+  queue.lease.results++;
+  if (end !== null) judge(queue, place, end, nowMs);
+}
+
+/** A call has ended, and the next one has begun, or may, with the same permit. */
+export function repeat<W extends Waiter>(queue: Queue<W>, place: number, end: CallEnd, nowMs: number): void {
+  queue.lease.results++;
+  judge(queue, place, end, nowMs);
+}
+
+/** What the end of a call says of its upstream. */
+function judge<W extends Waiter>({ lease, origins, sampler }: Queue<W>, place: number, end: CallEnd, nowMs: number): void {
+  const origin = origins[place]!;
   const verdict = verdictOfCall(end.outcome, end.status);
   count(sampler, { origin: place, verdict, ms: end.ms, retryAfterMs: end.retryAfterMs, tokens: end.tokens ?? 0 }, nowMs);
   if (verdict === "refused" || verdict === "unavailable") lease.spoiled++;

@@ -115,6 +115,8 @@ function applyMechanism(state: GoalState, change: MechanismChange | WithRows): v
     case "budget.child-closed":
     case "budget.reserved":
     case "budget.settled":
+    case "budget.tab":
+    case "budget.tab-closed":
       return applyBudget(state.budget, change);
     case "subgoals.begun":
     case "subgoal.heard":

@@ -24,6 +24,7 @@ import {
 } from "../../../shared/policy/account.ts";
 import type { Reserver } from "../../../shared/protocol/budget.ts";
 import type { Recorder } from "./recorder.ts";
+import { applyTab, type Tab, type TabChange } from "./tabs.ts";
 
 /** What somebody has set aside for work of their own. */
 export interface Reservation {
@@ -53,6 +54,8 @@ export interface BudgetState {
   readonly reserveNumbers: Map<string, number>;
   readonly reservations: Map<number, Reservation>;
   nextReservation: number;
+  /** What gates hold, by the names of their tabs. */
+  readonly tabs: Map<string, Tab>;
   readonly funding: Funding;
 }
 
@@ -62,6 +65,7 @@ export interface BudgetImage {
   readonly reserves: readonly Amounts[];
   readonly reservations: readonly (readonly [number, Reservation])[];
   readonly nextReservation: number;
+  readonly tabs?: readonly (readonly [string, Tab])[];
 }
 
 export type BudgetChange =
@@ -75,7 +79,8 @@ export type BudgetChange =
   | { readonly kind: "budget.child-spent"; readonly child: string; readonly totals: Amounts }
   | { readonly kind: "budget.child-closed"; readonly child: string; readonly spent: Amounts }
   | { readonly kind: "budget.reserved"; readonly id: number; readonly by: Reserver; readonly amounts: Amounts; readonly untilMs: number }
-  | { readonly kind: "budget.settled"; readonly id: number; readonly used: Amounts };
+  | { readonly kind: "budget.settled"; readonly id: number; readonly used: Amounts }
+  | TabChange;
 
 export const newFunding = (): Funding => ({ isAsking: false, isRefused: false, dueAtMs: 0, hasNews: false });
 
@@ -86,14 +91,15 @@ export const newBudget = (): BudgetState => ({
   reserveNumbers: new Map(),
   reservations: new Map(),
   nextReservation: 1,
+  tabs: new Map(),
   funding: newFunding(),
 });
 
-export function budgetImage({ account, isExhausted, reserves, reservations, nextReservation }: BudgetState): BudgetImage {
-  return { account: imageOf(account), isExhausted, reserves, reservations: [...reservations], nextReservation };
+export function budgetImage({ account, isExhausted, reserves, reservations, nextReservation, tabs }: BudgetState): BudgetImage {
+  return { account: imageOf(account), isExhausted, reserves, reservations: [...reservations], nextReservation, tabs: [...tabs] };
 }
 
-export function budgetFrom({ account, isExhausted, reserves, reservations, nextReservation }: BudgetImage): BudgetState {
+export function budgetFrom({ account, isExhausted, reserves, reservations, nextReservation, tabs = [] }: BudgetImage): BudgetState {
   const reserveNumbers = new Map(reserves.map((amounts, place) => [amounts.join(), place + 1]));
   return {
     account: accountFrom(account),
@@ -102,6 +108,7 @@ export function budgetFrom({ account, isExhausted, reserves, reservations, nextR
     reserveNumbers,
     reservations: new Map(reservations),
     nextReservation,
+    tabs: new Map(tabs),
     funding: newFunding(),
   };
 }
@@ -133,6 +140,9 @@ export function applyBudget(budget: BudgetState, change: BudgetChange): void {
       settle(account, budget.reservations.get(change.id)!.amounts, change.used);
       budget.reservations.delete(change.id);
       return;
+    case "budget.tab":
+    case "budget.tab-closed":
+      return applyTab(budget, change);
   }
 }
 

@@ -10,6 +10,7 @@ import { err, ok, type Result } from "../../../shared/result.ts";
 import { note, setBoundsAbove, takeGrantFromAbove } from "./budget.ts";
 import type { Recorder } from "./recorder.ts";
 import type { GoalState } from "./state.ts";
+import { type Drawn, drawTab, type DrawTab, overdueTabs } from "./tabs.ts";
 
 export type BudgetCommand =
   /** Added to the limit; below zero it shrinks. It must not rise above the ceilings of who asks. */
@@ -19,10 +20,11 @@ export type BudgetCommand =
   | { readonly kind: "settle-reservation"; readonly by: Reserver; readonly reservation: number; readonly used: Bounds | null }
   /** The account above answered a request that needed so much in total; null where it could not be asked. */
   | { readonly kind: "funded"; readonly need: Amounts; readonly funds: Bounds | null }
+  | DrawTab
   /** The account above may have more than when it was last asked. */
   | { readonly kind: "ask-again" };
 
-type Reply = Result<{ readonly reservation?: number }, Failure>;
+type Reply = Result<{ readonly reservation?: number; readonly drawn?: Drawn }, Failure>;
 
 const DONE: Reply = ok({});
 
@@ -34,6 +36,8 @@ export function decideBudget(rec: Recorder, command: BudgetCommand): Reply {
       return reserveFor(rec, command);
     case "settle-reservation":
       return settleReservation(rec, command);
+    case "tab":
+      return drawFrom(rec, command);
     case "funded":
       takeFunds(rec, command.need, command.funds);
       return DONE;
@@ -94,18 +98,26 @@ function settleReservation(rec: Recorder, { by, reservation: id, used }: Extract
   return ok({ reservation: id });
 }
 
+function drawFrom(rec: Recorder, command: DrawTab): Reply {
+  const [drawn, change] = drawTab(rec.state.budget, command, rec.nowMs);
+  if (change !== null) note(rec, change);
+  return ok({ drawn });
+}
+
 /** Whoever said nothing in time is charged in full. */
 export function expireReservations(rec: Recorder): void {
   const { reservations } = rec.state.budget;
+  for (const change of overdueTabs(rec.state.budget, rec.nowMs)) note(rec, change);
   for (const [id, { amounts, untilMs }] of reservations) {
     if (untilMs <= rec.nowMs) note(rec, { kind: "budget.settled", id, used: amounts });
   }
 }
 
-/** When the first open reservation expires; null where none is open. */
+/** When the first open reservation, or tab, expires; null where none is open. */
 export function reservationDueMs({ budget }: GoalState): number | null {
   let dueMs: number | null = null;
   for (const { untilMs } of budget.reservations.values()) dueMs = Math.min(dueMs ?? untilMs, untilMs);
+  for (const { untilMs } of budget.tabs.values()) dueMs = Math.min(dueMs ?? untilMs, untilMs);
   return dueMs;
 }
 

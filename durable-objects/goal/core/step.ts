@@ -38,6 +38,7 @@ import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reser
 import { type WriteState, writeState } from "./shared-state.ts";
 import { type GoalState, ROOT } from "./state.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
+import type { Drawn } from "./tabs.ts";
 import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
 import { tick } from "./tick.ts";
 
@@ -98,6 +99,7 @@ interface Done extends RelativeDone {
   readonly receipts?: Receipts;
   readonly task?: number;
   readonly reservation?: number;
+  readonly drawn?: Drawn;
   readonly grant?: ClaimGrant;
   readonly standings?: readonly Standing[];
   /** Of a value of the shared state. */
@@ -252,6 +254,7 @@ function control(rec: Recorder, command: Control, bearer: Bearer): Reply {
     case "top-up":
     case "reserve":
     case "settle-reservation":
+    case "tab":
     case "funded":
     case "ask-again":
       return goal.phase === "active" ? decideBudget(rec, command) : err(endedGoal(rec.state));

@@ -1,0 +1,355 @@
+/**
+ * What the gate lends to functions while they run: a batch of them holds
+ * permits, calls that are paid for, and keys, and uses them for one call after
+ * another, so that there are few messages. What it does with them it says
+ * afterwards, many calls at a time. Where it is gone without a word, permits
+ * are free again, and all that was paid for counts as used.
+ */
+import { RpcTarget } from "cloudflare:workers";
+import { type Failure, failure } from "../../shared/errors.ts";
+import { HAND_CALLS_MAX, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../shared/limits.ts";
+import { type Amounts, amountsFrom, NOTHING } from "../../shared/policy/account.ts";
+import type { CallEnd } from "../../shared/policy/outcome.ts";
+import type { Reserve } from "../../shared/protocol/task.ts";
+import type { Upstream } from "../../shared/protocol/upstream.ts";
+import type { HandAsk, HandEnd, HandNews, HandRequest, HandRpc, HandTerms } from "../../shared/rpc-functions.ts";
+import type { KeyedCall } from "../../shared/rpc.ts";
+import type { Keys } from "./keys.ts";
+import { usedBy } from "./purse.ts";
+import type { Queues, Visitor } from "./queues.ts";
+import { type GoalCopy, goalCopy, type GoalStanding, goalStub, type RegistryCopy, unknownUpstream, upstreamIn } from "./registry.ts";
+import { type Tab, Till } from "./till.ts";
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
+
+/** Calls that are paid for, all of one price and from one tab. */
+interface Stock {
+  readonly tab: Tab;
+  readonly amounts: Amounts;
+  count: number;
+}
+
+/** One upstream, as a batch sees it. */
+interface Counter {
+  readonly name: string;
+  /** What it was told of the upstream. */
+  told: readonly unknown[];
+  readonly permits: Map<number, Visitor>;
+  stocks: Stock[];
+  readonly draws: Map<number, { readonly tab: Tab; readonly amounts: Amounts }>;
+  readonly keys: Map<number, KeyedCall>;
+  /** What it is told next. */
+  news: Mutable<HandNews>;
+}
+
+const newNews = (upstream: string): Mutable<HandNews> => ({
+  upstream,
+  permits: [],
+  calls: 0,
+  isTight: false,
+  draws: [],
+  keys: [],
+  permitMs: null,
+  isReusable: false,
+});
+
+const isNews = ({ news }: Counter): boolean =>
+  news.fault !== undefined ||
+  news.without !== undefined ||
+  news.unpaid !== undefined ||
+  news.calls + news.permits.length + news.draws.length + news.keys.length > 0;
+
+const most = (count: number, max: number): number => Math.max(0, Math.min(count, max));
+const timesOf = (amounts: Amounts, count: number): Amounts => amounts.map((amount) => amount * count);
+
+function priceOf({ reserve: { tokens, costMicros = 0 } }: Upstream, own: Reserve = {}): Amounts {
+  return amountsFrom({ calls: 1, tokens, costMicros, ...own });
+}
+
+/** What hands draw from. */
+interface Lender {
+  readonly registry: RegistryCopy;
+  readonly keys: Keys;
+  readonly queues: Queues;
+  readonly goal: GoalCopy;
+  readonly till: Till;
+}
+
+/** The hands of one gate. A gate that lends has one goal. */
+export class Hands {
+  readonly #env: Env;
+  readonly #shared: Omit<Lender, "goal" | "till">;
+  #lender: Lender | null = null;
+
+  constructor(env: Env, registry: RegistryCopy, keys: Keys, queues: Queues) {
+    this.#env = env;
+    this.#shared = { registry, keys, queues };
+  }
+
+  hand(request: HandRequest): Hand {
+    const { goalId } = request;
+    this.#lender ??= { ...this.#shared, goal: goalCopy(this.#env, goalId), till: new Till(goalStub(this.#env, goalId)) };
+    return new Hand(this.#lender, request);
+  }
+}
+
+class Hand extends RpcTarget implements HandRpc {
+  readonly #lender: Lender;
+  readonly #request: HandRequest;
+  readonly #counters = new Map<string, Counter>();
+  #nextPermit = 1;
+  /** What was asked for and has no answer yet. */
+  #pending = 0;
+  /** The exchange that waits for it. */
+  #wake: (() => void) | null = null;
+  #isOver = false;
+
+  constructor(lender: Lender, request: HandRequest) {
+    super();
+    this.#lender = lender;
+    this.#request = request;
+  }
+
+  async find(origin: string): Promise<string | null> {
+    const { registry } = this.#lender;
+    for (const isSecond of [false, true]) {
+      const { upstreams } = await (isSecond ? registry.refresh() : registry.get());
+      const upstream = upstreams.find(({ origins }) => origins.includes(origin));
+      if (upstream !== undefined) return upstream.name;
+    }
+    return null;
+  }
+
+  async exchange(asks: readonly HandAsk[]): Promise<readonly HandNews[]> {
+    this.#wake?.();
+    for (const ask of asks) {
+      const counter = this.#counterOf(ask.upstream);
+      this.#hear(counter, ask);
+      void this.#during(this.#serve(counter, ask));
+    }
+    const isThere = (): boolean => this.#pending === 0 || [...this.#counters.values()].some(isNews);
+    if (!isThere()) await new Promise<void>((resolve) => (this.#wake = resolve));
+    this.#wake = null;
+    // What comes at the same time goes together.
+    await new Promise((resolve) => setTimeout(resolve, 0));
+    const asked = new Set(asks.map(({ upstream }) => upstream));
+    return [...this.#counters.values()]
+      .filter((counter) => asked.has(counter.name) || isNews(counter))
+      .map((counter) => this.#told(counter));
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#wake?.();
+    for (const { permits, stocks, draws, keys } of this.#counters.values()) {
+      for (const visitor of permits.values()) this.#lender.queues.leave(visitor, null);
+      // Nobody says whether these were made, so they count as made.
+      for (const { tab, amounts, count } of stocks) this.#lender.till.settle(tab, timesOf(amounts, count), timesOf(amounts, count));
+      for (const { tab, amounts } of draws.values()) this.#lender.till.settle(tab, amounts, amounts);
+      for (const keyed of keys.values()) this.#lender.keys.release(keyed, null, undefined);
+    }
+    this.#counters.clear();
+  }
+
+  #counterOf(name: string): Counter {
+    let counter = this.#counters.get(name);
+    if (counter === undefined) {
+      counter = { name, told: [], permits: new Map(), stocks: [], draws: new Map(), keys: new Map(), news: newNews(name) };
+      this.#counters.set(name, counter);
+    }
+    return counter;
+  }
+
+  /** Takes what is told of a counter out of it. */
+  #told(counter: Counter): HandNews {
+    const { news, permits } = counter;
+    counter.news = newNews(counter.name);
+    const { queues } = this.#lender;
+    const [first] = permits.values();
+    if (first === undefined || first.queue === null) return news;
+    news.permitMs = first.queue.upstream.maxConcurrency === null ? null : queues.remainingMs(first);
+    news.isReusable = queues.isReusable(first);
+    return news;
+  }
+
+  async #during(work: Promise<void>): Promise<void> {
+    this.#pending++;
+    try {
+      await work;
+    } finally {
+      this.#pending--;
+      this.#wake?.();
+    }
+  }
+
+  /** What has become of what it had. */
+  #hear(counter: Counter, { ends, back, unused, undrawn, closed }: HandAsk): void {
+    const { queues, till, keys } = this.#lender;
+    for (const { permit, draw, end } of ends) {
+      const visitor = counter.permits.get(permit);
+      if (visitor !== undefined) queues.again(visitor, end);
+      this.#spend(counter, draw, end);
+    }
+    for (const id of back) this.#takeBack(counter, id);
+    for (let left = unused; left > 0;) {
+      const stock = counter.stocks[0];
+      if (stock === undefined) break;
+      const count = Math.min(left, stock.count);
+      till.settle(stock.tab, timesOf(stock.amounts, count), NOTHING);
+      takeFrom(counter, count);
+      left -= count;
+    }
+    for (const id of undrawn) this.#spend(counter, id, { outcome: "not_sent", status: 0, ms: 0, retryAfterMs: 0 });
+    for (const { id, end, answer } of closed) {
+      const keyed = counter.keys.get(id);
+      counter.keys.delete(id);
+      if (keyed !== undefined) keys.release(keyed, end, answer);
+    }
+  }
+
+  #spend(counter: Counter, draw: HandEnd["draw"], end: CallEnd): void {
+    const paid = draw === null ? counter.stocks[0] : counter.draws.get(draw);
+    if (paid === undefined) return;
+    if (draw === null) takeFrom(counter, 1);
+    else counter.draws.delete(draw);
+    const { tab, amounts } = paid;
+    this.#lender.till.settle(tab, amounts, usedBy(end)?.map((used, d) => used ?? amounts[d]!) ?? NOTHING);
+  }
+
+  #takeBack(counter: Counter, id: number): void {
+    const visitor = counter.permits.get(id);
+    counter.permits.delete(id);
+    if (visitor !== undefined) this.#lender.queues.leave(visitor, null);
+  }
+
+  /** What it wants. */
+  async #serve(counter: Counter, ask: HandAsk): Promise<void> {
+    const found = await this.#terms(counter.name);
+    if (this.#isOver) return;
+    const { news } = counter;
+    if ("fault" in found) {
+      news.fault = found.fault;
+      return;
+    }
+    const { upstream, version, told, terms } = found;
+    if (told.some((one, i) => one !== counter.told[i])) {
+      counter.told = told;
+      news.terms = terms;
+    }
+    for (let i = most(ask.permits, HAND_PERMITS_MAX - counter.permits.size); i > 0; i--)
+      void this.#during(this.#permit(counter, upstream, version));
+    const held = counter.stocks.reduce((sum, { count }) => sum + count, 0);
+    const calls = most(ask.calls, HAND_CALLS_MAX - held);
+    if (calls + ask.spare > 0) void this.#during(this.#pay(counter, priceOf(upstream), calls, most(ask.spare, HAND_SPARE_MAX)));
+    for (const { id, reserve } of ask.draws) void this.#during(this.#draw(counter, id, priceOf(upstream, reserve)));
+    for (const { id, keyed } of ask.keys) void this.#during(this.#claim(counter, id, keyed));
+  }
+
+  async #terms(name: string): Promise<{ readonly fault: Failure } | Found> {
+    const { registry, goal } = this.#lender;
+    try {
+      const standing = await goal.get();
+      // A pause stops what is to be started, not what runs.
+      if (standing.failure !== null && standing.failure.code !== "conflict") return { fault: standing.failure };
+      const found = await upstreamIn(registry, name);
+      if (found === null) return { fault: unknownUpstream(name) };
+      const { policy = null } = registry.fresh ?? (await registry.get());
+      return {
+        ...found,
+        told: [JSON.stringify(found.upstream), policy, standing.policies],
+        terms: termsOf(found.upstream, policy, standing),
+      };
+    } catch (error) {
+      console.warn(`a gate did not learn of the upstream "${name}": ${String(error)}`);
+      return { fault: failure("temporary_reduced_capacity", `nothing could be learned of the upstream "${name}" right now`) };
+    }
+  }
+
+  async #permit(counter: Counter, upstream: Upstream, version: number): Promise<void> {
+    const { queues } = this.#lender;
+    const { gate, waitMs } = this.#request;
+    const visitor: Visitor = { untilMs: Date.now() + waitMs, avoid: [], queue: null, place: null, resolve: null };
+    const id = this.#nextPermit++;
+    // From now on, so that it is left in time whatever happens.
+    counter.permits.set(id, visitor);
+    const opened = await queues.join(gate, visitor, upstream, version);
+    if (this.#isOver) return queues.leave(visitor, null);
+    if (opened.ok) counter.news.permits.push([id, opened.value.place]);
+    else {
+      counter.permits.delete(id);
+      counter.news.without = { count: (counter.news.without?.count ?? 0) + 1, fault: opened.error };
+    }
+  }
+
+  async #pay(counter: Counter, amounts: Amounts, calls: number, spare: number): Promise<void> {
+    const { till } = this.#lender;
+    const paid = await till.take(amounts, calls, spare);
+    const count = paid.ok ? paid.value.times : 0;
+    if (paid.ok && count > 0) {
+      const { tab } = paid.value;
+      if (this.#isOver) return till.settle(tab, timesOf(amounts, count), NOTHING);
+      counter.stocks.push({ tab, amounts, count });
+    }
+    const { news } = counter;
+    news.calls += count;
+    news.isTight ||= paid.ok && paid.value.isTight;
+    if (count >= calls) return;
+    const fault = paid.ok ? exhausted(counter.name) : paid.error;
+    news.unpaid = { count: (news.unpaid?.count ?? 0) + calls - count, fault };
+  }
+
+  async #draw(counter: Counter, id: number, amounts: Amounts): Promise<void> {
+    const { till } = this.#lender;
+    const paid = await till.take(amounts, 1, 0);
+    if (!paid.ok) return void counter.news.draws.push({ id, fault: paid.error });
+    if (paid.value.times === 0) return void counter.news.draws.push({ id, fault: exhausted(counter.name) });
+    if (this.#isOver) return till.settle(paid.value.tab, amounts, NOTHING);
+    counter.draws.set(id, { tab: paid.value.tab, amounts });
+    counter.news.draws.push({ id, fault: null });
+  }
+
+  async #claim(counter: Counter, id: number, keyed: KeyedCall): Promise<void> {
+    const { keys } = this.#lender;
+    const claimed = await keys.claim(keyed, Date.now() + this.#request.waitMs);
+    if (!claimed.ok) return void counter.news.keys.push({ id, fault: claimed.error });
+    if (claimed.value !== null) return void counter.news.keys.push({ id, replay: claimed.value });
+    if (this.#isOver) return keys.release(keyed, null, undefined);
+    // It is written down before its holder hears that it may call.
+    keys.begin(keyed);
+    counter.keys.set(id, keyed);
+    counter.news.keys.push({ id });
+  }
+}
+
+interface Found {
+  readonly upstream: Upstream;
+  readonly version: number;
+  readonly told: readonly unknown[];
+  readonly terms: HandTerms;
+}
+
+function termsOf(upstream: Upstream, tenantPolicy: HandTerms["tenantPolicy"], { policies }: GoalStanding): HandTerms {
+  const { origins, headers, timeoutMs, retry, idempotency, reserve, usage } = upstream;
+  return {
+    origins,
+    headers,
+    timeoutMs,
+    maxAttempts: retry.maxAttempts,
+    isKeyed: idempotency === "key",
+    reserve,
+    tokensPointer: usage.tokens,
+    costPointer: usage.costMicros ?? null,
+    tenantPolicy,
+    goalPolicies: policies,
+  };
+}
+
+/** Takes calls out of the oldest stock, which has as many. */
+function takeFrom({ stocks }: Counter, count: number): void {
+  stocks[0]!.count -= count;
+  if (stocks[0]!.count === 0) stocks.shift();
+}
+
+const exhausted = (name: string): Failure =>
+  failure("budget_exhausted", `the goal's budget does not allow another call to the upstream "${name}"`);

@@ -1,0 +1,223 @@
+/**
+ * What running functions may ask of the world. One host serves a batch: what
+ * it has borrowed of the gate is used by all of its runs, and each run is
+ * answered, counted and bounded by itself.
+ */
+import { HOST_ASKS_OPEN_MAX, HOST_LOG_CHARS_MAX, HOST_LOGS_MAX } from "../../../shared/limits.ts";
+import type { CallEnd } from "../../../shared/policy/outcome.ts";
+import { isRefusal } from "../../../shared/policy/outcome.ts";
+import { type Policy, type Rules, rulesOf } from "../../../shared/policy/rules.ts";
+import type { GoalAskRpc, HandsRpc, HandTerms, RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
+import { type Network, PLAIN_NETWORK } from "../../kit/network.ts";
+import { type HostCalls, HostError } from "../../sandbox/types.ts";
+import type { Reach } from "../reach.ts";
+import { Asks } from "./asks.ts";
+import { makeCall } from "./call.ts";
+import { Connections } from "./connections.ts";
+import { Hand } from "./hand.ts";
+import { type Slice } from "./slice.ts";
+import type { FunctionHost, HostUsage } from "./types.ts";
+import { objectIn, type WantedCall, wantedCall, wantedFetch } from "./wanted.ts";
+
+export interface HostDeps {
+  /** The gate of the batch's goal, and the name that it gives to governors. */
+  readonly gate: HandsRpc;
+  readonly gateName: string;
+  readonly goal: GoalAskRpc;
+  /** Null where nothing can be said before a call. */
+  readonly reach: Reach | null;
+  /** Left out: `fetch`. */
+  readonly network?: Network | undefined;
+}
+
+interface Run {
+  readonly item: RunItem;
+  readonly signal: AbortSignal;
+  readonly deadlineAtMs: number;
+  readonly usage: { calls: number; tokens: number; costMicros: number };
+  /** Of locks that it has taken itself, by name. */
+  readonly fences: Map<string, number>;
+  open: number;
+  logs: number;
+}
+
+const NO_USAGE: HostUsage = { calls: 0, tokens: 0, costMicros: 0 };
+const LOG_LEVELS: ReadonlySet<unknown> = new Set(["debug", "info", "log", "warn", "error"]);
+const NOTHING = "null";
+
+export function hostOf(batch: RunBatch, deps: HostDeps): FunctionHost {
+  return new Host(batch, deps);
+}
+
+class Host implements FunctionHost {
+  readonly #batch: RunBatch;
+  readonly #deps: HostDeps;
+  readonly #hand: Hand;
+  readonly #asks: Asks;
+  readonly #connections = new Connections();
+  readonly #runs = new Map<RunItem, Run>();
+  readonly #calls = new Set<Promise<unknown>>();
+  readonly #end = new AbortController();
+  /** The check of the last terms, by what the tokens behind the runs may. */
+  #rules: { terms: HandTerms; compiled: Map<readonly Policy[] | undefined, Rules | null> } | null = null;
+
+  constructor(batch: RunBatch, deps: HostDeps) {
+    this.#batch = batch;
+    this.#deps = deps;
+    const waitMs = Math.max(0, ...batch.items.map(({ timeoutMs }) => timeoutMs));
+    this.#hand = new Hand(deps.gate, { gate: deps.gateName, goalId: batch.goalId, waitMs });
+    this.#asks = new Asks(deps.goal);
+  }
+
+  callsOf(item: RunItem, signal: AbortSignal): HostCalls {
+    const run: Run = {
+      item,
+      signal: AbortSignal.any([signal, this.#end.signal]),
+      deadlineAtMs: Date.now() + item.timeoutMs,
+      usage: { ...NO_USAGE },
+      fences: new Map(),
+      open: 0,
+      logs: 0,
+    };
+    this.#runs.set(item, run);
+    return (op, args, seq) => this.#answer(run, op, args, seq);
+  }
+
+  usageOf(item: RunItem): HostUsage {
+    return { ...(this.#runs.get(item)?.usage ?? NO_USAGE) };
+  }
+
+  /** Nobody hears what is still open: it is cut off. */
+  async end(): Promise<void> {
+    this.#end.abort("the batch has ended");
+    await Promise.allSettled(this.#calls);
+    await this.#hand.end();
+  }
+
+  async #answer(run: Run, op: string, args: string, seq: number): Promise<string> {
+    if (run.open >= HOST_ASKS_OPEN_MAX) {
+      throw new HostError("temporary_reduced_capacity", `${HOST_ASKS_OPEN_MAX} asks of this run have no answer yet; await some`);
+    }
+    run.open++;
+    try {
+      return await this.#serve(run, op, args, seq);
+    } catch (error) {
+      if (error instanceof HostError) throw error;
+      console.warn(JSON.stringify({ event: "function.host_failed", op, taskId: run.item.taskId, error: String(error) }));
+      throw new HostError("temporary_reduced_capacity", `the call of ctx.${op} could not be served; another attempt may`);
+    } finally {
+      run.open--;
+    }
+  }
+
+  async #serve(run: Run, op: string, args: string, seq: number): Promise<string> {
+    switch (op) {
+      case "call":
+        return this.#call(run, wantedCall(args), seq);
+      case "fetch":
+        return this.#call(run, await wantedFetch(args, (origin) => this.#hand.upstreamAt(origin)), seq);
+      case "spawn":
+      case "results":
+        return this.#ask(run, op, args, seq);
+      case "lock":
+        return this.#lock(run, args, seq);
+      case "unlock":
+        run.fences.delete(objectIn(args, "ctx.unlock")["name"] as string);
+        return this.#ask(run, op, args, seq);
+      case "log":
+        return this.#log(run, args);
+      default:
+        throw new HostError("invalid_request", `there is no ctx.${op}`);
+    }
+  }
+
+  #ask({ item: { task, attempt } }: Run, op: "spawn" | "results" | "lock" | "unlock", args: string, seq: number): Promise<string> {
+    return this.#asks.ask({ task, attempt, op, seq, args });
+  }
+
+  async #lock(run: Run, args: string, seq: number): Promise<string> {
+    const answer = await this.#ask(run, "lock", args, seq);
+    run.fences.set(objectIn(args, "ctx.lock")["name"] as string, (JSON.parse(answer) as { fence: number }).fence);
+    return answer;
+  }
+
+  #call(run: Run, call: WantedCall, seq: number): Promise<string> {
+    const slice: Slice = this.#hand.sliceOf(call.upstream);
+    const made = makeCall(
+      {
+        network: this.#deps.network ?? PLAIN_NETWORK,
+        reach: this.#deps.reach,
+        connections: this.#connections,
+        slice,
+        rulesOf: (terms) => this.#rulesOf(terms, run.item.policies),
+        headers: this.#headersOf(run, seq),
+        signal: run.signal,
+        deadlineAtMs: run.deadlineAtMs,
+        charge: (terms, { reserve }, end) => charge(run.usage, { ...terms.reserve, ...reserve }, end),
+      },
+      call,
+      `${run.item.taskId}.${call.key ?? seq}`,
+    );
+    this.#calls.add(made);
+    const forget = (): boolean => this.#calls.delete(made);
+    made.then(forget, forget);
+    return made;
+  }
+
+  #rulesOf(terms: HandTerms, own: readonly Policy[] | undefined): Rules | null {
+    if (this.#rules?.terms !== terms) this.#rules = { terms, compiled: new Map() };
+    const { compiled } = this.#rules;
+    let rules = compiled.get(own);
+    if (rules === undefined) {
+      const { tenantPolicy, goalPolicies } = terms;
+      rules = rulesOf([
+        { from: "the tenant's policy", policies: tenantPolicy === null ? [] : [tenantPolicy] },
+        { from: "the goal's policy", policies: goalPolicies },
+        { from: "the token", policies: own ?? [] },
+      ]);
+      compiled.set(own, rules);
+    }
+    return rules;
+  }
+
+  #headersOf({ item, fences }: Run, seq: number): Record<string, string> {
+    const { goalId, traceId } = this.#batch;
+    const { taskId, task, attempt, fence } = item;
+    const own = fence === undefined ? [] : fence.split(", ");
+    const taken = [...fences].map(([name, number]) => `${name}=${number}`);
+    const all = [...new Set([...own, ...taken])];
+    return {
+      "drover-goal": goalId,
+      "drover-task": taskId,
+      "drover-attempt": `${attempt}`,
+      traceparent: `00-${traceId}-${spanOf(task, attempt, seq)}-01`,
+      ...(all.length > 0 && { "drover-fence": all.join(", ") }),
+    };
+  }
+
+  #log(run: Run, args: string): string {
+    const { level, text } = objectIn(args, "ctx.log");
+    if (++run.logs > HOST_LOGS_MAX) throw new HostError("quota_exceeded", `a run logs at most ${HOST_LOGS_MAX} lines`);
+    const { goalId, function: fn } = this.#batch;
+    const { taskId, attempt } = run.item;
+    const about = { event: "function.log", level: LOG_LEVELS.has(level) ? level : "log", function: fn.name, goalId, taskId, attempt };
+    console.log(JSON.stringify({ ...about, text: String(text).slice(0, HOST_LOG_CHARS_MAX) }));
+    return NOTHING;
+  }
+}
+
+/** 16 hex digits, another for each call of an attempt: the task, 12 bits of the attempt and 20 of the number of the ask. */
+function spanOf(task: number, attempt: number, seq: number): string {
+  const rest = ((attempt & 0xfff) * 0x100000 + (seq & 0xfffff)).toString(16).padStart(8, "0");
+  return (task + 1).toString(16).padStart(8, "0") + rest;
+}
+
+/** Counts what the goal is charged for the try: what the answer said, or what was set aside for it. */
+function charge(usage: Run["usage"], reserve: { readonly tokens?: number; readonly costMicros?: number }, end: CallEnd): void {
+  if (end.outcome === "not_sent") return;
+  usage.calls++;
+  if (end.outcome === "answered" && isRefusal(end.status)) return;
+  const { tokens = 0, costMicros = 0 } = end;
+  usage.tokens += tokens > 0 ? tokens : (reserve.tokens ?? 0);
+  usage.costMicros += costMicros > 0 ? costMicros : (reserve.costMicros ?? 0);
+}

@@ -1,0 +1,16 @@
+/** The hosts of functions through the objects of a namespace. */
+import type { GoalAskRpc, HandsRpc, RunBatch } from "../../../shared/rpc-functions.ts";
+import type { Network } from "../../kit/network.ts";
+import type { Reach } from "../reach.ts";
+import { hostOf } from "./host.ts";
+import type { FunctionHost } from "./types.ts";
+
+/** A goal's functions call through the gate that its proxied calls pass. */
+export function hostsOf({ GATE, GOAL }: Env, reach: Reach | null, network?: Network): (batch: RunBatch) => FunctionHost {
+  return (batch) => {
+    const gateName = `proxy-${batch.goalId}`;
+    const gate = GATE.get(GATE.idFromName(gateName)) as unknown as HandsRpc;
+    const goal = GOAL.get(GOAL.idFromName(batch.goalId)) as unknown as GoalAskRpc;
+    return hostOf(batch, { gate, gateName, goal, reach, network });
+  };
+}

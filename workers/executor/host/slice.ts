@@ -1,0 +1,386 @@
+/**
+ * What a batch of functions holds at one upstream: permits, and calls that are
+ * paid for. They are used for one call after another as long as there are
+ * calls; what nobody uses for a moment goes back.
+ */
+import { type Failure, failure } from "../../../shared/errors.ts";
+import { HAND_NEWS_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../../shared/limits.ts";
+import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import type { Reserve } from "../../../shared/protocol/task.ts";
+import type { HandAsk, HandNews, HandTerms } from "../../../shared/rpc-functions.ts";
+import type { KeyedCall, WholeAnswer } from "../../../shared/rpc.ts";
+import { HostError } from "../../sandbox/types.ts";
+
+/** No call begins on less than this of a permit that ends. */
+const FRESH_MS = 250;
+/** A timer that is so late shows that this process is behind. */
+const TIMER_LATE_MS = 50;
+/** A permit that is about to end is asked for at most this often. */
+const RENEW_INTERVAL_MS_MIN = 10;
+/** A permit that is not used again is given back so soon. */
+const SPOILED_MS = 5;
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
+
+interface Permit {
+  readonly id: number;
+  /** The place of the origin that it is for. */
+  readonly place: number;
+}
+
+/** Leave to make one call, paid for. */
+export interface Leave extends Permit {
+  readonly terms: HandTerms;
+  /** What it is paid from; null: as its upstream says. */
+  readonly draw: number | null;
+  /** Of the gate's life that it is from. */
+  readonly life: number;
+  /** Called when the permit ends. */
+  cut: (() => void) | null;
+}
+
+interface Waiter {
+  /** What it sets aside, where that is something of its own; with the number that it is asked for by. */
+  readonly own: { readonly id: number; readonly reserve: Reserve; isPaid: boolean } | null;
+  readonly resolve: (leave: Leave) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** A key that is the caller's now, or what was answered before. */
+export type Claim = { readonly id: number; readonly life: number } | { readonly replay: WholeAnswer };
+
+interface Claimer {
+  readonly keyed: KeyedCall;
+  isAsked: boolean;
+  readonly resolve: (claim: Claim) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+export const errorOf = ({ code, detail }: Failure): HostError => new HostError(code, detail);
+
+const newAsk = (upstream: string): Mutable<HandAsk> => ({
+  upstream,
+  permits: 0,
+  calls: 0,
+  spare: 0,
+  draws: [],
+  keys: [],
+  ends: [],
+  back: [],
+  unused: 0,
+  undrawn: [],
+  closed: [],
+});
+
+export class Slice {
+  readonly #upstream: string;
+  readonly #stir: (inMs: number) => void;
+  #terms: HandTerms | null = null;
+  #termsWaiters: PromiseWithResolvers<HandTerms> | null = null;
+  #waiting: Waiter[] = [];
+  readonly #claims = new Map<number, Claimer>();
+  #idle: Permit[] = [];
+  readonly #busy = new Set<Leave>();
+  #calls = 0;
+  /** Asked for, without an answer yet. */
+  #permitsAsked = 0;
+  #callsAsked = 0;
+  /** Made so far. */
+  #made = 0;
+  #isTight = false;
+  #isReusable = false;
+  #usedAtMs = 0;
+  /** When the permits end; Infinity where the upstream sets no hard bound. */
+  #untilMs = Number.POSITIVE_INFINITY;
+  #renewAtMs = Number.POSITIVE_INFINITY;
+  #watch: number | null = null;
+  #life = 0;
+  #nextId = 1;
+  /** What is to be told. */
+  #ask: Mutable<HandAsk>;
+  #hasNews = false;
+
+  /** `stir` asks for an exchange within so long. */
+  constructor(upstream: string, stir: (inMs: number) => void) {
+    this.#upstream = upstream;
+    this.#stir = stir;
+    this.#ask = newAsk(upstream);
+  }
+
+  /** Something that was asked for has no answer yet. */
+  get isWaiting(): boolean {
+    const isUnpaid = (): boolean => this.#waiting.some(({ own }) => own?.isPaid === false);
+    return this.#permitsAsked + this.#callsAsked + this.#claims.size > 0 || this.#termsWaiters !== null || isUnpaid();
+  }
+
+  /** There is something to give back. */
+  get isHolding(): boolean {
+    return this.#idle.length + this.#calls > 0 || this.#hasNews || (this.#busy.size > 0 && this.#untilMs !== Number.POSITIVE_INFINITY);
+  }
+
+  terms(): Promise<HandTerms> {
+    if (this.#terms !== null) return Promise.resolve(this.#terms);
+    this.#termsWaiters ??= Promise.withResolvers();
+    this.#stir(0);
+    return this.#termsWaiters.promise;
+  }
+
+  /** Leave for one call. Rejects with a `HostError`. */
+  take(reserve: Reserve | undefined, signal: AbortSignal): Promise<Leave> {
+    return new Promise((resolve, reject) => {
+      const own = reserve === undefined ? null : { id: this.#nextId++, reserve, isPaid: false };
+      const give = (): void => {
+        const at = this.#waiting.indexOf(waiter);
+        if (at < 0) return;
+        this.#waiting.splice(at, 1);
+        if (own?.isPaid === true) this.#note().undrawn.push(own.id);
+        reject(new HostError("canceled", "the run has ended"));
+      };
+      const settled = <T>(then: (value: T) => void): ((value: T) => void) => {
+        return (value) => {
+          signal.removeEventListener("abort", give);
+          then(value);
+        };
+      };
+      const waiter: Waiter = { own, resolve: settled(resolve), reject: settled(reject) };
+      if (signal.aborted) return reject(new HostError("canceled", "the run has ended"));
+      signal.addEventListener("abort", give);
+      this.#waiting.push(waiter);
+      if (own !== null) {
+        this.#note().draws.push({ id: own.id, reserve: own.reserve });
+        this.#stir(0);
+      }
+      this.#serve();
+    });
+  }
+
+  /** The call has ended. */
+  give(leave: Leave, end: CallEnd): void {
+    // What an earlier life of the gate had lent is charged, and nobody waits for it.
+    if (!this.#busy.delete(leave) || leave.life !== this.#life) return;
+    this.#usedAtMs = Date.now();
+    const ask = this.#note();
+    ask.ends.push({ permit: leave.id, draw: leave.draw, end });
+    const verdict = verdictOfCall(end.outcome, end.status);
+    const isGood = verdict !== "refused" && verdict !== "unavailable" && this.#isReusable && this.#untilMs > this.#usedAtMs;
+    if (isGood) this.#idle.push({ id: leave.id, place: leave.place });
+    else ask.back.push(leave.id);
+    this.#serve();
+    this.#stir(isGood ? HAND_NEWS_MS : SPOILED_MS);
+  }
+
+  /** Before a call that must not be made twice. */
+  claim(keyed: KeyedCall): Promise<Claim> {
+    return new Promise((resolve, reject) => {
+      this.#claims.set(this.#nextId++, { keyed, isAsked: false, resolve, reject });
+      this.#stir(0);
+    });
+  }
+
+  /** How the call with the key has ended. */
+  close(claim: Claim, end: CallEnd, answer?: WholeAnswer | null): void {
+    // A gate that came after the one that knew of it will say that its outcome is unknown.
+    if ("replay" in claim || claim.life !== this.#life) return;
+    this.#note().closed.push({ id: claim.id, end, ...(answer === undefined ? {} : { answer }) });
+    this.#stir(HAND_NEWS_MS);
+  }
+
+  /** What there is to say and to want now; null for nothing. */
+  ask(nowMs: number): HandAsk | null {
+    const ask = this.#ask;
+    this.#ask = newAsk(this.#upstream);
+    this.#giveBack(ask, nowMs);
+    const isRenewing = nowMs >= this.#renewAtMs && this.#busy.size + this.#idle.length > 0;
+    ask.permits = this.#permitsWanted;
+    ask.calls = this.#callsWanted;
+    if (ask.calls > 0 && !this.#isTight) ask.spare = Math.min(HAND_SPARE_MAX, this.#made);
+    this.#permitsAsked += ask.permits;
+    this.#callsAsked += ask.calls;
+    for (const [id, claimer] of this.#claims) {
+      if (claimer.isAsked) continue;
+      claimer.isAsked = true;
+      ask.keys.push({ id, keyed: claimer.keyed });
+    }
+    const hasNews = this.#hasNews;
+    this.#hasNews = false;
+    const isWanting = ask.permits + ask.calls + ask.keys.length > 0 || this.#termsWaiters !== null;
+    return hasNews || isWanting || isRenewing ? ask : null;
+  }
+
+  /** The last word: everything goes back. */
+  last(): HandAsk | null {
+    const ask = this.#ask;
+    ask.back.push(...this.#idle.map(({ id }) => id));
+    ask.unused += this.#calls;
+    this.#idle = [];
+    this.#calls = 0;
+    clearTimeout(this.#watch);
+    return ask.ends.length + ask.back.length + ask.unused + ask.undrawn.length + ask.closed.length > 0 ? ask : null;
+  }
+
+  hear(news: HandNews, askedAtMs: number): void {
+    if (news.fault !== undefined) return this.#refuse(news.fault);
+    if (news.terms !== undefined) this.#terms = news.terms;
+    if (this.#terms !== null) this.#termsWaiters?.resolve(this.#terms);
+    if (this.#terms !== null) this.#termsWaiters = null;
+    this.#isTight = news.isTight;
+    this.#idle.push(...news.permits.map(([id, place]) => ({ id, place })));
+    this.#calls += news.calls;
+    if (this.#busy.size + this.#idle.length > 0) {
+      this.#isReusable = news.isReusable;
+      // What the gate says counts from when it was asked, which is earlier than when it said it.
+      this.#untilMs =
+        news.permitMs === null ? Number.POSITIVE_INFINITY : Math.max(this.#isBounded ? this.#untilMs : 0, askedAtMs + news.permitMs);
+      this.#arm();
+    }
+    if (news.permits.length + news.calls > 0) this.#usedAtMs = Date.now();
+    this.#permitsAsked = Math.max(0, this.#permitsAsked - news.permits.length - (news.without?.count ?? 0));
+    this.#callsAsked = Math.max(0, this.#callsAsked - news.calls - (news.unpaid?.count ?? 0));
+    for (const { id, fault } of news.draws) this.#paid(id, fault);
+    for (const { id, fault, replay } of news.keys) this.#claimed(id, fault, replay);
+    this.#serve();
+    if (news.unpaid !== undefined) this.#rejectSome(news.unpaid.count, news.unpaid.fault, ({ own }) => own === null);
+    const isWithout = this.#busy.size + this.#idle.length + this.#permitsAsked === 0;
+    if (news.without !== undefined && isWithout) this.#rejectSome(news.without.count, news.without.fault, () => true);
+  }
+
+  /** The gate is lost, and all that was borrowed of it. Where there is a fault, nobody asks again by himself. */
+  lose(fault: Failure | null): void {
+    this.#life++;
+    this.#idle = [];
+    this.#calls = 0;
+    this.#permitsAsked = 0;
+    this.#callsAsked = 0;
+    this.#ask = newAsk(this.#upstream);
+    this.#hasNews = false;
+    // What is open goes on until its permit ends; what it was paid from was charged.
+    for (const claimer of this.#claims.values()) claimer.isAsked = false;
+    for (const { own } of this.#waiting) {
+      if (own === null) continue;
+      own.isPaid = false;
+      this.#note().draws.push({ id: own.id, reserve: own.reserve });
+    }
+    if (fault !== null) this.#refuse(fault);
+  }
+
+  get #isBounded(): boolean {
+    return this.#untilMs !== Number.POSITIVE_INFINITY;
+  }
+
+  /** Permits and calls to ask for beyond what there is, and what was asked for. */
+  get #permitsWanted(): number {
+    const used = Math.min(HAND_PERMITS_MAX, this.#busy.size + this.#waiting.length);
+    return Math.max(0, used - this.#busy.size - this.#idle.length - this.#permitsAsked);
+  }
+
+  get #callsWanted(): number {
+    const plain = this.#waiting.filter(({ own }) => own === null).length;
+    return Math.max(0, plain - this.#calls - this.#callsAsked);
+  }
+
+  #note(): Mutable<HandAsk> {
+    this.#hasNews = true;
+    return this.#ask;
+  }
+
+  /** Whatever has not been used for a moment, and where there is little whatever is not needed now. */
+  #giveBack(ask: Mutable<HandAsk>, nowMs: number): void {
+    const isResting = this.#waiting.length === 0 && nowMs - this.#usedAtMs >= HAND_NEWS_MS - 1;
+    const surplus = isResting || this.#isTight ? Math.max(0, this.#calls - this.#waiting.length) : 0;
+    ask.unused += surplus;
+    this.#calls -= surplus;
+    if (isResting) {
+      ask.back.push(...this.#idle.map(({ id }) => id));
+      this.#idle = [];
+    }
+    if (ask.back.length + ask.unused > 0) this.#hasNews = true;
+  }
+
+  #serve(): void {
+    const isFresh = !this.#isBounded || this.#untilMs - Date.now() >= FRESH_MS;
+    const servable = isFresh ? this.#idle.length : 0;
+    for (let i = 0; i < servable; i++) {
+      const at = this.#waiting.findIndex(({ own }) => (own === null ? this.#calls > 0 : own.isPaid));
+      if (at < 0) break;
+      const [waiter] = this.#waiting.splice(at, 1);
+      const permit = this.#idle.pop()!;
+      const { own } = waiter!;
+      if (own === null) this.#calls--;
+      const leave: Leave = { ...permit, terms: this.#terms!, draw: own?.id ?? null, life: this.#life, cut: null };
+      this.#busy.add(leave);
+      this.#made++;
+      waiter!.resolve(leave);
+    }
+    if (this.#permitsWanted + this.#callsWanted > 0) this.#stir(0);
+    if (isFresh || this.#waiting.length === 0 || this.#idle.length === 0) return;
+    this.#renewAtMs = 0;
+    this.#stir(RENEW_INTERVAL_MS_MIN);
+  }
+
+  #paid(id: number, fault: Failure | null): void {
+    const at = this.#waiting.findIndex(({ own }) => own?.id === id);
+    const waiter = this.#waiting[at];
+    if (waiter === undefined) {
+      if (fault === null) this.#note().undrawn.push(id);
+    } else if (fault === null) waiter.own!.isPaid = true;
+    else {
+      this.#waiting.splice(at, 1);
+      waiter.reject(errorOf(fault));
+    }
+  }
+
+  #claimed(id: number, fault: Failure | undefined, replay: WholeAnswer | undefined): void {
+    const claimer = this.#claims.get(id);
+    this.#claims.delete(id);
+    if (fault !== undefined) claimer?.reject(errorOf(fault));
+    else claimer?.resolve(replay === undefined ? { id, life: this.#life } : { replay });
+  }
+
+  #rejectSome(count: number, fault: Failure, isMeant: (waiter: Waiter) => boolean): void {
+    const meant = this.#waiting.filter(isMeant);
+    // Those that came first have what there is.
+    const rejected = new Set(meant.slice(Math.max(0, meant.length - count)));
+    this.#waiting = this.#waiting.filter((waiter) => !rejected.has(waiter));
+    for (const waiter of rejected) waiter.reject(errorOf(fault));
+  }
+
+  #refuse(fault: Failure): void {
+    this.#permitsAsked = 0;
+    this.#callsAsked = 0;
+    const all = [...this.#waiting, ...this.#claims.values()];
+    this.#waiting = [];
+    this.#claims.clear();
+    this.#termsWaiters?.reject(errorOf(fault));
+    this.#termsWaiters = null;
+    for (const { reject } of all) reject(errorOf(fault));
+  }
+
+  /** Where the upstream sets a hard bound, nothing stays open for longer than the permits last. */
+  #arm(): void {
+    clearTimeout(this.#watch);
+    if (!this.#isBounded) return;
+    const nowMs = Date.now();
+    const leftMs = Math.max(0, this.#untilMs - nowMs);
+    this.#renewAtMs = nowMs + leftMs / 2;
+    this.#watch = setTimeout(() => this.#expire(false), leftMs);
+    if (this.#busy.size > 0) this.#stir(Math.max(RENEW_INTERVAL_MS_MIN, leftMs / 2));
+  }
+
+  #expire(hasAsked: boolean): void {
+    const lateMs = Date.now() - this.#untilMs;
+    if (lateMs < 0) return this.#arm();
+    // Where a timer is late, so is what renews: the whole process has been busy, governors too.
+    if (lateMs > TIMER_LATE_MS && !hasAsked) {
+      this.#renewAtMs = 0;
+      this.#stir(0);
+      this.#watch = setTimeout(() => this.#expire(true), TIMER_LATE_MS);
+      return;
+    }
+    if (this.#idle.length > 0) this.#note().back.push(...this.#idle.map(({ id }) => id));
+    this.#idle = [];
+    for (const leave of this.#busy) leave.cut?.();
+  }
+}
+
+/** A fault that is the handler's own. */
+export const refused = (detail: string): HostError => errorOf(failure("permission_denied", detail));
