@@ -318,14 +318,34 @@ export const EXECUTOR_CHUNK_INTERVAL_MS = 50;
 /** Results that wait to be sent are flushed at this size, whatever the interval. */
 export const EXECUTOR_BUFFER_BYTES_MAX = 1 * MIB;
 
-// Functions.
+// Functions. `facts` of the engine are in docs/functions/engine.md.
+/** Units of fuel that stand for a millisecond on the processor: by kind of work it is between 0.4 and 3 of them. */
+export const FUNCTION_FUEL_PER_MS = 150_000;
+export const FUNCTION_CPU_MS_DEFAULT = 100;
+export const FUNCTION_CPU_MS_MAX = 10_000;
+/** What an invocation may allocate beyond its image. */
+export const FUNCTION_MEMORY_BYTES_DEFAULT = 16 * MIB;
+export const FUNCTION_MEMORY_BYTES_MAX = 64 * MIB;
+export const FUNCTION_BUNDLE_BYTES_MAX = 4 * MIB;
+export const FUNCTION_INIT_CPU_MS_MAX = 5_000;
+export const FUNCTION_INIT_MEMORY_BYTES_MAX = 64 * MIB;
+export const FUNCTION_STACK_BYTES = 256 * KIB;
 export const FUNCTION_OUTPUT_CHARS_MAX = 1 * MIB;
 /** What one invocation may ask of the host: at once, in all, and how long what it asks may be. */
 export const FUNCTION_ASKS_OPEN_MAX = 256;
 export const FUNCTION_ASKS_MAX = 10_000;
 export const FUNCTION_ASK_CHARS_MAX = 8 * MIB;
+export const FUNCTION_TIMERS_MAX = 1_000;
 export const FUNCTION_LOGS_MAX = 1_000;
 export const FUNCTION_LOG_CHARS_MAX = 4_096;
+/** Instances of one isolate, and images that it keeps at hand. The rest of its 128 MB is for everybody else. */
+export const SANDBOX_INSTANCES_BYTES_MAX = 56 * MIB;
+export const SANDBOX_IMAGES_BYTES_MAX = 24 * MIB;
+/** Instances of one version, however small. */
+export const SANDBOX_INSTANCES_MAX = 48;
+/** A version that overran its time gets a quarter of it for its next invocations, and not less than this. */
+export const FUNCTION_STRIKE_SHARE = 0.25;
+export const FUNCTION_STRIKE_CPU_MS_MIN = 2;
 
 assert(BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "a request body must fit one RPC message");
 assert(CLAIM_CHARS_MAX * 3 + BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "an answer with claims must fit one RPC message");

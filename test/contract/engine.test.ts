@@ -1,13 +1,21 @@
 /** The metered engine: made of the package by the script, and nothing in it outlasts its fuel. */
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { meter } from "../../scripts/engine/meter.ts";
+import { ENGINE_ID } from "../../workers/sandbox/snapshot/engine-id.ts";
+import { PRELUDE } from "../../workers/sandbox/snapshot/prelude.ts";
 
 const read = (path: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(path));
 
 test("engine.wasm is what scripts/meter-engine.ts makes of quickjs-wasi", () => {
   const made = Buffer.from(meter(read("node_modules/quickjs-wasi/quickjs.wasm")));
   expect(made.equals(read("workers/sandbox/engine.wasm")), "run: node scripts/meter-engine.ts").toBe(true);
+});
+
+test("the engine's id is that of its code, its prelude and the format of images", () => {
+  const hash = createHash("sha256").update(read("workers/sandbox/engine.wasm")).update(PRELUDE).digest("hex");
+  expect(ENGINE_ID).toBe(`quickjs-ng-${hash.slice(0, 24)}-1`);
 });
 
 /** `(func (export "f") (param i32) (loop br 0))` and the like, by hand: a type, a function, a global, an export, code. */

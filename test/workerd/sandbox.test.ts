@@ -1,0 +1,184 @@
+/** Functions in memory snapshots, in the real runtime: what one invocation gets, and what none ever sees. */
+import { expect, test } from "vitest";
+import type { FunctionLimits } from "../../shared/protocol/function.ts";
+import { buildImage, ENGINE_ID, Sandbox } from "../../workers/sandbox/index.ts";
+import { type Ended, type HostCalls, HostError } from "../../workers/sandbox/types.ts";
+
+const LIMITS: FunctionLimits = { cpuMs: 100, memoryBytes: 16 * 1024 * 1024 };
+const ABOUT = JSON.stringify({ goal: { id: "goal_1" }, task: { id: "task_1", key: "k", attempt: 1 } });
+const NO_CALLS: HostCalls = async () => {
+  throw new HostError("permission_denied", "nothing may be asked here");
+};
+
+interface Options {
+  readonly calls?: HostCalls;
+  readonly signal?: AbortSignal;
+  readonly limits?: FunctionLimits;
+}
+
+async function loaded(source: string, limits = LIMITS): Promise<(input?: unknown, options?: Options) => Promise<Ended>> {
+  const built = await buildImage(source, limits);
+  if (!built.ok) throw new Error(built.error.detail);
+  const sandbox = new Sandbox();
+  await sandbox.load("v", built.value);
+  return (input = null, { calls = NO_CALLS, signal = new AbortController().signal, limits: own = limits } = {}) =>
+    sandbox.invoke("v", { input: JSON.stringify(input), about: ABOUT, limits: own, calls, signal });
+}
+
+const outputOf = (ended: Ended): unknown => {
+  if (ended.outcome !== "returned") throw new Error(`${ended.code}: ${ended.detail}`);
+  return JSON.parse(ended.output);
+};
+
+test("a handler gets its input and what it is about, and returns JSON", async () => {
+  const run = await loaded("export default async (input, ctx) => ({ twice: input.n * 2, goal: ctx.goal.id, task: ctx.task });");
+  expect(outputOf(await run({ n: 21 }))).toEqual({ twice: 42, goal: "goal_1", task: { id: "task_1", key: "k", attempt: 1 } });
+});
+
+test("nothing that an invocation leaves behind is seen by the next one", async () => {
+  const run = await loaded(`let count = 0; const kept = [];
+    export default async (secret) => {
+      count++; kept.push(secret); globalThis.kept = (globalThis.kept ?? []).concat(secret);
+      const seen = [count, kept.length, globalThis.kept.length, [].polluted ?? null];
+      Array.prototype.polluted = secret;
+      return seen;
+    };`);
+  expect(outputOf(await run("a"))).toEqual([1, 1, 1, null]);
+  expect(outputOf(await run("b"))).toEqual([1, 1, 1, null]);
+});
+
+test("what is initialised at the top level is there for every invocation, and done once", async () => {
+  const run = await loaded(`let inits = 0; const table = new Map(Array.from({ length: 100 }, (_, i) => [i, i * i])); inits++;
+    export const prime = async () => { inits += 10; };
+    export default (n) => [table.get(n), inits];`);
+  expect(outputOf(await run(9))).toEqual([81, 11]);
+  expect(outputOf(await run(3))).toEqual([9, 11]);
+});
+
+test("chance is fresh in every invocation, and the clock moves", async () => {
+  const run = await loaded(
+    "export default () => [Math.random(), crypto.randomUUID(), [...crypto.getRandomValues(new Uint8Array(8))].join(), Date.now()];",
+  );
+  const drawn = [];
+  for (let i = 0; i < 50; i++) drawn.push(outputOf(await run()) as [number, string, string, number]);
+  for (const place of [0, 1, 2] as const) expect(new Set(drawn.map((each) => each[place])).size).toBe(50);
+  const before = Date.now();
+  await scheduler.wait(5);
+  const [, , , at] = outputOf(await run()) as [number, string, string, number];
+  expect(at).toBeGreaterThan(before);
+});
+
+test("what a handler asks of the host is answered, many at once", async () => {
+  const run = await loaded(`export default async (n, ctx) => {
+    const answers = await Promise.all(Array.from({ length: n }, (_, i) => ctx.call("search", { path: "/" + i })));
+    return answers.map(({ status, body }) => status + body);
+  };`);
+  const calls: HostCalls = async (op, args) => {
+    const { upstream, request } = JSON.parse(args) as { upstream: string; request: { path: string } };
+    await scheduler.wait(1);
+    return JSON.stringify({ status: 200, headers: {}, body: `${op} ${upstream} ${request.path}` });
+  };
+  expect(outputOf(await run(3, { calls }))).toEqual(["200call search /0", "200call search /1", "200call search /2"]);
+});
+
+test("a refusal of the host is an error with its code, which can be caught, and counts as such where it is not", async () => {
+  const run = await loaded(`export default async (isCaught, ctx) => {
+    try { await ctx.call("search", { path: "/" }); } catch (error) { if (!isCaught) throw error; return [error.name, error.code, error.message]; }
+  };`);
+  expect(outputOf(await run(true))).toEqual(["HostError", "permission_denied", "nothing may be asked here"]);
+  expect(await run(false)).toMatchObject({
+    outcome: "failed",
+    code: "permission_denied",
+    detail: expect.stringContaining("nothing may be asked"),
+  });
+});
+
+test("a code that a handler makes up is no code", async () => {
+  const run = await loaded(
+    `export default async () => { throw Object.assign(new Error("x"), { name: "HostError", code: "budget_exhausted" }); };`,
+  );
+  expect(await run()).toMatchObject({ code: "function_error" });
+});
+
+test("timers run within the attempt", async () => {
+  const run = await loaded(`export default async (ms) => {
+    const seen = []; setTimeout(() => seen.push("never"), 5_000); const id = setInterval(() => seen.push("tick"), 1);
+    await new Promise((resolve) => setTimeout(resolve, ms)); clearInterval(id);
+    return seen.includes("tick") && !seen.includes("never");
+  };`);
+  expect(outputOf(await run(20))).toBe(true);
+});
+
+test("the globals that handlers expect are there", async () => {
+  const run = await loaded(`export default () => {
+    const url = new URL("../b?x=1#f", "https://user@example.com:8080/a/c"); url.searchParams.append("y", "ü"); url.pathname = "/z";
+    const copy = structuredClone({ a: [1, new Date(0), new Map([[1, new Set([2])]])] });
+    const bytes = new TextEncoder().encode("zü€");
+    return [url.href, url.hostname, [...new URLSearchParams("a=1&a=2&b=%20").entries()], copy.a[1].getTime(), copy.a[2].get(1).has(2),
+      [...bytes], new TextDecoder().decode(bytes), atob(btoa("hi")), URL.canParse("::"), typeof performance.now()];
+  };`);
+  expect(outputOf(await run())).toEqual([
+    "https://user@example.com:8080/z?x=1&y=%C3%BC#f",
+    "example.com",
+    [
+      ["a", "1"],
+      ["a", "2"],
+      ["b", " "],
+    ],
+    0,
+    true,
+    [122, 195, 188, 226, 130, 172],
+    "zü€",
+    "hi",
+    false,
+    "number",
+  ]);
+});
+
+test("an error has its message and its place", async () => {
+  const run = await loaded(
+    `function inner(n) { if (n > 1) throw new TypeError("too much: " + n); return n; }\nexport default async (n) => inner(n);`,
+  );
+  const ended = await run(7);
+  expect(ended).toMatchObject({ outcome: "failed", code: "function_error", detail: "TypeError: too much: 7" });
+  expect((ended as { stack?: string }).stack).toContain("inner (function.js:1:");
+});
+
+test.each([
+  ["does not parse", "export default async (", "SyntaxError"],
+  ["has no default export", "export const handler = 1;", "the default export must be a function"],
+  [
+    "throws at its top level",
+    "const boom = () => { throw new RangeError('no luck'); };\nboom();\nexport default () => 1;",
+    "RangeError: no luck",
+  ],
+  ["waits for ever at its top level", "await new Promise(() => {}); export default () => 1;", "never comes"],
+  ["never ends at its top level", "for (;;); export default () => 1;", "processor time"],
+  ["sets a timer at its top level", "setTimeout(() => {}, 1); export default () => 1;", "no host calls and no timers"],
+])("a bundle that %s is refused in its own words", async (_, source, words) => {
+  const built = await buildImage(source, LIMITS);
+  expect(built).toMatchObject({ ok: false, error: { code: "invalid_request", detail: expect.stringContaining(words) } });
+});
+
+test("an image of another engine is refused, and says what to do", async () => {
+  const built = await buildImage("export default () => 1;", LIMITS);
+  if (!built.ok) throw new Error();
+  expect(built.value.engineId).toBe(ENGINE_ID);
+  const other = { ...built.value, engineId: "quickjs-ng-of-yesterday-1" };
+  await expect(new Sandbox().load("v", other)).rejects.toThrow(/quickjs-ng-of-yesterday-1 and cannot be restored.*build it anew/);
+});
+
+test("an attempt that is ended frees its instance, and what comes late is dropped", async () => {
+  const run = await loaded(
+    `let count = 0; export default async (n, ctx) => { count += n; if (n > 0) await ctx.call("slow", { path: "/" }); return count; };`,
+  );
+  let answer: (text: string) => void = () => undefined;
+  const controller = new AbortController();
+  const running = run(5, { calls: () => new Promise((resolve) => (answer = resolve)), signal: controller.signal });
+  await scheduler.wait(1);
+  controller.abort("timed out");
+  expect(await running).toMatchObject({ outcome: "failed", code: "canceled", detail: expect.stringContaining("timed out") });
+  answer("{}");
+  await scheduler.wait(1);
+  expect(outputOf(await run(0))).toBe(0);
+});

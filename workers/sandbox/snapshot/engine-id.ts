@@ -1,0 +1,6 @@
+/**
+ * Names the engine, its prelude and the format of images. An image holds
+ * addresses in the engine's memory, so one of another engine must never be
+ * restored. `test/contract/engine.test.ts` says what it must be.
+ */
+export const ENGINE_ID = "quickjs-ng-0eb7288a1c9e9988a3c4a30b-1";

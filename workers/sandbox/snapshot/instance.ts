@@ -1,0 +1,264 @@
+/**
+ * An instance that one image is restored into, again and again. An invocation
+ * leases it; what the host answers after the lease has ended is dropped.
+ */
+import {
+  FUNCTION_ASK_CHARS_MAX,
+  FUNCTION_ASKS_MAX,
+  FUNCTION_ASKS_OPEN_MAX,
+  FUNCTION_FUEL_PER_MS,
+  FUNCTION_LOG_CHARS_MAX,
+  FUNCTION_LOGS_MAX,
+  FUNCTION_OUTPUT_CHARS_MAX,
+  FUNCTION_TIMERS_MAX,
+} from "../../../shared/limits.ts";
+import { type Ended, HostError, type Invocation } from "../types.ts";
+import type { GuestCalls } from "./imports.ts";
+import { GuestMemoryError } from "./imports.ts";
+import type { Manifest } from "./manifest.ts";
+import { mappedStack } from "./source-map.ts";
+import { synchronous } from "./synchronous.ts";
+import { GuestError, Vm } from "./vm.ts";
+
+const PAGE_BYTES = 65_536;
+const SEED_BYTES = 8;
+
+/** An image in memory, ready to be restored. */
+export interface Image {
+  readonly manifest: Manifest;
+  readonly bytes: Uint8Array;
+}
+
+interface Fault {
+  readonly detail: string;
+  readonly stack: string;
+  readonly code: string;
+  readonly retryable: boolean;
+}
+
+type Failed = Extract<Ended, { outcome: "failed" }>;
+
+export class Instance {
+  readonly image: Image;
+  readonly #vm = new Vm();
+  /** Counts invocations. */
+  #lease = 0;
+
+  constructor(image: Image) {
+    this.image = image;
+    const { memory } = this.#vm.x;
+    memory.grow(Math.max(0, image.manifest.pages - memory.buffer.byteLength / PAGE_BYTES));
+    this.restore();
+  }
+
+  get bytes(): number {
+    return this.#vm.x.memory.buffer.byteLength;
+  }
+
+  /** Whether it can be restored: its memory is in a known state and no larger than the image asks for. */
+  get isSound(): boolean {
+    return !this.#vm.hasTrapped && this.bytes === this.image.manifest.pages * PAGE_BYTES;
+  }
+
+  /** Makes it as it was when the image was taken, but for the state of `Math.random`. */
+  restore(): void {
+    const { manifest, bytes } = this.image;
+    const { memory, x } = this.#vm;
+    memory.set(bytes, manifest.start);
+    memory.fill(0, manifest.start + bytes.length);
+    x.__stack_pointer.value = manifest.start;
+    crypto.getRandomValues(memory.subarray(manifest.seed, manifest.seed + SEED_BYTES));
+  }
+
+  /** Runs the handler once in the restored instance. Never rejects. */
+  invoke(invocation: Invocation, cpuMs: number): Promise<Ended> {
+    const lease = ++this.#lease;
+    const run = new Run(this.#vm, this.image.manifest, invocation, Math.ceil(cpuMs * FUNCTION_FUEL_PER_MS), () => this.#lease === lease);
+    run.start();
+    return run.ended.finally(() => this.#lease++);
+  }
+}
+
+/** One invocation. */
+class Run implements GuestCalls {
+  readonly ended: Promise<Ended>;
+  readonly #vm: Vm;
+  readonly #manifest: Manifest;
+  readonly #invocation: Invocation;
+  /** Fuel that it may use, and what is left of it. */
+  readonly #units: number;
+  #fuel: number;
+  readonly #isCurrent: () => boolean;
+  readonly #timers = new Map<number, number>();
+  /** Codes that the host gave. A guest cannot make one up. */
+  readonly #given = new Set<string>();
+  readonly #stop: () => void;
+  #resolve!: (ended: Ended) => void;
+  #result: Ended | null = null;
+  /** The guest runs just now. */
+  #isInside = false;
+  #open = 0;
+  #asked = 0;
+  #logged = 0;
+
+  constructor(vm: Vm, manifest: Manifest, invocation: Invocation, units: number, isCurrent: () => boolean) {
+    this.#vm = vm;
+    this.#manifest = manifest;
+    this.#invocation = invocation;
+    this.#units = units;
+    this.#fuel = units;
+    this.#isCurrent = isCurrent;
+    this.ended = new Promise((resolve) => (this.#resolve = resolve));
+    this.#stop = () => this.#fail("canceled", `the attempt was ended: ${String(invocation.signal.reason)}`);
+  }
+
+  start(): void {
+    const { signal, input, about } = this.#invocation;
+    const { invoke, values } = this.#manifest.entries;
+    signal.addEventListener("abort", this.#stop, { once: true });
+    if (signal.aborted) this.#stop();
+    else this.#enter(() => this.#vm.call(invoke, values, this.#vm.newText(input), this.#vm.newText(about)));
+  }
+
+  /** Lets the guest run until it has nothing to do. */
+  #enter(work: () => void): void {
+    const vm = this.#vm;
+    vm.guest = this;
+    vm.fuel = this.#fuel;
+    this.#isInside = true;
+    try {
+      vm.run(() => {
+        work();
+        vm.drain();
+      });
+      if (this.#result === null && this.#open === 0 && this.#timers.size === 0) {
+        this.#fail("function_error", "the handler waits for something that never comes: nothing is asked of the host, and no timer is set");
+      }
+    } catch (error) {
+      this.#broken(error);
+    }
+    this.#isInside = false;
+    this.#fuel = Math.min(this.#fuel, vm.fuel);
+    if (this.#result !== null) this.#end(this.#result);
+  }
+
+  #broken(error: unknown): void {
+    const cpuMs = this.#units / FUNCTION_FUEL_PER_MS;
+    if (this.#vm.isOver) return this.#fail("function_limit", `the function used more than its ${cpuMs} ms of processor time`);
+    if (error instanceof GuestMemoryError) return this.#fail("function_limit", "the function used up its memory");
+    if (error instanceof GuestError) return this.#fail(...faultWords(error.message), mappedStack(error.stack_, this.#manifest.map ?? null));
+    this.#fail("function_limit", `the function broke its engine: ${String(error)}`);
+  }
+
+  /** The first end counts. A guest that runs just now is stopped as soon as can be. */
+  #fail(code: Failed["code"], detail: string, stack?: string): void {
+    this.#result ??= { outcome: "failed", code, detail, cpuMs: 0, ...(stack ? { stack } : {}) };
+    if (!this.#isInside) return this.#end(this.#result);
+    this.#fuel = Math.min(this.#fuel, this.#vm.fuel);
+    this.#vm.fuel = -1;
+  }
+
+  #end(ended: Ended): void {
+    this.#invocation.signal.removeEventListener("abort", this.#stop);
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+    this.#resolve({ ...ended, cpuMs: Math.min(this.#units, this.#units - this.#fuel) / FUNCTION_FUEL_PER_MS });
+  }
+
+  /** Whether what has just come is for a run that goes on. */
+  #goesOn(): boolean {
+    return this.#result === null && this.#isCurrent();
+  }
+
+  ask(id: number, op: string, args: string): void {
+    if (this.#result !== null) return;
+    if (++this.#asked > FUNCTION_ASKS_MAX)
+      return this.#fail("function_limit", `the function asked the host more than ${FUNCTION_ASKS_MAX} times`);
+    if (this.#open >= FUNCTION_ASKS_OPEN_MAX)
+      return this.#fail(
+        "function_limit",
+        `the function waits for more than ${FUNCTION_ASKS_OPEN_MAX} host calls at once; await some of them first`,
+      );
+    if (args.length > FUNCTION_ASK_CHARS_MAX)
+      return this.#fail("function_limit", `a host call has more than ${FUNCTION_ASK_CHARS_MAX} characters`);
+    this.#open++;
+    this.#invocation.calls(op, args, this.#asked).then(
+      (text) => this.#answer(id, true, text),
+      (error: unknown) => this.#answer(id, false, this.#refusal(error)),
+    );
+  }
+
+  #refusal(error: unknown): string {
+    if (!(error instanceof HostError)) return JSON.stringify({ code: "internal", message: "the host call failed" });
+    this.#given.add(error.code);
+    return JSON.stringify({ code: error.code, message: error.message });
+  }
+
+  #answer(id: number, isAnswer: boolean, text: string): void {
+    this.#open--;
+    if (!this.#goesOn()) return;
+    const { x } = this.#vm;
+    const { settle, values } = this.#manifest.entries;
+    this.#enter(() =>
+      this.#vm.call(settle, values, x.qjs_new_number(id), isAnswer ? x.qjs_get_true() : x.qjs_get_false(), this.#vm.newText(text)),
+    );
+  }
+
+  timer(id: number, ms: number): void {
+    if (this.#result !== null) return;
+    if (this.#timers.size >= FUNCTION_TIMERS_MAX)
+      return this.#fail("function_limit", `the function has more than ${FUNCTION_TIMERS_MAX} timers`);
+    const fire = (): void => {
+      this.#timers.delete(id);
+      if (!this.#goesOn()) return;
+      const { fire: entry, values } = this.#manifest.entries;
+      this.#enter(() => this.#vm.call(entry, values, this.#vm.x.qjs_new_number(id)));
+    };
+    this.#timers.set(id, setTimeout(fire, ms) as unknown as number);
+  }
+
+  cancel(id: number): void {
+    const timer = this.#timers.get(id);
+    if (timer !== undefined) clearTimeout(timer);
+    this.#timers.delete(id);
+  }
+
+  done(kind: number, text: string): void {
+    if (this.#result !== null) return;
+    if (kind === 0 && text.length > FUNCTION_OUTPUT_CHARS_MAX) {
+      return this.#fail(
+        "function_limit",
+        `the output has ${text.length} characters of JSON, and ${FUNCTION_OUTPUT_CHARS_MAX} are the most`,
+      );
+    }
+    if (kind === 0) this.#result = { outcome: "returned", output: text, cpuMs: 0 };
+    else this.#failWith(JSON.parse(text) as Fault);
+  }
+
+  #failWith({ detail, stack, code }: Fault): void {
+    const mapped = mappedStack(stack, this.#manifest.map ?? null);
+    // Only the host gives codes: a guest cannot make up one that means something else.
+    if (this.#given.has(code)) return this.#fail(code as Failed["code"], detail, mapped);
+    const [kind, words] = faultWords(detail);
+    this.#fail(kind, words, mapped);
+  }
+
+  sync(op: string, args: string): string {
+    if (op !== "log") return synchronous(op, args);
+    if (++this.#logged <= FUNCTION_LOGS_MAX) {
+      this.#invocation.calls("log", args.length > FUNCTION_LOG_CHARS_MAX ? clipped(args) : args, 0).catch(() => undefined);
+    }
+    return "null";
+  }
+}
+
+function clipped(args: string): string {
+  const { level, text } = JSON.parse(args) as { readonly level: string; readonly text: string };
+  return JSON.stringify({ level, text: `${text.slice(0, FUNCTION_LOG_CHARS_MAX)}…` });
+}
+
+/** An error of the engine that means a limit. */
+function faultWords(message: string): readonly [Failed["code"], string] {
+  if (message.includes("out of memory")) return ["function_limit", "the function used up its memory"];
+  return ["function_error", message];
+}
