@@ -59,7 +59,7 @@ test("chance is fresh in every invocation, and the clock moves", async () => {
   const run = await loaded(
     "export default () => [Math.random(), crypto.randomUUID(), [...crypto.getRandomValues(new Uint8Array(8))].join(), Date.now()];",
   );
-  const drawn = [];
+  const drawn: [number, string, string, number][] = [];
   for (let i = 0; i < 50; i++) drawn.push(outputOf(await run()) as [number, string, string, number]);
   for (const place of [0, 1, 2] as const) expect(new Set(drawn.map((each) => each[place])).size).toBe(50);
   const before = Date.now();

@@ -1,4 +1,4 @@
 /** The sandbox: images of functions, and their invocations. */
-export { buildImage, type BuiltImage } from "./snapshot/build.ts";
+export { buildImage } from "./snapshot/build.ts";
 export { ENGINE_ID } from "./snapshot/engine-id.ts";
 export { Sandbox } from "./snapshot/pool.ts";

@@ -151,8 +151,8 @@ class Run implements GuestCalls {
   }
 
   /** The first end counts. A guest that runs just now is stopped as soon as can be. */
-  #fail(code: Failed["code"], detail: string, stack?: string): void {
-    this.#result ??= { outcome: "failed", code, detail, cpuMs: 0, ...(stack ? { stack } : {}) };
+  #fail(code: Failed["code"], detail: string, stack?: string, retryable = false): void {
+    this.#result ??= { outcome: "failed", code, detail, cpuMs: 0, ...(stack ? { stack } : {}), ...(retryable ? { retryable } : {}) };
     if (!this.#isInside) return this.#end(this.#result);
     this.#fuel = Math.min(this.#fuel, this.#vm.fuel);
     this.#vm.fuel = -1;
@@ -214,7 +214,7 @@ class Run implements GuestCalls {
       const { fire: entry, values } = this.#manifest.entries;
       this.#enter(() => this.#vm.call(entry, values, this.#vm.x.qjs_new_number(id)));
     };
-    this.#timers.set(id, setTimeout(fire, ms) as unknown as number);
+    this.#timers.set(id, setTimeout(fire, ms));
   }
 
   cancel(id: number): void {
@@ -235,12 +235,11 @@ class Run implements GuestCalls {
     else this.#failWith(JSON.parse(text) as Fault);
   }
 
-  #failWith({ detail, stack, code }: Fault): void {
+  #failWith({ detail, stack, code, retryable }: Fault): void {
     const mapped = mappedStack(stack, this.#manifest.map ?? null);
     // Only the host gives codes: a guest cannot make up one that means something else.
-    if (this.#given.has(code)) return this.#fail(code as Failed["code"], detail, mapped);
-    const [kind, words] = faultWords(detail);
-    this.#fail(kind, words, mapped);
+    const [kind, words] = this.#given.has(code) ? ([code as Failed["code"], detail] as const) : faultWords(detail);
+    this.#fail(kind, words, mapped, retryable);
   }
 
   sync(op: string, args: string): string {

@@ -68,7 +68,8 @@ export class Sandbox {
   /** Fills the pool with instances for so many invocations at once, as far as there is room. */
   warm(version: string, count: number): void {
     const known = this.#versions.get(version);
-    while (known !== undefined && known.count < Math.min(count, SANDBOX_INSTANCES_MAX)) {
+    if (known === undefined) return;
+    for (let more = count - known.count; more > 0; more--) {
       const instance = this.#make(known);
       if (instance === null) return;
       known.free.push(instance);
@@ -81,7 +82,10 @@ export class Sandbox {
     if (version === undefined) throw new Error(`the version ${name} is not loaded`);
     this.#versions.delete(name);
     this.#versions.set(name, version);
-    const instance = await this.#take(version);
+    const instance = await this.#take(version, invocation.signal);
+    if (instance === null)
+      return { outcome: "failed", code: "canceled", detail: "the attempt was ended before the function began", cpuMs: 0 };
+    invocation.begun?.();
     const ended = await instance.invoke(invocation, this.#cpuMs(version, invocation.limits.cpuMs));
     const isOverrun = ended.outcome === "failed" && ended.code === "function_limit";
     version.strikes = isOverrun ? version.strikes + 1 : 0;
@@ -95,10 +99,30 @@ export class Sandbox {
     return strikes === 0 ? cpuMs : Math.min(cpuMs, Math.max(FUNCTION_STRIKE_CPU_MS_MIN, cpuMs * FUNCTION_STRIKE_SHARE ** strikes));
   }
 
-  async #take(version: Version): Promise<Instance> {
+  /** Null for whoever went away while it waited. */
+  async #take(version: Version, signal: AbortSignal): Promise<Instance | null> {
     const isFirst = !this.#line.some((waiter) => waiter.version === version);
     const instance = isFirst ? (version.free.pop() ?? this.#make(version)) : null;
-    return instance ?? new Promise((resolve) => this.#line.push({ version, resolve }));
+    return instance ?? this.#wait(version, signal);
+  }
+
+  #wait(version: Version, signal: AbortSignal): Promise<Instance | null> {
+    return new Promise((resolve) => {
+      const leave = (): void => {
+        this.#line.splice(this.#line.indexOf(waiter), 1);
+        resolve(null);
+      };
+      const waiter: Waiter = {
+        version,
+        resolve(instance) {
+          signal.removeEventListener("abort", leave);
+          resolve(instance);
+        },
+      };
+      if (signal.aborted) return resolve(null);
+      this.#line.push(waiter);
+      signal.addEventListener("abort", leave, { once: true });
+    });
   }
 
   #make(version: Version): Instance | null {

@@ -36,12 +36,12 @@ function decoded({ label, hex, fatal = false, ignoreBOM = false }: Decoding): { 
   try {
     return { value: new TextDecoder(label, { fatal, ignoreBOM }).decode(bytesOf(hex)) };
   } catch (error) {
-    return { fault: String((error as Error).message) };
+    return { fault: (error as Error).message };
   }
 }
 
 function randomHex(count: number): string {
-  const bytes = crypto.getRandomValues(new Uint8Array(Math.min(65_536, Math.max(0, Number(count) || 0))));
+  const bytes = crypto.getRandomValues(new Uint8Array(Math.min(65_536, Math.max(0, count || 0))));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 

@@ -36,19 +36,17 @@ export class Vm {
   hasTrapped = false;
 
   constructor() {
-    let engine: EngineExports;
     const imports = importsOf(
-      () => engine,
+      () => this.x,
       () => this.guest!,
       () => this.isOver,
       (value) => this.text(value),
     );
-    engine = new WebAssembly.Instance(engineModule, imports as unknown as WebAssembly.Imports).exports as unknown as EngineExports;
-    this.x = engine;
+    this.x = new WebAssembly.Instance(engineModule, imports).exports as unknown as EngineExports;
   }
 
   get memory(): Uint8Array<ArrayBuffer> {
-    return new Uint8Array(this.x.memory.buffer as ArrayBuffer);
+    return new Uint8Array(this.x.memory.buffer);
   }
 
   get isOver(): boolean {
