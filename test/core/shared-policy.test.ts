@@ -77,7 +77,7 @@ test("an empty histogram has no quantile, and the strangest latencies count", ()
 });
 
 test("every limit is a positive whole number, every share a part of one, and the relations between them hold", () => {
-  const shares = new Set(["RETRY_BUDGET_SHARE", "LEASE_USE", "BAND_FLOOR"]);
+  const shares = new Set(["RETRY_BUDGET_SHARE", "LEASE_USE", "BAND_FLOOR", "FUNCTION_STRIKE_SHARE"]);
   const entries = Object.entries(limits);
   expect(entries.length).toBeGreaterThan(40);
   for (const [name, value] of entries) {
