@@ -38,7 +38,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^durable-objects\/([a-z-]+)\//, may: ["durable-objects/$1/", "durable-objects/kit/", SHARED, "cloudflare:"] },
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },
   { files: /^workers\/kit\//, may: ["workers/kit/", SHARED] },
-  { files: /^workers\/sandbox\//, may: ["workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"] },
+  { files: /^workers\/sandbox\//, may: ["workers/sandbox/", "workers/kit/", SHARED, "cloudflare:", "@jridgewell/trace-mapping"] },
   { files: /^workers\/edge\//, may: ["workers/edge/", "workers/sandbox/", "workers/kit/", SHARED, "hono", "hono/", "valibot", "jose"] },
   { files: /^workers\/executor\//, may: ["workers/executor/", "workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },

@@ -1,5 +1,5 @@
 /** The bundler gives modules of WebAssembly compiled. */
 declare module "*.wasm" {
   const module: WebAssembly.Module;
-  export default module;
+  export { module as default };
 }
