@@ -11,6 +11,7 @@ import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "..
 import type { FunctionExecutorRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
 import { fencesOf } from "./core/locks.ts";
 import type { Send } from "./core/recorder.ts";
+import { policiesBehind } from "./core/rights.ts";
 import type { Refusal } from "./core/settle.ts";
 import { versionOf } from "./core/run-state.ts";
 import type { GoalState } from "./core/state.ts";
@@ -196,6 +197,7 @@ function runBatchOf(state: GoalState, send: Send, calls: CallCache, version: Fun
     assert(run !== undefined, "only runs are sent to functions");
     const fence = fencesOf(state, task);
     const key = state.names[task];
+    const policies = policiesBehind(state, task);
     return {
       task,
       taskId: taskIdOf(goalId, task),
@@ -204,6 +206,7 @@ function runBatchOf(state: GoalState, send: Send, calls: CallCache, version: Fun
       timeoutMs: timeoutMs[task]!,
       input: JSON.stringify(run.input ?? null),
       ...(fence === undefined ? {} : { fence }),
+      ...(policies.length === 0 ? {} : { policies }),
     };
   });
   return { goalId, traceId: traceIdOf(goalId), function: version, items };

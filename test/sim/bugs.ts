@@ -7,6 +7,7 @@ import { registerHooks } from "node:module";
 import { GOAL_BUDGET_BUGS } from "./budgets/bugs.ts";
 import { CLAIM_BUGS } from "./claims/bugs.ts";
 import { RIGHTS_BUGS } from "./rights/bugs.ts";
+import { RUN_BUGS } from "./runs/bugs.ts";
 
 export interface Bug {
   readonly says: string;
@@ -22,6 +23,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   ...CLAIM_BUGS,
   ...GOAL_BUDGET_BUGS,
   ...RIGHTS_BUGS,
+  ...RUN_BUGS,
   "skip-attempt-check": {
     says: "a result of an older attempt settles the newer one",
     file: core("settle"),

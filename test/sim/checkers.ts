@@ -5,7 +5,6 @@
  * of two states.
  */
 import type { Grant } from "../../durable-objects/goal/core/claims.ts";
-import { toSnapshot } from "../../durable-objects/goal/core/snapshot.ts";
 import type { GoalState } from "../../durable-objects/goal/core/state.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { LEASE_GRACE_MS } from "../../shared/limits.ts";
@@ -15,20 +14,17 @@ import { BudgetChecker } from "./budgets/checker.ts";
 import type { Call } from "./executor.ts";
 import type { Plan } from "./faults.ts";
 import { RESOLVED_STATUS } from "./client.ts";
+import { durableText, firstDifference } from "./durable.ts";
 import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
 import { PermitChecker } from "./permits.ts";
 import { RightsChecker } from "./rights/checker.ts";
 import type { RightsPlan } from "./rights/plan.ts";
+import { RunChecker } from "./runs/checker.ts";
+import type { Deed } from "./runs/executor.ts";
 import type { Disk } from "./storage.ts";
 import { ClaimChecker } from "./claims/checker.ts";
 import { must } from "./violation.ts";
-
-/** Everything that must survive, as text. Timers are not in it: they follow from the columns, and stale ones do no harm. */
-function durableText(state: GoalState): string {
-  const { meta, columns } = toSnapshot(state);
-  return JSON.stringify([meta, Object.entries(columns).map(([name, column]) => [name, [...column]])]);
-}
 
 /** Whether a status is an end. */
 const isEnd = (status: TaskStatus): boolean => status !== "queued" && status !== "waiting" && status !== "running";
@@ -40,6 +36,7 @@ export class Checkers {
   readonly model: Model;
   readonly #permits: PermitChecker;
   readonly #claims: ClaimChecker;
+  readonly #runs: RunChecker;
   readonly #rights: RightsChecker;
   readonly #budget = new BudgetChecker();
   readonly #disk: Disk;
@@ -63,6 +60,7 @@ export class Checkers {
     this.model = new Model(plan.upstreams);
     this.#permits = new PermitChecker(this.model);
     this.#claims = new ClaimChecker(this.model);
+    this.#runs = new RunChecker(this.model);
     this.#rights = new RightsChecker(rights, this.model);
     this.#plan = plan;
     this.#disk = disk;
@@ -71,6 +69,13 @@ export class Checkers {
   /** A worker was told of its claims. */
   told(grant: Grant): void {
     this.#claims.told(grant);
+  }
+
+  /** What a function's run did. */
+  ran(deed: Deed): void {
+    this.#runs.note(deed);
+    if (deed.kind === "calls") this.#budget.called();
+    else this.#follows(deed.task, `task ${deed.task} attempt ${deed.attempt}`);
   }
 
   /** A caller was told that these tasks were accepted. */
@@ -91,9 +96,10 @@ export class Checkers {
       this.model.note(executed, nowMs);
     }
     this.#claims.turn(turn, before, this.#statuses);
+    this.#runs.turn(turn, before, this.#statuses, this.#sent);
     this.#rights.turn(turn);
     this.#absorption(state);
-    this.#budget.turn(state);
+    this.#budget.turn(turn);
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
     this.#late(turn);
     this.#gate(turn, before);
@@ -121,6 +127,11 @@ export class Checkers {
       if (mayHave) this.#calls.set(task, [{ ...call }]);
       if (call.effect === "maybe") this.model.allowedAgain.delete(task);
     }
+    this.#follows(task, name);
+  }
+
+  #follows(task: number, name: string): void {
+    const known = this.model.tasks.get(task)!;
     for (const other of [...known.after, ...known.afterEnd]) {
       must(this.#ends.has(other), "a task starts after what it comes after has ended", () => `${name} before ${other}`);
     }
@@ -180,7 +191,8 @@ export class Checkers {
     must(sends.length === 0 || !this.model.isPaused, "nothing starts while the goal is paused", () => `${sends.length} batches`);
     must(sends.length === 0 || goal!.phase === "active", "nothing starts after the end", () => `${sends.length} batches`);
     for (const { upstream, lanes, tasks: batch } of sends) {
-      const { name, maxConcurrency } = this.model.upstream(state.upstreams[upstream]!.name);
+      const { name } = state.upstreams[upstream]!;
+      const maxConcurrency = this.model.upstream(name)?.maxConcurrency ?? null;
       const open = this.#out.get(name) ?? new Map<number, number>();
       this.#out.set(name, open);
       for (const task of batch) {
@@ -381,10 +393,4 @@ export class Checkers {
     must(state.late - this.#lateSeen >= stale, "a stale report is dropped", () => `${stale} stale, ${state.late - this.#lateSeen} counted`);
     this.#lateSeen = state.late;
   }
-}
-
-function firstDifference(a: string, b: string): string {
-  let at = 0;
-  while (a[at] === b[at]) at++;
-  return `disk …${a.slice(Math.max(0, at - 120), at + 60)}… memory …${b.slice(at, at + 60)}…`;
 }

@@ -7,6 +7,7 @@ import type { Command } from "../../durable-objects/goal/core/step.ts";
 import { taskIdOf, type GoalId } from "../../shared/ids.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
 import { failure } from "../../shared/errors.ts";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
 import { UNBOUNDED } from "../../shared/policy/account.ts";
@@ -25,18 +26,29 @@ export const RESOLVED_STATUS = 299;
 
 const METHODS = ["GET", "GET", "PUT", "POST", "POST", "PATCH"] as const;
 
+type Other = Pick<TaskSpec, "work" | "run" | "reserve">;
+
 export class Client {
   readonly #random: Random;
   readonly #plan: Plan;
   readonly #goal: GoalId;
-  /** A task's work for outside; null for any other. */
-  readonly #outside: () => Pick<TaskSpec, "work"> | null;
+  /** A task's work that is no call; null for any other. */
+  readonly #other: () => Other | null;
+  readonly #functions: readonly FunctionVersion[];
   readonly #policies: readonly Policy[];
   #made = 0;
 
-  constructor(random: Random, plan: Plan, goal: GoalId, work: () => Pick<TaskSpec, "work"> | null, policies: readonly Policy[]) {
+  constructor(
+    random: Random,
+    plan: Plan,
+    goal: GoalId,
+    other: () => Other | null,
+    policies: readonly Policy[],
+    functions: readonly FunctionVersion[],
+  ) {
+    this.#functions = functions;
     this.#policies = policies;
-    this.#outside = work;
+    this.#other = other;
     this.#random = random;
     this.#plan = plan;
     this.#goal = goal;
@@ -60,7 +72,7 @@ export class Client {
       ...(this.#plan.calls !== null && { budget: { calls: this.#plan.calls } }),
     };
     const specs = this.#random.chance(0.5) ? [] : this.#loose();
-    const registry = { version: 1, upstreams };
+    const registry = { version: 1, upstreams, functions: this.#functions };
     return this.#request({ kind: "create", id: this.#goal, spec, registry, tasks: { specs, failures: new Map(), contentKeys: new Map() } });
   }
 
@@ -99,7 +111,7 @@ export class Client {
 
   /** The registry as it was planned, newer than any change. */
   restore(): Request {
-    return this.#request({ kind: "upstreams", version: 1_000, upstreams: this.#plan.upstreams });
+    return this.#request({ kind: "upstreams", version: 1_000, upstreams: this.#plan.upstreams, functions: this.#functions });
   }
 
   /** Enough for everything. */
@@ -129,10 +141,10 @@ export class Client {
     return Array.from({ length: this.#random.between(1, 10) }, (_, i) => ({ ...this.#work(), key: `k${i}` }));
   }
 
-  #work(): Pick<TaskSpec, "call" | "group" | "work"> {
+  #work(): Pick<TaskSpec, "call" | "group"> & Other {
     const random = this.#random;
-    const outside = this.#outside();
-    if (outside !== null) return outside;
+    const other = this.#other();
+    if (other !== null) return other;
     if (random.chance(0.12)) return { group: {} };
     const upstream = random.chance(0.01) ? "nowhere" : random.pick(this.#plan.upstreams).name;
     const idempotent = random.chance(0.1) ? { idempotent: random.chance(0.5) } : {};

@@ -40,8 +40,9 @@ export class Model {
     this.#upstreams = new Map(upstreams.map((upstream) => [upstream.name, upstream]));
   }
 
-  upstream(name: string): Upstream {
-    return this.#upstreams.get(name)!;
+  /** Undefined for what is no upstream. */
+  upstream(name: string): Upstream | undefined {
+    return this.#upstreams.get(name);
   }
 
   /** Takes over what a committed command was answered. */
@@ -126,7 +127,7 @@ export class Model {
     return {
       spec,
       upstream: upstream?.name ?? null,
-      isIdempotent: call?.idempotent ?? (upstream?.idempotency === "key" || SAFE.has(call?.method ?? "GET")),
+      isIdempotent: spec.run !== undefined || (call?.idempotent ?? (upstream?.idempotency === "key" || SAFE.has(call?.method ?? "GET"))),
       rule: spec.completion ?? {},
       expiresAtMs: ttlMs === undefined ? null : nowMs + ttlMs,
       parent: parentTaskId === undefined ? null : named(parentTaskId),

@@ -6,9 +6,10 @@
 import type { Send } from "../../durable-objects/goal/core/recorder.ts";
 import type { Refusal } from "../../durable-objects/goal/core/settle.ts";
 import type { Clock } from "./clock.ts";
-import { type Call, type Item, Run } from "./executor.ts";
+import { type Call, type Item, type Job, type Link, Run } from "./executor.ts";
 import type { Faults } from "./faults.ts";
 import type { Random } from "./random.ts";
+import { FunctionRun, type RunSurroundings } from "./runs/executor.ts";
 import type { Shell } from "./shell.ts";
 
 interface Surroundings {
@@ -19,6 +20,8 @@ interface Surroundings {
   /** The incarnation that answers now; null while the object is down. */
   readonly current: () => Shell | null;
   readonly log: (text: string) => void;
+  /** What functions do, where the batch is of one. */
+  readonly runs: Pick<RunSurroundings, "faults" | "calls" | "ledger">;
 }
 
 const DELAY_MS_MAX = 8;
@@ -27,7 +30,7 @@ const ABORT_MS = 20;
 
 export class Network {
   readonly #around: Surroundings;
-  readonly #runs = new Map<number, Run>();
+  readonly #runs = new Map<number, Run | FunctionRun>();
 
   constructor(around: Surroundings) {
     this.#around = around;
@@ -50,10 +53,8 @@ export class Network {
     const isUnheard = random.chance(faults.unreachable);
     const link = this.#linkOf(shell, send.batch, isUnheard);
     if (isUnheard) this.#tellLost(shell, send.batch, "unreachable");
-    const run = new Run(
-      { batch: send.batch, upstream: send.upstream, permitMs: shell.permitMs(send.upstream), lanes: send.lanes, items },
-      { clock, random: random.fork(), faults: this.#around.faults, ledger: this.#around.ledger, link },
-    );
+    const job = { batch: send.batch, upstream: send.upstream, permitMs: shell.permitMs(send.upstream), lanes: send.lanes, items };
+    const run = this.#runOf(shell, job, link);
     this.#runs.set(send.batch, run);
     clock.after(random.between(0, DELAY_MS_MAX), () => run.start());
     if (random.chance(faults.executorDies)) {
@@ -63,6 +64,16 @@ export class Network {
         this.#tellLost(shell, send.batch);
       });
     }
+  }
+
+  #runOf(shell: Shell, job: Job, link: Link): Run | FunctionRun {
+    const { clock, random, faults, ledger, runs, current } = this.#around;
+    const isFunction = shell.state.upstreams[job.upstream]!.name.startsWith("run:");
+    if (!isFunction) return new Run(job, { clock, random: random.fork(), faults, ledger, link });
+    const ask: RunSurroundings["ask"] = (command, answer) => {
+      clock.after(random.between(0, DELAY_MS_MAX), () => current()?.ask({ id: null, command, answer }));
+    };
+    return new FunctionRun(job, { clock, random: random.fork(), link, ask, ...runs });
   }
 
   abort(shell: Shell, attempts: readonly (readonly [number, number, number])[]): void {

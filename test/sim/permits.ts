@@ -130,7 +130,7 @@ export class PermitChecker {
     for (const head of settled.map(parseLineHead)) {
       const known = this.#model.tasks.get(head.task);
       const isCurrent = before[head.task] === "running" && head.attempt === sent.get(head.task) && !seen.has(head.task);
-      if (known === undefined || !isCurrent || (isFirst && known.isIdempotent)) continue;
+      if (known === undefined || known.spec.run !== undefined || !isCurrent || (isFirst && known.isIdempotent)) continue;
       seen.add(head.task);
       const client = this.#client(known.upstream!);
       const verdict = verdictOf(head);
@@ -208,6 +208,7 @@ export class PermitChecker {
   #sends({ state, sends, nowMs }: Turn): void {
     for (const { upstream, origin, tasks } of sends) {
       const { name, config, lanes, running } = state.upstreams[upstream]!;
+      if (name.startsWith("run:")) continue;
       const { held, closing, spoiled } = this.#client(name);
       must(held !== null, "nothing starts without a permit", () => name);
       const { grant } = held;

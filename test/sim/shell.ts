@@ -115,6 +115,7 @@ export class Shell {
 
   /** How long the permits at an upstream last; null where it sets no hard bound. */
   permitMs(upstream: number): number | null {
+    if (this.state.upstreams[upstream]!.name.startsWith("run:")) return null;
     if (this.state.upstreams[upstream]!.config?.maxConcurrency === null) return null;
     return Math.max(0, (this.state.admissions[upstream]?.lease.untilMs ?? 0) - this.#around.clock.nowMs);
   }
@@ -244,11 +245,12 @@ function specsOf(command: Command): readonly unknown[] {
 /** The answer as it is stored and sent. */
 function textOf(reply: Reply, { tasks }: GoalState): string {
   if (!reply.ok) return JSON.stringify({ error: reply.error.code });
-  const { receipts, task, grant, standings, report, word, funds } = reply.value;
+  const { receipts, task, reservation, grant, standings, report, word, funds } = reply.value;
   const claims = grant && { ...grant, attempts: grant.tasks.map((claimed) => tasks.attempt[claimed]!) };
   return JSON.stringify({
     tasks: receipts === undefined ? undefined : [...receipts.tasks],
     task,
+    reservation,
     grant: claims,
     standings,
     report,

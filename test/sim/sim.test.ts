@@ -22,11 +22,11 @@ const FIRST_SEED: Readonly<Record<string, number>> = {
   "skip-recheck": 80,
   "recheck-one-offer-less": 80,
   "park-in-the-queue": 80,
-  "outlive-lease": 120,
+  "outlive-lease": 450,
   "take-older-grant": 130,
   "keep-unused-starts": 275,
   "blame-given-back": 70,
-  "wait-when-back": 165,
+  "wait-when-back": 665,
   "forget-retry-budget": 235,
 };
 /** Generous: the other tests share the cores. */

@@ -16,6 +16,7 @@ import { Network } from "./network.ts";
 import { Random } from "./random.ts";
 import { People } from "./rights/people.ts";
 import { rightsPlanOf } from "./rights/plan.ts";
+import { NO_FAULTS as NO_RUN_FAULTS, runOf, type RunPlan, runPlanOf, someOf } from "./runs/plan.ts";
 import { Shell, type Turn } from "./shell.ts";
 import { Disk, NEVER } from "./storage.ts";
 import { Violation } from "./violation.ts";
@@ -46,6 +47,8 @@ class World {
   readonly #governors: Governors;
   readonly #client: Client;
   readonly #workers: Workers;
+  readonly #runs: RunPlan;
+  readonly #registrar: Random;
   readonly #people: People;
   readonly #say: (text: string) => void;
   #shell: Shell | null = null;
@@ -71,12 +74,18 @@ class World {
     const work = workPlanOf(outside.fork());
     const kinds = outside.fork();
     if (work.queues.length > 0) say(JSON.stringify(work));
-    this.#client = new Client(this.#random.fork(), this.plan, goal, () => workOf(kinds, work), rights.goal);
+    const functions = new Random(seed ^ 0x51ed270b);
+    this.#runs = runPlanOf(functions.fork());
+    if (this.#runs.functions.length > 0) say(JSON.stringify(this.#runs));
+    this.#registrar = functions.fork();
+    const other = (): ReturnType<typeof workOf> | ReturnType<typeof runOf> => workOf(kinds, work) ?? runOf(functions, this.#runs);
+    this.#client = new Client(this.#random.fork(), this.plan, goal, other, rights.goal, this.#runs.functions);
     this.#people = new People({
       clock: this.clock,
       random: administering.fork(),
       plan: rights,
       upstreams: this.plan.upstreams,
+      functions: () => someOf(this.#registrar, this.#runs),
       requests: this.plan.requests,
       calmAfterMs: this.plan.calmAfterMs,
       state: () => this.#shell?.state,
@@ -101,6 +110,14 @@ class World {
         this.checkers.call(call);
       },
       current: () => this.#current(),
+      runs: {
+        faults: () => (this.#isCalm ? NO_RUN_FAULTS : this.#runs.faults),
+        calls: this.#runs.calls,
+        ledger: (deed) => {
+          this.#log(`run ${deed.task}.${deed.attempt} ${deed.kind}`);
+          this.checkers.ran(deed);
+        },
+      },
       log: (text) => this.#log(text),
     });
     this.#governors = new Governors({
@@ -133,7 +150,12 @@ class World {
       });
     }
     for (let i = 1; i <= plan.registries; i++) {
-      const command = { kind: "upstreams", version: 1 + i, upstreams: changed(this.#random, plan.upstreams) } as const;
+      const command = {
+        kind: "upstreams",
+        version: 1 + i,
+        upstreams: changed(this.#random, plan.upstreams),
+        functions: someOf(this.#registrar, this.#runs),
+      } as const;
       clock.after(this.#random.between(0, plan.calmAfterMs), () => this.#current()?.ask({ id: null, command, answer: () => undefined }));
     }
     for (let ms = 100; ms < plan.calmAfterMs; ms += 100) clock.after(ms, () => this.#maybeCrash());

@@ -9,6 +9,7 @@ import { isBounded } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, type RunFailure } from "../../../shared/protocol/line.ts";
+import { canStart } from "./afford.ts";
 import { admitted } from "./approval.ts";
 import { codeOf, FAILED } from "./codes.ts";
 import { finish, succeed } from "./lifecycle.ts";
@@ -52,7 +53,7 @@ function batchSize({ queued }: UpstreamState): number {
 /** When a function's gate opens, where that is all that its tasks wait for; the end of time for no wait. */
 export function runsAtMs(state: GoalState, queue: UpstreamState, number: number): number {
   if (queue.queued === 0 || queue.gateUntilMs === 0 || !isRunQueue(queue)) return Number.MAX_SAFE_INTEGER;
-  const isReady = versionOf(state, queue) !== undefined && roomFor(state, queue, number) > 0;
+  const isReady = versionOf(state, queue) !== undefined && roomFor(state, queue, number) > 0 && canStart(state, queue);
   return isReady ? queue.gateUntilMs : Number.MAX_SAFE_INTEGER;
 }
 

@@ -14,8 +14,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "refund-lost-attempt": {
     says: "an attempt that may have been made is released when it is lost",
     file: `${CORE}/reserve.ts`,
-    from: "settle(state.budget.account, amounts, amounts);",
-    to: "settle(state.budget.account, amounts, NOTHING);",
+    from: "settle(state.budget.account, reserved, charged);",
+    to: "settle(state.budget.account, reserved, NOTHING);",
   },
   "refund-expired": {
     says: "a reservation that nobody settled in time is released",
@@ -96,7 +96,7 @@ export const GOAL_BUDGET_BUGS: Readonly<Record<string, Bug>> = {
   "rest-too-early": {
     says: "a goal rests though what is under way may free what it needs",
     file: `${CORE}/afford.ts`,
-    from: "heads.canGoOn ||= canReserve(account, needs, account.reserved);",
+    from: "heads.canGoOn ||= mayGoOn;",
     to: "heads.canGoOn ||= canReserve(account, needs);",
   },
 };

@@ -1,6 +1,7 @@
 /** Who administers: they change the tenant's policy, approve and deny tasks, revoke tokens, and give out new ones. */
 import type { GoalState } from "../../../durable-objects/goal/core/state.ts";
 import type { Command } from "../../../durable-objects/goal/core/step.ts";
+import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
 import type { Clock } from "../clock.ts";
@@ -16,6 +17,7 @@ export interface Surroundings {
   readonly random: Random;
   readonly plan: RightsPlan;
   readonly upstreams: readonly Upstream[];
+  readonly functions: () => readonly FunctionVersion[];
   readonly requests: number;
   readonly calmAfterMs: number;
   readonly state: () => GoalState | undefined;
@@ -34,9 +36,11 @@ export class People {
   }
 
   start(): void {
-    const { clock, random, plan, upstreams, requests, calmAfterMs } = this.#around;
+    const { clock, random, plan, upstreams, functions, requests, calmAfterMs } = this.#around;
     const anyTime = (work: () => void): void => clock.after(random.between(0, calmAfterMs), work);
-    plan.tenant.forEach((policy, i) => anyTime(() => this.#around.tell({ kind: "upstreams", version: VERSION + i, upstreams, policy })));
+    plan.tenant.forEach((policy, i) => {
+      anyTime(() => this.#around.tell({ kind: "upstreams", version: VERSION + i, upstreams, policy, functions: functions() }));
+    });
     for (let i = 0; i < plan.revocations; i++) anyTime(() => this.#ask({ kind: "revoke" }));
     for (let i = 0; i < requests * plan.decisions; i++)
       anyTime(() => this.#decide(random.between(0, (this.#around.state()?.tasks.n ?? 1) - 1)));

@@ -4,7 +4,7 @@ import { PROBLEM_CHARS_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts
 import { GIVEN_BACK_STATUS, RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
 import { formatLine, RUN_FAILURES, type RunFailure } from "../../../shared/protocol/line.ts";
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
-import type { Ended, Invocation } from "../../sandbox/types.ts";
+import type { Ended, HostCalls, Invocation } from "../../sandbox/types.ts";
 import { jsonLine } from "../answer.ts";
 import { NOT_BEGUN, UNWANTED } from "../call.ts";
 import type { FunctionHost, HostUsage } from "../host/types.ts";
@@ -78,13 +78,15 @@ export async function attempt(context: RunContext, item: RunItem, signal: AbortS
   let startedAtMs = Date.now();
   let usage = NO_USAGE;
   let end: End;
+  // Many functions never ask.
+  let calls: HostCalls | null = null;
   try {
     const invoke = await program;
     const invocation = {
       input: item.input,
       about: aboutOf(batch, item),
       limits: batch.function.limits,
-      calls: host.callsOf(item, signal),
+      calls: (op: string, args: string, seq: number) => (calls ??= host.callsOf(item, signal))(op, args, seq),
       signal,
       begun: () => {
         startedAtMs = Date.now();
