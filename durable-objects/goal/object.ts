@@ -16,8 +16,8 @@ import { formatLine } from "../../shared/protocol/line.ts";
 import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
 import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { TabReply, TabRequest, TabRpc } from "../../shared/rpc-functions.ts";
-import type { OutsideAsk, StateValue, StateWrite } from "../../shared/rpc-locks.ts";
+import type { GoalAsk, GoalAskRpc, TabReply, TabRequest, TabRpc } from "../../shared/rpc-functions.ts";
+import type { LocksRpc, OutsideAsk, StateValue, StateWrite } from "../../shared/rpc-locks.ts";
 import type {
   Answer,
   ClaimPlaceRpc,
@@ -41,26 +41,27 @@ import { ClaimDesk } from "./claim-desk.ts";
 import { isTerminal } from "./core/codes.ts";
 import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { revocation } from "./core/rights.ts";
+import { AskDesk } from "./ask-desk.ts";
 import { BudgetDesk } from "./budget-desk.ts";
 import { Directory } from "./directory.ts";
 import { entryNames, parseOffer } from "./offers.ts";
 import { LockDesk } from "./lock-desk.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
-import type { Transport } from "./runner.ts";
 import { RelativesDesk } from "./relatives-desk.ts";
+import { RunLocks } from "./run-locks.ts";
 import { Signal, within } from "./signal.ts";
 import { StateDesk } from "./state-desk.ts";
 import { GoalStore } from "./store.ts";
 import { Streams } from "./streams.ts";
+import { transportOf } from "./transport.ts";
 import { type Ask, Turns } from "./turns.ts";
 import { goalView, receiptsJson } from "./views.ts";
 
 const missing = () => err(failure("not_found", "there is no such goal"));
-const POOL_SIZE = 256;
 const NO_NAMES: ReadonlySet<string> = new Set();
 
-export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
+export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, TabRpc {
   readonly #store: GoalStore;
   readonly #turns: Turns;
   readonly #reader: TaskReader;
@@ -73,6 +74,8 @@ export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
   readonly #budget: BudgetDesk;
   readonly #locks: LockDesk;
   readonly #shared: StateDesk;
+  readonly #runLocks: RunLocks;
+  readonly #asks: AskDesk;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -90,6 +93,16 @@ export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
     );
     this.#locks = new LockDesk(env, () => this.#turns);
     this.#shared = new StateDesk(() => this.#turns, this.#store);
+    const shard = (number: number): LocksRpc => env.LOCKS.get(env.LOCKS.idFromName(String(number)));
+    this.#runLocks = new RunLocks(() => this.#turns.state, this.#locks, shard);
+    this.#asks = new AskDesk({
+      turns: () => this.#turns,
+      store: this.#store,
+      reader: this.#reader,
+      directory: () => this.#directory,
+      budget: this.#budget,
+      locks: this.#runLocks,
+    });
     this.#turns = new Turns({
       ctx,
       store: this.#store,
@@ -104,6 +117,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
         this.#directory.follow(this.#turns.state);
         if (hasChanged) this.#desk.committed();
         if (hasChanged) this.#relatives.committed();
+        if (hasChanged) this.#runLocks.committed();
       },
       destroy: () => this.#destroy(tenant),
     });
@@ -312,6 +326,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
     return this.#budget.tab(request);
   }
 
+  async ask(asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]> {
+    return this.#asks.ask(asks);
+  }
+
   async acquireLock(ask: OutsideAsk, bearer?: Bearer): Promise<Answer<Granted>> {
     return this.#refusal(bearer) ?? this.#locks.acquire(ask, bearer);
   }
@@ -373,17 +391,4 @@ export class Goal extends DurableObject<Env> implements GoalRpc, TabRpc {
     await this.ctx.storage.deleteAll();
     this.ctx.abort("the goal is past its retention");
   }
-}
-
-/** Calls this Worker's own entrypoint, or one of a pool of objects: their connections are counted apart. */
-function transportOf(ctx: DurableObjectState, env: Env): Transport {
-  if (env.EXECUTOR_TRANSPORT === "loopback") {
-    const { Executor } = (ctx as unknown as { exports: { Executor: ReturnType<Transport> } }).exports;
-    return () => Executor;
-  }
-  const offset = Number.parseInt(ctx.id.toString().slice(-4), 16);
-  return (slot) => {
-    const name = String((offset + slot) % POOL_SIZE);
-    return env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.idFromName(name));
-  };
 }

@@ -14,6 +14,7 @@ import type { GoalView } from "../../shared/protocol/goal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { Batch, BatchReply, GovernorRpc, Registry, TenantRpc } from "../../shared/rpc.ts";
+import type { RunBatch } from "../../shared/rpc-functions.ts";
 import { call, put } from "./edge-kit.ts";
 
 export const delay = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
@@ -91,6 +92,7 @@ export type Run = (batch: Batch) => Promise<BatchReply>;
 
 export interface Laboratory {
   readonly run: Run;
+  readonly runFunctions?: (batch: RunBatch) => Promise<BatchReply>;
   readonly tenant?: Partial<TenantRpc>;
   readonly governor?: Partial<GovernorRpc>;
 }
@@ -143,7 +145,7 @@ export async function inLaboratory<T>(
     const bindings = {
       ...env,
       EXECUTOR_TRANSPORT: "pool",
-      EXECUTOR_POOL: namespaceOf({ run: laboratory.run }),
+      EXECUTOR_POOL: namespaceOf({ run: laboratory.run, runFunctions: laboratory.runFunctions, warm: async () => undefined }),
       TENANT: namespaceOf(tenant),
       GOVERNOR: namespaceOf({ exchange: generous(), outlook: async () => 0, ...laboratory.governor }),
     };

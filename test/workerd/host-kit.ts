@@ -10,7 +10,7 @@ import type { HostCalls } from "../../workers/sandbox/types.ts";
 import { TRACE_ID } from "./executor-kit.ts";
 import { send } from "./proxy-kit.ts";
 
-const VERSION: FunctionVersion = {
+export const VERSION: FunctionVersion = {
   name: "test",
   version: "0".repeat(64),
   engine: "snapshot",
@@ -46,7 +46,7 @@ export function itemsOf(goalId: string, count: number, more: Partial<RunItem> = 
 }
 
 const gateOf = (goalId: string): HandsRpc => env.GATE.get(env.GATE.idFromName(`proxy-${goalId}`)) as unknown as HandsRpc;
-const askOf = (goalId: string): GoalAskRpc => env.GOAL.get(env.GOAL.idFromName(goalId)) as unknown as GoalAskRpc;
+const askOf = (goalId: string): GoalAskRpc => env.GOAL.get(env.GOAL.idFromName(goalId));
 
 /** A batch under way, and how many messages it has sent to its gate. */
 export interface Batch {

@@ -10,6 +10,7 @@ import { available, type Bounds, COST, isNothing, NOTHING, TASKS, TOKENS } from 
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { formatLine } from "../../../shared/protocol/line.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
+import { err, ok, type Result } from "../../../shared/result.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
 import { allowanceOf } from "./afford.ts";
 import { admitted, refusalFor } from "./approval.ts";
@@ -23,7 +24,7 @@ import { policiesBehind, rulesFor } from "./rights.ts";
 import { reserveAttempt, reservedFor } from "./reserve.ts";
 import { loseTask } from "./settle.ts";
 import { type GoalState, upstreamNamed, workQueueName } from "./state.ts";
-import { draftOf, type Submit, take } from "./submit.ts";
+import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import { addTimer } from "./timers.ts";
 
 export type ClaimChange =
@@ -230,8 +231,8 @@ function settleClaim(rec: Recorder, settlement: Settlement, command: SettleClaim
   if (denial !== null) return { task, attempt, status: "rejected", problem: denial };
   const status = standingOf(rec.state, task, attempt);
   if (status !== "held") return { task, attempt, status, ...problemOf(rec.state, task, status) };
-  const refusal = spawn[0] === spawn[1] ? null : spawnChildren(rec, settlement, command.spawn, offer, bearer);
-  if (refusal !== null) return { task, attempt, status: "rejected", problem: refusal };
+  const added = spawn[0] === spawn[1] ? null : addChildren(rec, task, spawn, command.spawn, offer, bearer);
+  if (added?.ok === false) return { task, attempt, status: "rejected", problem: added.error };
   const reserved = reservedFor(rec.state, task);
   const standing = endAttempt(rec, settlement, command.seed);
   const difference = reserved.map((amount, d) => (settlement.usage[d] ?? amount) - amount);
@@ -245,14 +246,15 @@ function problemOf(state: GoalState, task: number, status: Standing["status"]): 
   return status === "canceled" ? { problem: failure("canceled", `the task has ended: ${CODES[state.tasks.code[task]!]!}`) } : {};
 }
 
-/** Adds the children of one settlement, all or none. A sealed goal takes them: its own work brings them. */
-function spawnChildren(
+/** Adds the children of a task, all or none. A sealed goal takes them: its own work brings them. `range`: their places among all that the request brings. */
+export function addChildren(
   rec: Recorder,
-  { task, spawn: [from, to] }: Settlement,
+  task: number,
+  [from, to]: readonly [number, number],
   all: SettleClaims["spawn"],
   offer: number,
   bearer: Bearer,
-): Failure | null {
+): Result<Receipts, Failure> {
   const { state } = rec;
   // Children may do what their parent might have, as far as whoever settles it may too.
   const policies = [...policiesBehind(state, task), ...bearer.policies];
@@ -266,12 +268,12 @@ function spawnChildren(
   };
   const rules = rulesFor(state, state.goal!.spec.policies ?? [], policies);
   const draft = draftOf(state, submit, rules, available(state.budget.account, TASKS));
-  if (!draft.ok) return spawnFailure(draft.error);
+  if (!draft.ok) return err(spawnFailure(draft.error));
   const first = state.tasks.n;
-  take(rec, submit, draft.value, policies);
+  const receipts = take(rec, submit, draft.value, policies);
   // In a sealed goal a group without children has nothing to wait for.
   if (state.goal!.sealed && submit.specs.some((spec: TaskSpec | null) => spec?.group !== undefined)) closeEmptyGroups(rec, first);
-  return null;
+  return ok(receipts);
 }
 
 /** The entries of some places, with the first of them as place 0. */

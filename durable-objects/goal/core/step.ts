@@ -23,6 +23,7 @@ import {
   type Standing,
 } from "./claims.ts";
 import type { Bearer } from "../../../shared/token/claims.ts";
+import { type Spawned, type SpawnRuns, spawnRuns } from "./asks.ts";
 import { decideApproval, refusalFor } from "./approval.ts";
 import { takeGrantFromAbove } from "./budget.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
@@ -55,6 +56,7 @@ export type Command =
   | Submit
   | Claim
   | SettleClaims
+  | SpawnRuns
   | ExtendClaims
   | RelativeCommand
   /** Result lines; `seed` is a random 32-bit integer. */
@@ -100,6 +102,7 @@ interface Done extends RelativeDone {
   readonly task?: number;
   readonly reservation?: number;
   readonly drawn?: Drawn;
+  readonly spawned?: readonly Spawned[];
   readonly grant?: ClaimGrant;
   readonly standings?: readonly Standing[];
   /** Of a value of the shared state. */
@@ -188,6 +191,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "acquire-lock":
     case "release-lock":
       return lock(rec, command);
+    case "spawn":
     case "claim":
     case "settle-claims":
     case "extend-claims":
@@ -217,10 +221,11 @@ function lock(rec: Recorder, command: Extract<Command, { kind: "acquire-lock" | 
   return acquired.ok ? ok({ lock: acquired.value }) : acquired;
 }
 
-/** What workers outside ask. Holders of claims are told of the goal's end claim by claim. */
-function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims, bearer: Bearer): Reply {
+/** What workers ask: those outside, and functions. Holders of claims are told of the goal's end claim by claim. */
+function pull(rec: Recorder, command: Claim | SettleClaims | ExtendClaims | SpawnRuns, bearer: Bearer): Reply {
   const { goal } = rec.state;
   if (goal === null) return err(missingGoal());
+  if (command.kind === "spawn") return ok({ spawned: spawnRuns(rec, command, bearer) });
   if (command.kind === "settle-claims") return ok({ standings: settleClaims(rec, command, bearer) });
   if (command.kind === "extend-claims") return ok({ standings: extendClaims(rec, command, bearer) });
   return goal.phase === "active" ? ok({ grant: claim(rec, command) }) : err(endedGoal(rec.state));
