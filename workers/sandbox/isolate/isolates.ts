@@ -156,18 +156,19 @@ export class Isolates {
     const handled = this.#run(id, bundle, invocation, host);
     const ended = await Promise.race([handled, cut.promise]);
     signal.removeEventListener("abort", abort);
+    // One that was cut off keeps its place until it has heard of it.
+    if (host.isOver) void Promise.race([handled, pause(ENDING_MS)]).then(() => this.#slots.leave(id));
+    else this.#slots.leave(id);
     host.end("the invocation has ended");
-    // One that was cut off takes its place a little longer: until it has heard of it.
-    void Promise.race([handled, pause(ENDING_MS)]).then(() => this.#slots.leave(id));
-    return ended ?? cut.promise;
+    return ended;
   }
 
-  /** Never rejects. Null: the guest ended because it was told to. */
-  async #run(id: string, bundle: string, { input, about, limits }: Invocation, host: HostTarget): Promise<Ended | null> {
+  /** Never rejects. What it says after the invocation was cut off means nothing. */
+  async #run(id: string, bundle: string, { input, about, limits }: Invocation, host: HostTarget): Promise<Ended> {
     try {
       const guest = this.#loader.get(id, () => codeOf(bundle, limits)).getEntrypoint() as unknown as Guest;
       using reply = await guest.invoke(input, about, host, FUNCTION_OUTPUT_CHARS_MAX);
-      return host.isOver ? null : endedBy(reply, host);
+      return endedBy(reply, host);
     } catch (error) {
       return brokenBy(error);
     }
