@@ -138,7 +138,7 @@ export const HANDLER_CASES: readonly HandlerCase[] = [
   {
     title: "learns nothing of a fault of the host",
     bundle: 'export default (_, ctx) => ctx.call("broken")',
-    failure: { code: "internal", detail: "HostError: the host call failed" },
+    failure: { code: "function_error", detail: "HostError: the host call failed" },
   },
   {
     title: "that waits for nothing fails",

@@ -1,19 +1,10 @@
 /** Functions in dynamic Workers: the contract of handlers, how they fail, and what holds them. */
 import { describe, expect, test } from "vitest";
-import { HANDLER_CASES, hostOf } from "./handlers.ts";
 import { type Asked, delay, echoing, invocationOf, isolates, runOnce, versionOf } from "./isolate-kit.ts";
 
 const returned = (output: unknown) => ({ outcome: "returned", output: JSON.stringify(output), cpuMs: 0 });
 
 describe("a handler", () => {
-  test.for(HANDLER_CASES)("$title", async ({ bundle, input = null, output, failure, asked }) => {
-    const log: (readonly [string, unknown, number])[] = [];
-    const ended = await runOnce(bundle, input, { calls: hostOf(log) });
-    if (failure === undefined) expect(ended).toEqual(returned(output));
-    else expect(ended).toMatchObject({ outcome: "failed", ...failure });
-    if (asked !== undefined) expect(log).toEqual(asked);
-  });
-
   test("has no network but through ctx", async () => {
     const ended = await runOnce('export default async () => (await fetch("http://127.0.0.1:1/")).status');
     expect(ended).toMatchObject({ outcome: "failed", code: "function_error", detail: expect.stringContaining("not permitted") });
@@ -64,6 +55,15 @@ describe("a failure", () => {
       const ended = await isolates.invoke(version, 'throw new Error("at start");\nexport default () => 1;', invocationOf(null));
       expect(ended).toMatchObject({ code: "function_error", detail: "Error: at start", stack: "    at function.js:1:7" });
     }
+  });
+
+  test("is found in the sources where the bundle has a source map", async () => {
+    // Line 2 of the bundle is line 41 of src/page.ts.
+    const map = { version: 3, sources: ["src/page.ts"], names: [], mappings: ";AAwCA" };
+    const bundle = `export default () => inner();\nconst inner = () => { throw new Error("x"); };`;
+    const url = `data:application/json;base64,${btoa(JSON.stringify(map))}`;
+    const ended = await runOnce(`${bundle}\n//# sourceMappingURL=${url}\n`);
+    expect(ended).toMatchObject({ stack: expect.stringContaining("(src/page.ts:41:") });
   });
 
   test("is what a tampered guest says", async () => {

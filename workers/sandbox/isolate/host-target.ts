@@ -99,9 +99,8 @@ export class HostTarget extends RpcTarget {
   }
 
   #refusal(error: unknown): AskReply {
-    const isKnown = error instanceof HostError;
-    const code = isKnown ? error.code : "internal";
-    this.#given.add(code);
-    return { code, message: isKnown ? error.message : "the host call failed" };
+    if (!(error instanceof HostError)) return { code: "internal", message: "the host call failed" };
+    this.#given.add(error.code);
+    return { code: error.code, message: error.message };
   }
 }

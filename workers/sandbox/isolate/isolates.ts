@@ -8,6 +8,7 @@
 import type { ErrorCode } from "../../../shared/errors.ts";
 import { FUNCTION_OUTPUT_CHARS_MAX, PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, PROBLEM_CHARS_MAX } from "../../../shared/limits.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
+import { mapOf, mappedStack, withoutMap } from "../snapshot/source-map.ts";
 import type { Ended, Invocation } from "../types.ts";
 import { GUEST } from "./guest.ts";
 import { HostTarget } from "./host-target.ts";
@@ -52,7 +53,7 @@ function codeOf(bundle: string, limits?: FunctionVersion["limits"]): WorkerLoade
     // Node.js compatibility takes most of the time that a new isolate takes.
     compatibilityFlags: ["no_nodejs_compat", "no_nodejs_compat_v2", "nodejs_als"],
     mainModule: "guest.js",
-    modules: { "guest.js": GUEST, "function.js": bundle },
+    modules: { "guest.js": GUEST, "function.js": withoutMap(bundle) },
     // A function reaches the world by `ctx` alone.
     globalOutbound: null,
     env: {},
@@ -62,30 +63,40 @@ function codeOf(bundle: string, limits?: FunctionVersion["limits"]): WorkerLoade
 
 const shown = (value: unknown): string => String(value).slice(0, PROBLEM_CHARS_MAX);
 
-/** The frames of the function, without those of what called it. */
-function stackOf(stack: unknown): string | undefined {
+/** The bundle that failed last, and its map: one that fails fails often. */
+let mapped: { readonly bundle: string; readonly map: string | null } = { bundle: "", map: null };
+
+function mapFor(bundle: string): string | null {
+  if (mapped.bundle !== bundle) mapped = { bundle, map: mapOf(bundle) };
+  return mapped.map;
+}
+
+/** The frames of the function, without those of what called it, as its author knows them. */
+function stackOf(stack: unknown, bundle: string): string | undefined {
   if (typeof stack !== "string") return undefined;
-  const frames = shown(stack).split("\n");
-  return frames.filter((line) => /^\s+at /.test(line) && !line.includes("guest.js:")).join("\n") || undefined;
+  const frames = shown(stack)
+    .split("\n")
+    .filter((line) => /^\s+at /.test(line) && !line.includes("guest.js:"));
+  return frames.length === 0 ? undefined : mappedStack(frames.join("\n"), mapFor(bundle));
 }
 
 function failed(code: ErrorCode, detail: string): Ended {
   return { outcome: "failed", code, detail, cpuMs: 0 };
 }
 
-function faulted({ code, detail, stack, retryable }: Fault, host: HostTarget): Ended {
+function faulted({ code, detail, stack, retryable }: Fault, host: HostTarget, bundle: string): Ended {
   return {
     outcome: "failed",
     code: host.hasGiven(code) ? code : "function_error",
     detail: shown(detail),
-    stack: stackOf(stack),
+    stack: stackOf(stack, bundle),
     ...(retryable === true ? { retryable } : {}),
     cpuMs: 0,
   };
 }
 
-function endedBy({ output, chars, fault }: GuestReply, host: HostTarget): Ended {
-  if (fault !== undefined) return faulted(fault, host);
+function endedBy({ output, chars, fault }: GuestReply, host: HostTarget, bundle: string): Ended {
+  if (fault !== undefined) return faulted(fault, host, bundle);
   const length = typeof output === "string" ? output.length : Number(chars);
   if (length > FUNCTION_OUTPUT_CHARS_MAX) {
     return failed("function_limit", `the output has ${length} characters of JSON, and ${FUNCTION_OUTPUT_CHARS_MAX} are the most`);
@@ -129,7 +140,7 @@ export class Isolates {
     try {
       const guest = this.#loader.load(codeOf(bundle)).getEntrypoint() as unknown as Guest;
       const { fault } = await guest.check();
-      return fault === undefined ? null : { detail: shown(fault.detail), stack: stackOf(fault.stack) };
+      return fault === undefined ? null : { detail: shown(fault.detail), stack: stackOf(fault.stack, bundle) };
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       return { detail: shown(message).replace(/^Failed to start Worker:\s*(?:Uncaught )?/, "") };
@@ -168,7 +179,7 @@ export class Isolates {
     try {
       const guest = this.#loader.get(id, () => codeOf(bundle, limits)).getEntrypoint() as unknown as Guest;
       using reply = await guest.invoke(input, about, host, FUNCTION_OUTPUT_CHARS_MAX);
-      return endedBy(reply, host);
+      return endedBy(reply, host, bundle);
     } catch (error) {
       return brokenBy(error);
     }
