@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX } from "../../shared/limits.ts";
 import type { FunctionLimits, FunctionVersion } from "../../shared/protocol/function.ts";
-import { Isolates } from "../../workers/sandbox/isolate/isolates.ts";
+import { Isolates } from "../../workers/sandbox/index.ts";
 import type { Ended, HostCalls, Invocation } from "../../workers/sandbox/types.ts";
 
 export const LIMITS: FunctionLimits = { cpuMs: 1_000, memoryBytes: 16 * 1024 * 1024 };

@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX, PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX } from "../../shared/limits.ts";
-import { Isolates } from "../../workers/sandbox/isolate/isolates.ts";
+import { Isolates } from "../../workers/sandbox/index.ts";
 import { Slots } from "../../workers/sandbox/isolate/slots.ts";
 import { delay, invocationOf, versionOf } from "./isolate-kit.ts";
 import { guard } from "./loader-guard.ts";
