@@ -202,6 +202,8 @@ export const HAND_CALLS_MAX = 1_024;
 export const HAND_PERMITS_MAX = 6;
 /** A batch tells its gate of calls that have ended after this, and gives back what it has not used for so long. */
 export const HAND_NEWS_MS = 40;
+/** A gate that has nothing yet for a batch that waits says so after this. */
+export const HAND_HOLD_MS = 500;
 /** A batch whose gate is lost tries so often to find it again. */
 export const HAND_TRIES_MAX = 3;
 /** Asks of one run that have no answer yet. */

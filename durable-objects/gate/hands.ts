@@ -7,7 +7,7 @@
  */
 import { RpcTarget } from "cloudflare:workers";
 import { type Failure, failure } from "../../shared/errors.ts";
-import { HAND_CALLS_MAX, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../shared/limits.ts";
+import { HAND_CALLS_MAX, HAND_HOLD_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../shared/limits.ts";
 import { type Amounts, amountsFrom, NOTHING } from "../../shared/policy/account.ts";
 import type { CallEnd } from "../../shared/policy/outcome.ts";
 import type { Reserve } from "../../shared/protocol/task.ts";
@@ -128,7 +128,7 @@ class Hand extends RpcTarget implements HandRpc {
       void this.#during(this.#serve(counter, ask));
     }
     const isThere = (): boolean => this.#pending === 0 || [...this.#counters.values()].some(isNews);
-    if (!isThere()) await new Promise<void>((resolve) => (this.#wake = resolve));
+    if (!isThere()) await this.#wait();
     this.#wake = null;
     // What comes at the same time goes together.
     await new Promise((resolve) => setTimeout(resolve, 0));
@@ -136,6 +136,17 @@ class Hand extends RpcTarget implements HandRpc {
     return [...this.#counters.values()]
       .filter((counter) => asked.has(counter.name) || isNews(counter))
       .map((counter) => this.#told(counter));
+  }
+
+  /** Until something is there, or is asked for again. Not for long: the loss of one who waits shows when he has had his answer. */
+  #wait(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, HAND_HOLD_MS);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
   }
 
   [Symbol.dispose](): void {

@@ -1,4 +1,5 @@
 /** Batches of functions' runs without functions: the test asks what a handler would, of a real gate and a real goal. */
+import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { GoalAskRpc, HandRequest, HandRpc, HandsRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
@@ -54,8 +55,6 @@ export interface Batch {
   readonly items: readonly RunItem[];
   readonly run: readonly Asker[];
   messages: number;
-  /** The executor is gone: what it held is dropped without a word. */
-  crash(): Promise<void>;
 }
 
 /** Asks as a handler does, and counts. */
@@ -75,13 +74,10 @@ export interface Answered {
 export function batchIn(goalId: string, upstream: string, count: number, more: Partial<RunItem> = {}): Batch {
   const items = itemsOf(goalId, count, more);
   const batch: RunBatch = { goalId, traceId: TRACE_ID, function: VERSION, items };
-  const real = gateOf(goalId);
-  const hands: HandRpc[] = [];
   const gate: HandsRpc = {
     async hand(request: HandRequest) {
       made.messages++;
-      const hand = await real.hand(request);
-      hands.push(hand);
+      const hand = await gateOf(goalId).hand(request);
       return {
         exchange: (asks) => {
           made.messages++;
@@ -92,16 +88,13 @@ export function batchIn(goalId: string, upstream: string, count: number, more: P
       } as HandRpc;
     },
   };
-  const host = hostOf(batch, { gate, gateName: `proxy-${goalId}`, goal: askOf(goalId), reach: tcpReach });
+  const host = hostOf(batch, { gate: () => gate, gateName: `proxy-${goalId}`, goal: () => askOf(goalId), reach: tcpReach });
   const run = items.map((item) => askerOf(host.callsOf(item, new AbortController().signal), upstream));
   const made: Batch = {
     host,
     items,
     run,
     messages: 0,
-    async crash() {
-      for (const hand of hands) (hand as Partial<Disposable>)[Symbol.dispose]?.();
-    },
   };
   return made;
 }
@@ -110,6 +103,22 @@ function askerOf(calls: HostCalls, upstream: string): Asker {
   let seq = 0;
   const ask = async <T>(op: string, args: object): Promise<T> => JSON.parse(await calls(op, JSON.stringify(args), ++seq)) as T;
   return { ask, call: (request, name = upstream) => ask("call", { upstream: name, request }) };
+}
+
+/** Runs `work` in an executor object, which is then lost with all that it had open. */
+export async function inLostExecutor(work: () => Promise<void>): Promise<void> {
+  const stub = env.EXECUTOR_POOL.get(env.EXECUTOR_POOL.newUniqueId());
+  const lost = runInDurableObject(stub, async (_executor, ctx) => {
+    await work();
+    ctx.abort("the executor is lost");
+  });
+  await lost.catch(() => undefined);
+}
+
+/** The gate of the goal is lost, and all that it had in memory. */
+export async function loseGate(goalId: string): Promise<void> {
+  const stub = env.GATE.get(env.GATE.idFromName(`proxy-${goalId}`));
+  await runInDurableObject(stub, (_gate, ctx) => ctx.abort("the gate is lost")).catch(() => undefined);
 }
 
 /** How each of the promises ended: its value, or the code of its error. */

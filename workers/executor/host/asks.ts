@@ -26,10 +26,10 @@ export function waitsForLock(ask: GoalAsk): boolean {
 }
 
 export class Asks {
-  readonly #goal: GoalAskRpc;
+  readonly #goal: () => GoalAskRpc;
   #gathered: Asking[] = [];
 
-  constructor(goal: GoalAskRpc) {
+  constructor(goal: () => GoalAskRpc) {
     this.#goal = goal;
   }
 
@@ -45,7 +45,7 @@ export class Asks {
   async #send(asking: readonly Asking[]): Promise<void> {
     let answers: readonly Answer<string>[];
     try {
-      answers = await this.#goal.ask(asking.map(({ ask }) => ask));
+      answers = await this.#goal().ask(asking.map(({ ask }) => ask));
     } catch {
       const fault = new HostError("temporary_reduced_capacity", "the goal could not be asked; another attempt may");
       for (const { reject } of asking) reject(fault);

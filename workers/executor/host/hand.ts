@@ -12,7 +12,7 @@ import { Slice } from "./slice.ts";
 const RETRY_MS = 50;
 
 export class Hand {
-  readonly #gate: HandsRpc;
+  readonly #gate: () => HandsRpc;
   readonly #request: HandRequest;
   readonly #slices = new Map<string, Slice>();
   readonly #origins = new Map<string, Promise<string | null>>();
@@ -23,7 +23,7 @@ export class Hand {
   #failures = 0;
   #isOver = false;
 
-  constructor(gate: HandsRpc, request: HandRequest) {
+  constructor(gate: () => HandsRpc, request: HandRequest) {
     this.#gate = gate;
     this.#request = request;
   }
@@ -64,7 +64,7 @@ export class Hand {
   }
 
   #connect(): Promise<HandRpc> {
-    this.#stub ??= this.#gate.hand(this.#request);
+    this.#stub ??= this.#gate().hand(this.#request);
     return this.#stub;
   }
 

@@ -20,10 +20,10 @@ import type { FunctionHost, HostUsage } from "./types.ts";
 import { objectIn, type WantedCall, wantedCall, wantedFetch } from "./wanted.ts";
 
 export interface HostDeps {
-  /** The gate of the batch's goal, and the name that it gives to governors. */
-  readonly gate: HandsRpc;
+  /** A way to the gate of the batch's goal, new each time; and the name that it gives to governors. */
+  readonly gate: () => HandsRpc;
   readonly gateName: string;
-  readonly goal: GoalAskRpc;
+  readonly goal: () => GoalAskRpc;
   /** Null where nothing can be said before a call. */
   readonly reach: Reach | null;
   /** Left out: `fetch`. */

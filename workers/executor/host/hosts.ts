@@ -9,8 +9,9 @@ import type { FunctionHost } from "./types.ts";
 export function hostsOf({ GATE, GOAL }: Env, reach: Reach | null, network?: Network): (batch: RunBatch) => FunctionHost {
   return (batch) => {
     const gateName = `proxy-${batch.goalId}`;
-    const gate = GATE.get(GATE.idFromName(gateName)) as unknown as HandsRpc;
-    const goal = GOAL.get(GOAL.idFromName(batch.goalId)) as unknown as GoalAskRpc;
+    // A stub that has failed once fails for good.
+    const gate = (): HandsRpc => GATE.get(GATE.idFromName(gateName)) as unknown as HandsRpc;
+    const goal = (): GoalAskRpc => GOAL.get(GOAL.idFromName(batch.goalId));
     return hostOf(batch, { gate, gateName, goal, reach, network });
   };
 }

@@ -157,7 +157,7 @@ export class Slice {
   /** The call has ended. */
   give(leave: Leave, end: CallEnd): void {
     // What an earlier life of the gate had lent is charged, and nobody waits for it.
-    if (!this.#busy.delete(leave) || leave.life !== this.#life) return;
+    if (!this.#busy.delete(leave)) return;
     this.#usedAtMs = Date.now();
     const ask = this.#note();
     ask.ends.push({ permit: leave.id, draw: leave.draw, end });
@@ -253,7 +253,12 @@ export class Slice {
     this.#callsAsked = 0;
     this.#ask = newAsk(this.#upstream);
     this.#hasNews = false;
-    // What is open goes on until its permit ends; what it was paid from was charged.
+    // What is open goes on until its permit ends, which nobody renews; what it was paid from was charged.
+    const leftMs = this.#untilMs - Date.now();
+    for (const leave of this.#busy) if (this.#isBounded) setTimeout(() => leave.cut?.(), Math.max(0, leftMs));
+    this.#busy.clear();
+    clearTimeout(this.#watch);
+    this.#untilMs = Number.POSITIVE_INFINITY;
     for (const claimer of this.#claims.values()) claimer.isAsked = false;
     for (const { own } of this.#waiting) {
       if (own === null) continue;
