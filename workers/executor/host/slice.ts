@@ -223,7 +223,7 @@ export class Slice {
     if (news.terms !== undefined) this.#terms = news.terms;
     if (this.#terms !== null) this.#termsWaiters?.resolve(this.#terms);
     if (this.#terms !== null) this.#termsWaiters = null;
-    this.#isTight = news.isTight;
+    if (news.calls > 0 || news.unpaid !== undefined) this.#isTight = news.isTight;
     this.#idle.push(...news.permits.map(([id, place]) => ({ id, place })));
     this.#calls += news.calls;
     if (this.#busy.size + this.#idle.length > 0) {
