@@ -9,7 +9,7 @@ import { importFaults, mayImport } from "./tidy/rooms.ts";
 import { conventions, fileLength, foreignReferences, functionLength, header, lockFaults, purity, RULES, type Rule } from "./tidy/rules.ts";
 import { parseSource } from "./tidy/source.ts";
 
-const FOLDERS = "{workers,durable-objects,shared,client,bench,test,scripts}";
+const FOLDERS = "{workers,durable-objects,shared,client,bench,examples,test,scripts}";
 const GENERATED = "env.d.ts";
 const sources = globSync([`${FOLDERS}/**/*.{ts,mts,mjs,js}`, "*.ts"]).filter((path) => path !== GENERATED);
 const documents = globSync(["*.md", "docs/**/*.md", "*.{json,toml}", ".ci/*", `${FOLDERS}/**/*.{html,capnp,json,toml}`]);

@@ -43,6 +43,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^workers\/executor\//, may: ["workers/executor/", "workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },
   { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers", "esbuild"] },
+  { files: /^examples\//, may: ["examples/", "client/", SHARED, "node:", "drover/functions"] },
   { files: /^scripts\//, may: ["scripts/", "node:"] },
   { files: /^test\//, may: [ANYTHING] },
   { files: /^[a-z.-]+\.ts$/, may: [ANYTHING] },

@@ -86,7 +86,7 @@ export const conventions: Rule = (source) => {
   const faults = text
     .split("\n")
     .flatMap((line, index) => (MARKERS.test(line) ? [`${path}:${index + 1} leaves something for later; do it or file it`] : []));
-  const mayDefault = /^(?:workers\/index\.ts$|[^/]+\.config\.ts$|test\/|bench\/)/.test(path);
+  const mayDefault = /^(?:workers\/index\.ts$|[^/]+\.config\.ts$|test\/|bench\/|examples\/)/.test(path);
   if (!/^(?:[a-z0-9-]+\/)*[a-z0-9-]+(?:\.[a-z0-9-]+)*$/.test(path)) faults.push(`${path} is not named in kebab-case`);
   return faults.concat(
     nodeFaults(source, (node) => {

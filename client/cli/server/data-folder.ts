@@ -38,7 +38,18 @@ export function rootToken(folder: string): string {
     if (codeOf(error) !== "EEXIST") throw new Refusal(`cannot write ${path} (${codeOf(error)}).`);
   }
   chmodSync(path, 0o600);
-  const token = readFileSync(path, "utf8").trim();
+  return tokenOf(folder);
+}
+
+/** The root token of a folder that has one. */
+export function tokenOf(folder: string): string {
+  const path = tokenPath(folder);
+  let token = "";
+  try {
+    token = readFileSync(path, "utf8").trim();
+  } catch (error) {
+    throw new Refusal(`cannot read ${path} (${codeOf(error)}).`);
+  }
   if (!TOKEN.test(token)) throw new Refusal(`${path} does not hold a token. Remove the file to have a new one made.`);
   return token;
 }

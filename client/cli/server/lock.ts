@@ -19,6 +19,8 @@ interface Holder {
   readonly workerdPid: number | null;
   readonly workerdStartTime: string | null;
   readonly port: number | null;
+  /** Where callers reach it; null until it is ready. */
+  readonly url: string | null;
 }
 
 export interface FolderLock {
@@ -28,6 +30,8 @@ export interface FolderLock {
   readonly endedOrphan: number | null;
   /** Notes which workerd serves the folder now. */
   note(workerdPid: number, port: number): void;
+  /** Notes where callers reach the server. */
+  announce(url: string): void;
   release(): void;
 }
 
@@ -48,6 +52,12 @@ function writeHolder(folder: string, holder: Holder): void {
   const path = join(folder, "lock");
   writeFileSync(`${path}.${holder.pid}`, `${JSON.stringify(holder)}\n`, { mode: 0o600 });
   renameSync(`${path}.${holder.pid}`, path);
+}
+
+/** Where the server of a folder is reached; null where none is ready. */
+export function servedAt(folder: string): string | null {
+  const { pid, startTime, url = null } = readHolder(folder);
+  return pid !== undefined && startTimeOf(pid) === startTime ? url : null;
 }
 
 function lockKernel(folder: string): DatabaseSync {
@@ -86,15 +96,20 @@ export async function lockFolder(folder: string): Promise<FolderLock> {
   const before = readHolder(folder);
   const instance = randomUUID();
   const own = { instance, pid: process.pid, startTime: startTimeOf(process.pid) };
+  let holder: Holder = { ...own, workerdPid: null, workerdStartTime: null, port: null, url: null };
+  const write = (news: Partial<Holder>): void => writeHolder(folder, (holder = { ...holder, ...news }));
   // Named first, the orphan sought afterwards: workerd.sh does it the other way round.
-  writeHolder(folder, { ...own, workerdPid: null, workerdStartTime: null, port: null });
+  write({});
   const endedOrphan = await endOrphan(folder, before);
   rmSync(join(folder, "workerd.pid"), { force: true });
   return {
     instance,
     endedOrphan,
     note(workerdPid, port) {
-      writeHolder(folder, { ...own, workerdPid, workerdStartTime: startTimeOf(workerdPid), port });
+      write({ workerdPid, workerdStartTime: startTimeOf(workerdPid), port });
+    },
+    announce(url) {
+      write({ url });
     },
     release() {
       rmSync(join(folder, "workerd.pid"), { force: true });

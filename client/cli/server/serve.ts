@@ -85,6 +85,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     }
     const url = urlOf(host, port);
     await untilHealthy(url);
+    lock.announce(url);
     return { url, token, tokenPath: tokenPath(data), data, close };
   } catch (error) {
     await close();
