@@ -13,10 +13,11 @@ import type { WholeAnswer } from "../../../shared/rpc.ts";
 import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { HostError } from "../../sandbox/types.ts";
-import { headOf, readAnswer, usageOf } from "../answer.ts";
+import { headOf, plainAnswer, readAnswer, usageOf } from "../answer.ts";
 import type { Reach } from "../reach.ts";
 import { answerJson } from "./answered.ts";
 import type { Connections } from "./connections.ts";
+import type { Cutoff } from "./cutoff.ts";
 import { type Claim, errorOf, type Leave, refused, type Slice } from "./slice.ts";
 import type { WantedCall } from "./wanted.ts";
 
@@ -36,7 +37,7 @@ export interface Caller {
   /** Drover's own headers. */
   readonly headers: Readonly<Record<string, string>>;
   /** Ends with the run. */
-  readonly signal: AbortSignal;
+  readonly cutoff: Cutoff;
   readonly deadlineAtMs: number;
   /** Hears of each try that was made. */
   readonly charge: (terms: HandTerms, call: WantedCall, end: CallEnd) => void;
@@ -126,9 +127,9 @@ function check({ rulesOf }: Caller, { upstream, method, path }: WantedCall, term
 }
 
 async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless: boolean): Promise<Tried> {
-  const { slice, signal } = caller;
+  const { slice, cutoff } = caller;
   for (let tries = 1; ; tries++) {
-    const leave = await slice.take(call.reserve, signal);
+    const leave = await slice.take(call.reserve, cutoff);
     const { terms } = leave;
     let tried: Tried = { end: NOT_SENT, json: null };
     try {
@@ -142,7 +143,7 @@ async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless
     const waitMs = Math.max(backoffMs(tries, Math.random()), tried.end.retryAfterMs);
     // One that asks for more time than the run has is passed on as it is.
     if (Date.now() + waitMs >= caller.deadlineAtMs) return tried;
-    await pause(waitMs, signal);
+    await pause(waitMs, cutoff);
   }
 }
 
@@ -152,27 +153,27 @@ function isWorthAnother({ outcome, status }: CallEnd, isHarmless: boolean): bool
   return outcome === "broken" && isHarmless;
 }
 
-function pause(ms: number, signal: AbortSignal): Promise<void> {
+function pause(ms: number, cutoff: Cutoff): Promise<void> {
   return new Promise((resolve, reject) => {
     const end = (): void => {
       clearTimeout(timer);
       reject(new HostError("canceled", "the run has ended"));
     };
     const timer = setTimeout(() => {
-      signal.removeEventListener("abort", end);
+      cutoff.forget(end);
       resolve();
     }, ms);
-    signal.addEventListener("abort", end, { once: true });
+    cutoff.watch(end);
   });
 }
 
 async function send(caller: Caller, call: WantedCall, key: string, leave: Leave): Promise<Tried> {
   const { terms, place } = leave;
   const abort = new AbortController();
-  const stop = (): void => abort.abort(caller.signal.reason);
+  const stop = (reason: unknown): void => abort.abort(reason);
   leave.cut = () => abort.abort(LEASE_ENDED);
-  caller.signal.addEventListener("abort", stop);
-  if (caller.signal.aborted) stop();
+  caller.cutoff.watch(stop);
+  if (caller.cutoff.isOver) stop(caller.cutoff.reason);
   const timer = setTimeout(() => abort.abort(TIMED_OUT), call.timeoutMs ?? terms.timeoutMs);
   const origin = terms.origins[place] ?? terms.origins[0]!;
   const init = initOf(caller, call, key, terms, abort.signal);
@@ -195,7 +196,7 @@ async function send(caller: Caller, call: WantedCall, key: string, leave: Leave)
   } finally {
     clearTimeout(timer);
     leave.cut = null;
-    caller.signal.removeEventListener("abort", stop);
+    caller.cutoff.forget(stop);
   }
 }
 
@@ -224,7 +225,7 @@ async function answered(
   const nowMs = Date.now();
   const head = headOf(response, call.method);
   const end = { status: head.status, ms: nowMs - startedAtMs, retryAfterMs: retryAfterMsOf(head.headers.get("retry-after"), nowMs) };
-  const answer = await readAnswer(response, head);
+  const answer = head.isPlain ? plainAnswer(head, await response.text()) : await readAnswer(response, head);
   if (answer === null) return { end: { ...end, outcome: "too_large" }, json: null };
   const json = answerJson(answer);
   if (json.length > 2 * RESPONSE_BYTES_MAX) return { end: { ...end, outcome: "too_large" }, json: null };

@@ -14,6 +14,7 @@ import type { Reach } from "../reach.ts";
 import { Asks } from "./asks.ts";
 import { makeCall } from "./call.ts";
 import { Connections } from "./connections.ts";
+import { Cutoff } from "./cutoff.ts";
 import { Hand } from "./hand.ts";
 import { type Slice } from "./slice.ts";
 import type { FunctionHost, HostUsage } from "./types.ts";
@@ -32,7 +33,7 @@ export interface HostDeps {
 
 interface Run {
   readonly item: RunItem;
-  readonly signal: AbortSignal;
+  readonly cutoff: Cutoff;
   readonly deadlineAtMs: number;
   readonly usage: { calls: number; tokens: number; costMicros: number };
   /** Of locks that it has taken itself, by name. */
@@ -57,7 +58,6 @@ class Host implements FunctionHost {
   readonly #connections = new Connections();
   readonly #runs = new Map<RunItem, Run>();
   readonly #calls = new Set<Promise<unknown>>();
-  readonly #end = new AbortController();
   /** The check of the last terms, by what the tokens behind the runs may. */
   #rules: { terms: HandTerms; compiled: Map<readonly Policy[] | undefined, Rules | null> } | null = null;
 
@@ -72,7 +72,7 @@ class Host implements FunctionHost {
   callsOf(item: RunItem, signal: AbortSignal): HostCalls {
     const run: Run = {
       item,
-      signal: AbortSignal.any([signal, this.#end.signal]),
+      cutoff: new Cutoff(signal),
       deadlineAtMs: Date.now() + item.timeoutMs,
       usage: { ...NO_USAGE },
       fences: new Map(),
@@ -89,7 +89,7 @@ class Host implements FunctionHost {
 
   /** Nobody hears what is still open: it is cut off. */
   async end(): Promise<void> {
-    this.#end.abort("the batch has ended");
+    for (const { cutoff } of this.#runs.values()) cutoff.end("the batch has ended");
     await Promise.allSettled(this.#calls);
     await this.#hand.end();
   }
@@ -151,7 +151,7 @@ class Host implements FunctionHost {
         slice,
         rulesOf: (terms) => this.#rulesOf(terms, run.item.policies),
         headers: this.#headersOf(run, seq),
-        signal: run.signal,
+        cutoff: run.cutoff,
         deadlineAtMs: run.deadlineAtMs,
         charge: (terms, { reserve }, end) => charge(run.usage, { ...terms.reserve, ...reserve }, end),
       },

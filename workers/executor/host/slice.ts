@@ -10,6 +10,7 @@ import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { HandAsk, HandNews, HandTerms } from "../../../shared/rpc-functions.ts";
 import type { KeyedCall, WholeAnswer } from "../../../shared/rpc.ts";
 import { HostError } from "../../sandbox/types.ts";
+import type { Cutoff } from "./cutoff.ts";
 
 /** No call begins on less than this of a permit that ends. */
 const FRESH_MS = 250;
@@ -126,7 +127,7 @@ export class Slice {
   }
 
   /** Leave for one call. Rejects with a `HostError`. */
-  take(reserve: Reserve | undefined, signal: AbortSignal): Promise<Leave> {
+  take(reserve: Reserve | undefined, cutoff: Cutoff): Promise<Leave> {
     return new Promise((resolve, reject) => {
       const own = reserve === undefined ? null : { id: this.#nextId++, reserve, isPaid: false };
       const give = (): void => {
@@ -138,13 +139,13 @@ export class Slice {
       };
       const settled = <T>(then: (value: T) => void): ((value: T) => void) => {
         return (value) => {
-          signal.removeEventListener("abort", give);
+          cutoff.forget(give);
           then(value);
         };
       };
       const waiter: Waiter = { own, resolve: settled(resolve), reject: settled(reject) };
-      if (signal.aborted) return reject(new HostError("canceled", "the run has ended"));
-      signal.addEventListener("abort", give);
+      if (cutoff.isOver) return reject(new HostError("canceled", "the run has ended"));
+      cutoff.watch(give);
       this.#waiting.push(waiter);
       if (own !== null) {
         this.#note().draws.push({ id: own.id, reserve: own.reserve });
