@@ -88,7 +88,7 @@ export class Hands {
 
   hand(request: HandRequest): Hand {
     const { goalId } = request;
-    this.#lender ??= { ...this.#shared, goal: goalCopy(this.#env, goalId), till: new Till(goalStub(this.#env, goalId)) };
+    this.#lender ??= { ...this.#shared, goal: goalCopy(this.#env, goalId), till: new Till(() => goalStub(this.#env, goalId)) };
     return new Hand(this.#lender, request);
   }
 }

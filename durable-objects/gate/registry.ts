@@ -41,8 +41,8 @@ class Copy<T> {
 }
 
 export function registryCopy(env: Env): Copy<Registry> {
-  const tenant = env.TENANT.get(env.TENANT.idFromName("default")) as unknown as TenantRpc;
-  return new Copy(() => tenant.registry());
+  // A stub that has failed once fails for good, so each question has one of its own.
+  return new Copy(() => (env.TENANT.get(env.TENANT.idFromName("default")) as unknown as TenantRpc).registry());
 }
 
 /** What a gate knows of its goal. */
@@ -57,9 +57,8 @@ export const goalStub = (env: Env, goalId: string): Pick<GoalRpc & TabRpc, "view
   env.GOAL.get(env.GOAL.idFromName(goalId));
 
 export function goalCopy(env: Env, goalId: string): Copy<GoalStanding> {
-  const goal = goalStub(env, goalId);
   return new Copy(async () => {
-    const view = await goal.view();
+    const view = await goalStub(env, goalId).view();
     if (!view.ok) return { failure: view.error, epoch: 0, policies: [] };
     const { status, epoch, policies, budget } = view.value;
     // One that rests for want of budget says so when the call is to be paid for; the call may be cheaper than what waits.

@@ -34,18 +34,22 @@ interface Want {
   readonly resolve: (answer: Answer<Paid>) => void;
 }
 
+const TAB_TRIES_MAX = 4;
+const RETRY_MS = 50;
+
 const lost = (): Failure => failure("temporary_reduced_capacity", "the goal cannot be asked for budget right now", { retryAfterMs: 1_000 });
 const times = (amounts: Amounts, count: number): Amounts => amounts.map((amount) => amount * count);
 
 export class Till {
-  readonly #goal: TabRpc;
+  readonly #goal: () => TabRpc;
   #tab = newTab();
   #wants: Want[] = [];
   #isAsking = false;
+  #failures = 0;
   #timer: number | null = null;
   #timerAtMs = Number.POSITIVE_INFINITY;
 
-  constructor(goal: TabRpc) {
+  constructor(goal: () => TabRpc) {
     this.#goal = goal;
   }
 
@@ -90,17 +94,27 @@ export class Till {
     };
     let reply: Answer<TabReply>;
     try {
-      reply = await this.#goal.tab(request);
+      reply = await this.#goal().tab(request);
     } catch (error) {
+      this.#failures++;
+      if (this.#failures < TAB_TRIES_MAX) return this.#again(wants);
       console.warn(`a gate's tab was not answered: ${String(error)}`);
       reply = err(lost());
     }
+    this.#failures = 0;
     this.#isAsking = false;
     if (reply.ok && reply.value.granted === null) this.#beginAnew(wants);
     else this.#serve(tab, wants, reply);
     if (this.#wants.length > 0) this.#schedule(0);
     else if (tab.used !== used) this.#schedule(TAB_REPORT_MS);
     else if (!isNothing(tab.left)) this.#schedule(TAB_MS / 3);
+  }
+
+  /** All of a tab is said each time, so it can be said again whatever became of it. */
+  #again(wants: readonly Want[]): void {
+    this.#isAsking = false;
+    this.#wants = [...wants, ...this.#wants];
+    this.#schedule(RETRY_MS * this.#failures);
   }
 
   /** The goal has closed the tab, and has charged what was left. */

@@ -120,6 +120,19 @@ test("children may do what the token behind their parent might, and no more of t
   });
 });
 
+test("a token that is for other functions brings no run, and no child of a run that it has brought is one", async () => {
+  const { sent, laboratory } = executor();
+  await inLaboratory(laboratory, async (goal, id) => {
+    await create(goal, id, []);
+    expect(await submit(goal, [RUN], [{ functions: ["other-*"] }])).toMatchObject({ ok: false, error: { code: "permission_denied" } });
+    await submit(goal, [RUN], [{ functions: [VERSION.name] }]);
+    await running(sent, 1);
+    expect((await ask(goal, "spawn", { tasks: [{ ...RUN, key: "child" }] })).receipts).toHaveLength(1);
+    await running(sent, 2);
+    expect(sent[1]!.batch.items[0]!.policies).toEqual([{ functions: [VERSION.name] }]);
+  });
+});
+
 test("a run reads the results of what it comes after, and of whatever it names", async () => {
   const { sent, laboratory } = executor();
   await inLaboratory(laboratory, async (goal, id) => {

@@ -1,7 +1,7 @@
 /** What functions may call, what is tried again, and what is never sent twice: a real gate, governor, goal and upstream. */
 import { expect, inject, test } from "vitest";
 import { countsOf, delay } from "./executor-kit.ts";
-import { batchIn, budgetOf, endsOf, goalWith, inLostExecutor, loseGate } from "./host-kit.ts";
+import { batchIn, budgetOf, endsOf, goalWith, inLostExecutor, loseGate, loseGoal } from "./host-kit.ts";
 import { liveOf, send, until, upstream } from "./proxy-kit.ts";
 
 const message = (promise: Promise<unknown>): Promise<string> =>
@@ -156,6 +156,31 @@ test("a gate that is lost is found again, and no budget is spent beyond its limi
   expect(total).toBeLessThanOrEqual(75);
   expect(max).toBeLessThanOrEqual(4);
   expect((await budgetOf(goalId)).spent.calls).toBeLessThanOrEqual(75);
+});
+
+test("while the goal is lost again and again, its calls wait for it, and no more are made than it can afford", async () => {
+  await upstream("shaken");
+  const goalId = await goalWith({ budget: { calls: 60 } });
+  const batches = [1, 2, 3].map(() => batchIn(goalId, "shaken", 10));
+  const ends = endsOf(
+    batches.flatMap(({ run }) =>
+      run.map(async ({ call }) => {
+        for (let i = 0; i < 3; i++) await call({ path: "/delay/10?name=shaken" });
+        return "done";
+      }),
+    ),
+  );
+  for (let i = 0; i < 4; i++) {
+    await until("more are made", async () => (await countsOf("shaken")).total > i * 10);
+    await loseGoal(goalId);
+  }
+  expect(new Set(await ends)).toEqual(new Set(["done", "budget_exhausted"]));
+  for (const { host } of batches) await host.end();
+  await delay(300);
+  const { total } = await countsOf("shaken");
+  // What one batch holds another cannot have, so some may be left.
+  expect(total).toBeLessThanOrEqual(60);
+  expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: total }, reserved: { calls: 0 } });
 });
 
 test("a paused goal lets its running functions go on, and an ended one does not", async () => {

@@ -121,6 +121,12 @@ export async function loseGate(goalId: string): Promise<void> {
   await runInDurableObject(stub, (_gate, ctx) => ctx.abort("the gate is lost")).catch(() => undefined);
 }
 
+/** The goal's object is lost, and comes back from its disk. */
+export async function loseGoal(goalId: string): Promise<void> {
+  const stub = env.GOAL.get(env.GOAL.idFromName(goalId));
+  await runInDurableObject(stub, (_goal, ctx) => ctx.abort("the goal is lost")).catch(() => undefined);
+}
+
 /** How each of the promises ended: its value, or the code of its error. */
 export async function endsOf<T>(promises: readonly Promise<T>[]): Promise<(T | string)[]> {
   const settled = await Promise.allSettled(promises);
