@@ -10,6 +10,7 @@ import type { HandNews, HandRequest, HandRpc, HandsRpc } from "../../../shared/r
 import { Slice } from "./slice.ts";
 
 const RETRY_MS = 50;
+const LAST_ROUNDS_MAX = 3;
 
 export class Hand {
   readonly #gate: () => HandsRpc;
@@ -55,8 +56,14 @@ export class Hand {
     if (this.#stub === null) return;
     try {
       const stub = await this.#stub;
-      const asks = [...this.#slices.values()].flatMap((slice) => slice.last() ?? []);
-      if (asks.length > 0) await stub.exchange(asks);
+      const slices = [...this.#slices.values()];
+      // What was asked for may still come, and goes back too.
+      for (let round = 0; round < LAST_ROUNDS_MAX; round++) {
+        const asks = slices.flatMap((slice) => slice.last() ?? []);
+        if (asks.length === 0 && !slices.some((slice) => slice.isOwed)) break;
+        const askedAtMs = Date.now();
+        this.#hear(await stub.exchange(asks), askedAtMs);
+      }
       (stub as Partial<Disposable>)[Symbol.dispose]?.();
     } catch {
       // A gate that is gone has nothing that could be given back.

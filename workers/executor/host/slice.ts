@@ -208,9 +208,15 @@ export class Slice {
     return hasNews || isWanting || isRenewing ? ask : null;
   }
 
+  /** Calls that were asked for may have been paid for. */
+  get isOwed(): boolean {
+    return this.#callsAsked > 0;
+  }
+
   /** The last word: everything goes back. */
   last(): HandAsk | null {
     const ask = this.#ask;
+    this.#ask = newAsk(this.#upstream);
     ask.back.push(...this.#idle.map(({ id }) => id));
     ask.unused += this.#calls;
     this.#idle = [];
