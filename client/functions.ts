@@ -14,7 +14,7 @@ export type { ErrorCode, Method, Problem, Reserve, TaskSpec };
 
 /**
  * The default export of a function's module. `input` is the task's `run.input`
- * (`undefined` where it has none); what it returns is the task's `result.body`,
+ * (`null` where it has none); what it returns is the task's `result.body`,
  * as JSON of at most 1 MiB. What it throws fails the task as `function_error`;
  * an error with `retryable: true` lets it run again, up to its `retry.maxAttempts`.
  */

@@ -329,6 +329,19 @@ export const FUNCTION_CPU_MS_MAX = 10_000;
 export const FUNCTION_MEMORY_BYTES_DEFAULT = 16 * MIB;
 export const FUNCTION_MEMORY_BYTES_MAX = 64 * MIB;
 export const FUNCTION_BUNDLE_BYTES_MAX = 4 * MIB;
+/** Of a tenant; goals have a line of each. */
+export const FUNCTIONS_MAX = 1_000;
+/** The image of a version that the registry has no more is kept so long for runs that have begun; one that it has is looked after so often. */
+export const IMAGE_KEPT_MS = 3_600_000;
+export const IMAGE_CHECK_MS = 86_400_000;
+/** Whoever waits for an image that another request loads loads it itself after this, because that request may have ended. */
+export const IMAGE_WAIT_MS = 5_000;
+/** Bundles of the other engine that an isolate keeps at hand. */
+export const BUNDLES_BYTES_MAX = 16 * MIB;
+/** Instances that are made for a version that is announced. */
+export const WARM_INSTANCES = 16;
+/** An invocation outside any goal. */
+export const INVOKE_TIMEOUT_MS_MAX = 60_000;
 export const FUNCTION_INIT_CPU_MS_MAX = 5_000;
 export const FUNCTION_INIT_MEMORY_BYTES_MAX = 64 * MIB;
 export const FUNCTION_STACK_BYTES = 256 * KIB;

@@ -7,6 +7,19 @@ import type { FunctionVersion } from "./protocol/function.ts";
 import type { Reserve } from "./protocol/task.ts";
 import type { Answer, BatchReply, KeyedCall, WholeAnswer } from "./rpc.ts";
 
+// edge and image → tenant
+
+export interface FunctionRegistryRpc {
+  /** Makes it the newest version of its name. `created`: it was not that before; `replaced`: what was, where no name has it now. */
+  putFunction(version: FunctionVersion): Promise<Answer<{ created: boolean; function: FunctionVersion; replaced: string | null }>>;
+  getFunction(name: string): Promise<Answer<FunctionVersion>>;
+  listFunctions(): Promise<Answer<readonly FunctionVersion[]>>;
+  /** Tasks that wait for it wait on until there is one again. Answers as `putFunction` does with what was replaced. */
+  deleteFunction(name: string): Promise<Answer<{ replaced: string | null }>>;
+  /** Whether any name has the version. */
+  hasVersion(version: string): Promise<boolean>;
+}
+
 // edge and executor → image
 
 /** A snapshot as it is stored; only the engine that made it can restore it. */
@@ -19,14 +32,15 @@ export interface StoredImage {
   readonly bytes: Uint8Array;
 }
 
-/** One object a version. */
+/** One object a version, by its name. It deletes itself some time after the registry has the version no more. */
 export interface ImageRpc {
-  putBundle(bundle: string): Promise<void>;
+  putBundle(version: string, bundle: string): Promise<void>;
   bundle(): Promise<string | null>;
-  /** Replaces the image of an earlier engine. */
+  /** Replaces the image of an earlier engine. Nothing happens where there is no bundle. */
   putImage(image: StoredImage): Promise<void>;
   /** Null where this engine has made none yet: it is made anew from the bundle. */
   image(engineId: string): Promise<StoredImage | null>;
+  /** The registry may have the version no more: it looks now, and not some time later. */
   remove(): Promise<void>;
 }
 

@@ -8,7 +8,7 @@ import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
 import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
 import { runFunctions } from "../../workers/executor/functions/run-functions.ts";
-import { runtimeOf } from "../../workers/executor/functions/runtime.ts";
+import { runtimeOf, warmUp } from "../../workers/executor/functions/runtime.ts";
 import { hostsOf } from "../../workers/executor/host/hosts.ts";
 import { runBatch, settlerOf } from "../../workers/executor/run-batch.ts";
 
@@ -24,10 +24,15 @@ export class ExecutorPool extends DurableObject<Env> implements ExecutorRpc, Fun
 
   runFunctions(batch: RunBatch): Promise<BatchReply> {
     const settle = settlerOf(this.env.GOAL);
-    return runFunctions(batch, { settle, waitUntil: (work) => this.ctx.waitUntil(work), ...runtimeOf(), hostOf: hostsOf(this.env, null) });
+    return runFunctions(batch, {
+      settle,
+      waitUntil: (work) => this.ctx.waitUntil(work),
+      ...runtimeOf(this.env, "object"),
+      hostOf: hostsOf(this.env, null),
+    });
   }
 
   async warm(version: FunctionVersion): Promise<void> {
-    await runtimeOf().programOf(version);
+    await warmUp(this.env, "object", version);
   }
 }

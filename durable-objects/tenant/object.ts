@@ -1,19 +1,21 @@
 /**
- * The object of one tenant: the registry of upstreams, and the directory of
- * goals. No method awaits, so each is one atomic turn: rows are written first,
+ * The object of one tenant: the registry of upstreams and functions, and the
+ * directory of goals. No method awaits, so each is one atomic turn: rows are written first,
  * memory follows, and a write that throws leaves memory as it was.
  */
 import { DurableObject } from "cloudflare:workers";
 import { retryable } from "cloudflare:durable-objects";
 import { failure } from "../../shared/errors.ts";
-import { UPSTREAMS_MAX } from "../../shared/limits.ts";
+import { FUNCTIONS_MAX, UPSTREAMS_MAX } from "../../shared/limits.ts";
 import { type Bounds, type FundRequest } from "../../shared/policy/account.ts";
 import type { AccountView } from "../../shared/protocol/budget.ts";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Counts } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { Answer, GoalReport, GoalRpc, GoalsQuery, IdempotencyKey, Registry, TenantRpc } from "../../shared/rpc.ts";
+import type { FunctionRegistryRpc } from "../../shared/rpc-functions.ts";
 import { effectOf, isRunning } from "./core/directory.ts";
 import { canonicalUpstream } from "./core/registry.ts";
 import { Treasury } from "./core/treasury.ts";
@@ -24,7 +26,9 @@ const LIVE_COUNTS_MAX = 10_000;
 
 const unknownUpstream = (name: string) => failure("not_found", `there is no upstream "${name}"; PUT /v1/upstreams/${name} makes one`);
 
-export class Tenant extends DurableObject<Env> implements TenantRpc {
+const unknownFunction = (name: string) => failure("not_found", `there is no function "${name}"; PUT /v1/functions/${name} makes one`);
+
+export class Tenant extends DurableObject<Env> implements TenantRpc, FunctionRegistryRpc {
   readonly #store: TenantStore;
   readonly #treasury: Treasury;
   /** Null until read, and again after each change. */
@@ -35,6 +39,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
 
   static {
     // A repeated DELETE would answer `not_found` for its own success, so it is not marked.
+    retryable(this.prototype.putFunction, this.prototype.hasVersion);
     retryable(this.prototype.putUpstream, this.prototype.claimGoalId, this.prototype.report, this.prototype.forget);
     retryable(this.prototype.putPolicy, this.prototype.revokeTokens);
     retryable(this.prototype.fund, this.prototype.unfund, this.prototype.putBudget);
@@ -103,6 +108,48 @@ export class Tenant extends DurableObject<Env> implements TenantRpc {
     this.#store.deleteUpstream(name, version + 1);
     this.#registry = null;
     return ok(null);
+  }
+
+  async putFunction(made: FunctionVersion): Promise<Answer<{ created: boolean; function: FunctionVersion; replaced: string | null }>> {
+    const { version, functions = [] } = this.#current();
+    const known = functions.find(({ name }) => name === made.name);
+    if (known === undefined && functions.length >= FUNCTIONS_MAX) {
+      return err(failure("quota_exceeded", `there are ${FUNCTIONS_MAX} functions, which is the most; delete one first`));
+    }
+    if (known?.version === made.version) return ok({ created: false, function: known, replaced: null });
+    this.#store.putFunction(made, version + 1);
+    this.#registry = null;
+    return ok({ created: true, function: made, replaced: this.#unused(known) });
+  }
+
+  async getFunction(name: string): Promise<Answer<FunctionVersion>> {
+    const known = this.#current().functions?.find((one) => one.name === name);
+    return known === undefined ? err(unknownFunction(name)) : ok(known);
+  }
+
+  async listFunctions(): Promise<Answer<readonly FunctionVersion[]>> {
+    return ok(this.#current().functions ?? []);
+  }
+
+  async deleteFunction(name: string): Promise<Answer<{ replaced: string | null }>> {
+    const { version, functions = [] } = this.#current();
+    const known = functions.find((one) => one.name === name);
+    if (known === undefined) return err(unknownFunction(name));
+    this.#store.deleteFunction(name, version + 1);
+    this.#registry = null;
+    return ok({ replaced: this.#unused(known) });
+  }
+
+  async hasVersion(version: string): Promise<boolean> {
+    return this.#has(version);
+  }
+
+  #has(version: string): boolean {
+    return this.#current().functions?.some((one) => one.version === version) ?? false;
+  }
+
+  #unused(before: FunctionVersion | undefined): string | null {
+    return before === undefined || this.#has(before.version) ? null : before.version;
   }
 
   async registry(): Promise<Registry> {

@@ -24,4 +24,6 @@ export const MIGRATIONS: readonly string[] = [
   `CREATE TABLE budget(id INTEGER PRIMARY KEY CHECK (id = 0), limits TEXT NOT NULL, spent TEXT NOT NULL);
   CREATE TABLE grants(goal_id TEXT PRIMARY KEY, totals TEXT NOT NULL) WITHOUT ROWID;
   ALTER TABLE goals ADD COLUMN closed INTEGER NOT NULL DEFAULT 0`,
+  // Written by PUT and DELETE of a function; read once an incarnation. The row has its newest version.
+  `CREATE TABLE functions(name TEXT PRIMARY KEY, spec TEXT NOT NULL) WITHOUT ROWID`,
 ];

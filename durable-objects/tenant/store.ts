@@ -6,6 +6,7 @@
 import type { Failure } from "../../shared/errors.ts";
 import { type Amounts, type Bounds, NOTHING, UNBOUNDED } from "../../shared/policy/account.ts";
 import type { Counts, GoalStatus } from "../../shared/protocol/goal.ts";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { Result } from "../../shared/result.ts";
@@ -61,7 +62,14 @@ export class TenantStore {
     const rows = this.#sql.exec("SELECT spec FROM upstreams ORDER BY name").toArray();
     const upstreams = rows.map((row) => JSON.parse(row["spec"] as string) as Upstream);
     const policy = this.#sql.exec("SELECT policy FROM rights").toArray()[0]?.["policy"] as string | null | undefined;
-    return { version: version ?? 0, upstreams, ...(typeof policy === "string" && { policy: JSON.parse(policy) as Policy }) };
+    const functions = this.#sql.exec("SELECT spec FROM functions ORDER BY name").toArray();
+    const versions = functions.map((row) => JSON.parse(row["spec"] as string) as FunctionVersion);
+    return {
+      version: version ?? 0,
+      upstreams,
+      ...(versions.length > 0 && { functions: versions }),
+      ...(typeof policy === "string" && { policy: JSON.parse(policy) as Policy }),
+    };
   }
 
   putPolicy(policy: Policy | null, version: number): void {
@@ -96,6 +104,23 @@ export class TenantStore {
     this.#open();
     this.#storage.transactionSync(() => {
       exec(this.#sql, "DELETE FROM upstreams WHERE name = ?", name);
+      this.#setVersion(version);
+    });
+  }
+
+  putFunction(made: FunctionVersion, version: number): void {
+    this.#open();
+    this.#storage.transactionSync(() => {
+      const upsert = "INSERT INTO functions(name, spec) VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET spec = excluded.spec";
+      exec(this.#sql, upsert, made.name, JSON.stringify(made));
+      this.#setVersion(version);
+    });
+  }
+
+  deleteFunction(name: string, version: number): void {
+    this.#open();
+    this.#storage.transactionSync(() => {
+      exec(this.#sql, "DELETE FROM functions WHERE name = ?", name);
       this.#setVersion(version);
     });
   }

@@ -8,7 +8,7 @@ export interface Region {
   oldest: { readonly title: string; readonly founded: number } | null;
 }
 
-const reduce: Handler<undefined, Readonly<Record<string, Region>>> = async (_, ctx) => {
+const reduce: Handler<null, Readonly<Record<string, Region>>> = async (_, ctx) => {
   const regions: Record<string, Region> = {};
   // Without names: those in this task's `after`.
   for (const { result } of await ctx.results<Facts>()) {

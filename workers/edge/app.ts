@@ -24,7 +24,9 @@ import {
 } from "./routes/budget.ts";
 import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
+import { deleteFunction, getFunction, listFunctions, putFunction } from "./routes/functions.ts";
 import { health, ready } from "./routes/health.ts";
+import { invokeFunction } from "./routes/invoke.ts";
 import { deleteGoalLock, deleteLock, getGoalLock, getLock, putGoalLock, putLock } from "./routes/locks.ts";
 import { getPolicy, putPolicy } from "./routes/policy.ts";
 import { proxied } from "./routes/proxy.ts";
@@ -99,6 +101,11 @@ const ROUTES: readonly Route[] = [
   ["PUT", "/v1/policy", CONFIGURE, putPolicy],
   ["GET", "/v1/budget", CONFIGURE, getTenantBudget],
   ["PUT", "/v1/budget", CONFIGURE, putTenantBudget],
+  ["POST", "/v1/functions/:name/invoke", CREATE, invokeFunction],
+  ["PUT", "/v1/functions/:name", CONFIGURE, putFunction],
+  ["GET", "/v1/functions", READ_ALL, listFunctions],
+  ["GET", "/v1/functions/:name", READ_ALL, getFunction],
+  ["DELETE", "/v1/functions/:name", CONFIGURE, deleteFunction],
   ["PUT", "/v1/upstreams/:name", CONFIGURE, putUpstream],
   ["GET", "/v1/upstreams", CONFIGURE, listUpstreams],
   ["GET", "/v1/upstreams/:name", CONFIGURE, getUpstream],

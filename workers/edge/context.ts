@@ -6,6 +6,7 @@
 import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
+import type { FunctionRegistryRpc } from "../../shared/rpc-functions.ts";
 import type { LocksRpc } from "../../shared/rpc-locks.ts";
 import type { GoalRpc, GovernorRpc, TenantRpc } from "../../shared/rpc.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
@@ -48,7 +49,7 @@ export function hintOf(request: Request): DurableObjectLocationHint | undefined 
   return HINTS[continent ?? ""];
 }
 
-export function tenantStub(env: Env): TenantRpc {
+export function tenantStub(env: Env): TenantRpc & FunctionRegistryRpc {
   return env.TENANT.get(env.TENANT.idFromName(TENANT_NAME));
 }
 

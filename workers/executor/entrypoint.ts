@@ -11,7 +11,7 @@ import { networkOf } from "../kit/network.ts";
 import { hostsOf } from "./host/hosts.ts";
 import { tcpReach } from "./reach.ts";
 import { runFunctions } from "./functions/run-functions.ts";
-import { runtimeOf } from "./functions/runtime.ts";
+import { runtimeOf, warmUp } from "./functions/runtime.ts";
 import { runBatch, settlerOf } from "./run-batch.ts";
 
 export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc, FunctionExecutorRpc {
@@ -29,12 +29,12 @@ export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc, Func
     return runFunctions(batch, {
       settle,
       waitUntil: (work) => this.ctx.waitUntil(work),
-      ...runtimeOf(),
+      ...runtimeOf(this.env, "request"),
       hostOf: hostsOf(this.env, tcpReach, networkOf(this.env)),
     });
   }
 
   async warm(version: FunctionVersion): Promise<void> {
-    await runtimeOf().programOf(version);
+    await warmUp(this.env, "request", version);
   }
 }

@@ -50,13 +50,23 @@ async function plan(): Promise<Plan> {
   }
 }
 
-async function bundle(main: string, define: Record<string, string>): Promise<string> {
+interface Module {
+  readonly type: "ESModule" | "CompiledWasm";
+  readonly path: string;
+  readonly contents: string | Uint8Array;
+}
+
+/** The script first, then the modules of WebAssembly that it imports by their names. */
+async function bundle(main: string, define: Record<string, string>): Promise<Module[]> {
   const { build, stop } = await import("esbuild");
   const { outputFiles } = await build({
-    entryPoints: [main],
+    entryPoints: [{ in: main, out: "index" }],
     absWorkingDir: ROOT,
     bundle: true,
     write: false,
+    outdir: ROOT,
+    loader: { ".wasm": "copy" },
+    assetNames: "[name]",
     format: "esm",
     target: "es2024",
     conditions: ["workerd", "worker", "browser"],
@@ -66,19 +76,24 @@ async function bundle(main: string, define: Record<string, string>): Promise<str
     logLevel: "warning",
   });
   await stop();
-  return outputFiles[0]!.text;
+  const isWasm = ({ path }: { readonly path: string }): boolean => path.endsWith(".wasm");
+  const scripts = outputFiles
+    .filter((file) => !isWasm(file))
+    .map(({ path, text }) => ({ type: "ESModule", path, contents: text }) as const);
+  const engines = outputFiles.filter(isWasm).map(({ path, contents }) => ({ type: "CompiledWasm", path, contents }) as const);
+  return [...scripts, ...engines];
 }
 
 /** Everything that Miniflare needs to know of the Worker; `overrides` are variables that differ locally. */
 export async function workerOptions(overrides: Record<string, string>): Promise<V4WorkerOptions> {
   const { name, main, define, options } = await plan();
-  const contents = await bundle(main, define);
+  const modules = await bundle(main, define);
   const declared = (options["bindings"] ?? {}) as Record<string, string>;
   return {
     ...options,
     name,
     rootPath: ROOT,
-    modules: [{ type: "ESModule", path: join(ROOT, "index.js"), contents }],
+    modules,
     modulesRoot: ROOT,
     bindings: { ...declared, ...overrides },
     // Miniflare would send every call through a Worker of its own.

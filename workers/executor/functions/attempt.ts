@@ -4,13 +4,11 @@ import { PROBLEM_CHARS_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts
 import { GIVEN_BACK_STATUS, RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
 import { formatLine, RUN_FAILURES, type RunFailure } from "../../../shared/protocol/line.ts";
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
-import type { Ended, HostCalls, Invocation } from "../../sandbox/types.ts";
+import type { Program } from "../../sandbox/programs.ts";
+import type { Ended, HostCalls } from "../../sandbox/types.ts";
 import { jsonLine } from "../answer.ts";
 import { NOT_BEGUN, UNWANTED } from "../call.ts";
 import type { FunctionHost, HostUsage } from "../host/types.ts";
-
-/** A version that is ready to be invoked. */
-export type Program = (invocation: Invocation) => Promise<Ended>;
 
 export interface RunContext {
   readonly batch: RunBatch;

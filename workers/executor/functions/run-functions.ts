@@ -4,10 +4,11 @@ import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { BatchReply } from "../../../shared/rpc.ts";
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
 import type { FunctionHost } from "../host/types.ts";
+import type { Program } from "../../sandbox/programs.ts";
 import { Lanes } from "../lanes.ts";
 import { type ReplyHost, replyOf, type Work } from "../reply.ts";
 import { ReplyStream } from "../reply-stream.ts";
-import { attempt, notBegun, type Program } from "./attempt.ts";
+import { attempt, notBegun } from "./attempt.ts";
 
 export interface FunctionsHost extends ReplyHost {
   /** The version, ready to be invoked. */

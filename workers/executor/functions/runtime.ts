@@ -1,23 +1,12 @@
-/** What functions run on in this isolate. */
-import type { FunctionHost } from "../host/types.ts";
+/** What functions run on in this isolate, in the batches of one executor. */
+import type { FunctionVersion } from "../../../shared/protocol/function.ts";
+import { type Place, programOf, warm } from "../../sandbox/programs.ts";
 import type { FunctionsHost } from "./run-functions.ts";
 
-const NO_USAGE = { calls: 0, tokens: 0, costMicros: 0 };
+export function runtimeOf(env: Env, place: Place): Pick<FunctionsHost, "programOf"> {
+  return { programOf: (version) => programOf(env, place, version) };
+}
 
-/** A host that answers nothing. */
-const NOBODY: FunctionHost = {
-  callsOf: () => async (op) => {
-    throw new Error(`there is nobody to ask for ${op}`);
-  },
-  usageOf: () => NO_USAGE,
-  end: async () => undefined,
-};
-
-export function runtimeOf(): Pick<FunctionsHost, "programOf" | "hostOf"> {
-  return {
-    programOf: async ({ engine }) => {
-      throw new Error(`there is no engine "${engine}"`);
-    },
-    hostOf: () => NOBODY,
-  };
+export function warmUp(env: Env, place: Place, version: FunctionVersion): Promise<void> {
+  return warm(env, place, version);
 }
