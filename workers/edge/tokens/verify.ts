@@ -10,7 +10,7 @@ import type { Answer } from "../../../shared/rpc.ts";
 import { decodeToken, isGenuine } from "../../../shared/token.ts";
 import { claimsOf } from "../../../shared/token/claims.ts";
 import { type Caller, callerOf } from "./caller.ts";
-import { hmac, type KeyRing } from "./keys.ts";
+import type { KeyRing } from "./keys.ts";
 
 export const unauthorized = (detail: string) => err(failure("unauthorized", detail));
 
@@ -42,7 +42,7 @@ export async function verifyToken(ring: KeyRing, text: string, tenant: string): 
   if (!decoded.ok) return unauthorized(`the bearer token is not valid: ${decoded.error}`);
   const token = decoded.value;
   const key = token.root.tenant === tenant ? ring.keyOf(token.root.key, tenant) : null;
-  if (key === null || !(await isGenuine(hmac, await key, token))) return unauthorized("the bearer token is not valid");
+  if (key === null || !isGenuine(await key, token)) return unauthorized("the bearer token is not valid");
   return ok(callerOf(claimsOf(token.root, token.caveats), { kind: "token", token }));
 }
 
