@@ -1,0 +1,58 @@
+/** Functions whose calls take long, on a server as a user starts it: what they hold meanwhile, and what a crash does to them. */
+import { readFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, test } from "vitest";
+import { call, tasksOf, until } from "./api.ts";
+import { useStage } from "./stage.ts";
+import { answerAfter } from "./upstream.ts";
+
+/** Long enough for a server to be killed and started meanwhile. */
+const ANSWER_MS = 3_000;
+const WINDOW_MS = 1_000;
+const TASKS = 20;
+
+const stage = useStage(answerAfter(ANSWER_MS));
+const HANDLER = `
+let runs = 0;
+export default async (input, ctx) => {
+  runs++;
+  const { status, body } = await ctx.call("real", { path: "/pages/" + input });
+  return { input, status, path: body.path, task: ctx.task.id, runs };
+};`;
+
+/** User and system time of the process and its threads, in milliseconds. */
+function cpuMs(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * 10;
+}
+
+async function put(name: string, code: string): Promise<void> {
+  const headers = { authorization: `Bearer ${stage.drover.token}`, "content-type": "text/javascript" };
+  const answer = await fetch(`${stage.drover.url}/v1/functions/${name}`, { method: "PUT", headers, body: code });
+  if (!answer.ok) throw new Error(await answer.text());
+}
+
+test("functions that wait for an upstream hold no processor; those that SIGKILL ends run again under the same task ids, keys and nothing else", async () => {
+  await put("waits", HANDLER);
+  const { id } = await call<{ id: string }>(stage.drover, "POST", "/v1/goals", {});
+  const tasks = Array.from({ length: TASKS }, (_, i) => ({ key: `page-${i}`, run: { function: "waits", input: i } }));
+  await call(stage.drover, "POST", `/v1/goals/${id}/tasks`, { tasks });
+  const before = stage.upstream.seen.length;
+  await stage.upstream.reached(before + 6);
+  const pid = stage.drover.workerdPid();
+  const usedMs = cpuMs(pid);
+  await sleep(WINDOW_MS);
+  expect(cpuMs(pid) - usedMs).toBeLessThan(WINDOW_MS / 2);
+  const first = stage.upstream.seen.slice(before);
+  await stage.crash();
+  await until("the goal has run", async () => (await tasksOf(stage.drover, id, "&status=succeeded")).length === TASKS, 60_000);
+  const ended = await tasksOf(stage.drover, id);
+  for (const { id: taskId, key, result } of ended) {
+    const input = Number(key!.slice("page-".length));
+    expect(result).toEqual({ status: 200, body: { input, status: 200, path: `/pages/${input}`, task: taskId, runs: 1 } });
+    const keys = stage.upstream.seen.filter(({ path }) => path === `/pages/${input}`).map(({ key: sent }) => sent);
+    expect(new Set(keys)).toEqual(new Set([`${taskId}.1`]));
+  }
+  const repeated = first.map(({ path }) => ended.find(({ key }) => path === `/pages/${key!.slice("page-".length)}`)!);
+  for (const { attempt } of repeated) expect(attempt).toBe(2);
+});
