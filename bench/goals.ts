@@ -10,8 +10,8 @@ export interface GoalView {
   readonly storage: { readonly rowsWritten: number };
 }
 
-export async function api<T>(drover: Drover, method: string, path: string, body?: string): Promise<T> {
-  const headers = { authorization: `Bearer ${drover.token}`, "content-type": "application/json" };
+export async function api<T>(drover: Drover, method: string, path: string, body?: string, type = "application/json"): Promise<T> {
+  const headers = { authorization: `Bearer ${drover.token}`, "content-type": type };
   const response = await fetch(drover.url + path, { method, headers, ...(body === undefined ? {} : { body }) });
   const text = await response.text();
   if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${text.slice(0, 400)}`);
@@ -56,6 +56,8 @@ export async function untilEnded(drover: Drover, id: string, count: number): Pro
 }
 
 export interface TaskView {
+  readonly key?: string;
+  readonly result?: { readonly body: unknown };
   readonly status: string;
   readonly attempt: number;
   readonly attempts: readonly { readonly outcome: string }[];

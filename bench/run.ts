@@ -11,6 +11,7 @@ import { capacityOf } from "./scenarios/capacity.ts";
 import { claims } from "./scenarios/claims.ts";
 import { estimate } from "./scenarios/estimate.ts";
 import { fairnessOf } from "./scenarios/fairness.ts";
+import { functionsOf } from "./scenarios/functions.ts";
 import { goal } from "./scenarios/goal.ts";
 import { herdOf } from "./scenarios/herd.ts";
 import { locksOf } from "./scenarios/locks.ts";
@@ -47,6 +48,7 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   proxy: proxyOf(values.fast),
   capacity: capacityOf(values.fast ? 8_000 : 16_000),
   tokens: tokensOf(values.fast),
+  functions: functionsOf(values.fast),
   trickle: trickleOf(values.fast ? 20 : 100),
 };
 

@@ -40,7 +40,11 @@ type Pick = (state: GoalState, queue: UpstreamState, most: number, lanes: number
 /** Runs that may be started. One that shows whether there is budget again goes ahead of the others. */
 function roomFor(state: GoalState, queue: UpstreamState, number: number): number {
   const starved = state.runs.starved.get(number);
-  if (starved === undefined) return RUN_WINDOW_TASKS - queue.running;
+  if (starved === undefined) {
+    const room = RUN_WINDOW_TASKS - queue.running;
+    // A batch has a price of its own: what comes back bit by bit is gathered for the next one.
+    return room >= batchSize(queue) ? room : 0;
+  }
   return queue.running === 0 && hasMore(state.budget.account, starved) ? 1 : 0;
 }
 

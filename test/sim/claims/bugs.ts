@@ -25,8 +25,8 @@ export const CLAIM_BUGS: Readonly<Record<string, Bug>> = {
   "lose-spawn": {
     says: "a settlement counts, and its children are lost",
     file: CLAIMS,
-    from: "  take(rec, submit, draft.value, policies);\n",
-    to: "",
+    from: "  const receipts = take(rec, submit, draft.value, policies);\n",
+    to: "  const receipts = { tasks: [], joins: [] };\n",
   },
   "misplace-spawn": {
     says: "the children of a second settlement are looked up from the offer's first place on",
