@@ -343,7 +343,7 @@ export const WARM_INSTANCES = 16;
 /** An invocation outside any goal. */
 export const INVOKE_TIMEOUT_MS_MAX = 60_000;
 export const FUNCTION_INIT_CPU_MS_MAX = 5_000;
-export const FUNCTION_INIT_MEMORY_BYTES_MAX = 64 * MIB;
+export const FUNCTION_INIT_MEMORY_BYTES_MAX = 32 * MIB;
 export const FUNCTION_STACK_BYTES = 256 * KIB;
 export const FUNCTION_OUTPUT_CHARS_MAX = 1 * MIB;
 /** What one invocation may ask of the host: at once, in all, and how long what it asks may be. */
@@ -361,6 +361,8 @@ export const SANDBOX_INSTANCES_MAX = 48;
 /** A version that overran its time gets a quarter of it for its next invocations, and not less than this. */
 export const FUNCTION_STRIKE_SHARE = 0.25;
 export const FUNCTION_STRIKE_CPU_MS_MIN = 2;
+/** So long after its last overrun a version has its whole time again. */
+export const FUNCTION_STRIKE_MS = 1_000;
 
 assert(BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "a request body must fit one RPC message");
 assert(CLAIM_CHARS_MAX * 3 + BODY_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "an answer with claims must fit one RPC message");

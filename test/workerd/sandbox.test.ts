@@ -2,6 +2,8 @@
 import { expect, test } from "vitest";
 import type { FunctionLimits } from "../../shared/protocol/function.ts";
 import { buildImage, ENGINE_ID, Sandbox } from "../../workers/sandbox/index.ts";
+import { Instance } from "../../workers/sandbox/snapshot/instance.ts";
+import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
 import { type Ended, type HostCalls, HostError } from "../../workers/sandbox/types.ts";
 
 const LIMITS: FunctionLimits = { cpuMs: 100, memoryBytes: 16 * 1024 * 1024 };
@@ -181,4 +183,98 @@ test("an attempt that is ended frees its instance, and what comes late is droppe
   answer("{}");
   await scheduler.wait(1);
   expect(outputOf(await run(0))).toBe(0);
+});
+
+const HOSTILE: readonly (readonly [string, string, RegExp])[] = [
+  ["loops for ever", "for (;;);", /^function_limit: the function used more than its/],
+  [
+    "tries a regular expression that backtracks for ever",
+    'return /^(a+)+$/.test("a".repeat(40) + "b");',
+    /^function_limit: the function used more than/,
+  ],
+  ["takes all memory", 'const all = []; for (;;) all.push(new Array(1000).fill("x"));', /^function_limit: the function used/],
+  ["doubles a string for ever", 'let s = "x"; for (;;) s += s;', /^function_(?:limit|error): /],
+  ["calls itself for ever", "const f = () => f() + 1; return f();", /^function_error: .*call stack/],
+  ["waits for what never comes", "return new Promise(() => {});", /^function_error: the handler waits for something that never comes/],
+  ["makes microtasks for ever", "const again = () => Promise.resolve().then(again); return again();", /^function_limit: the function used/],
+  [
+    "searches a huge string in a loop",
+    'const s = "a".repeat(4e6); let n = 0; for (let i = 0; i < 1000; i++) n += s.indexOf("ab"); return n;',
+    /^function_limit: the function used more than/,
+  ],
+  [
+    "parses large JSON in a loop",
+    'const s = "[" + "[1,2],".repeat(100000) + "1]"; for (let i = 0; i < 500; i++) JSON.parse(s);',
+    /^function_limit: the function used/,
+  ],
+  ["returns 10 MB", 'return "x".repeat(10e6);', /^function_limit: /],
+  [
+    "asks the host without end",
+    'for (;;) ctx.call("search", { path: "/" });',
+    /^function_limit: the function waits for more than 256 host calls at once/,
+  ],
+];
+
+test.each(HOSTILE)("a handler that %s fails by itself, and the next one of its function does not notice", async (_, body, end) => {
+  const run = await loaded(`export default async (isHostile, ctx) => { if (!isHostile) return "well"; ${body} };`);
+  const ended = await run(true, { calls: () => new Promise(() => undefined) });
+  expect(ended.outcome === "failed" && `${ended.code}: ${ended.detail}`).toMatch(end);
+  expect(outputOf(await run(false))).toBe("well");
+});
+
+test("a handler that changes the language's own objects harms nobody after it", async () => {
+  const run = await loaded(`export default async (isHostile) => {
+    if (isHostile) { Object.prototype.toJSON = () => "stolen"; JSON.parse = JSON.stringify = () => { throw new Error(); }; Promise.prototype.then = () => {}; return; }
+    return { a: 1 };
+  };`);
+  await run(true);
+  expect(outputOf(await run(false))).toEqual({ a: 1 });
+});
+
+test("whoever waits for an instance gets one, although the last one of its function was thrown away and others have all the rest", async () => {
+  const held = await buildImage('export default async (_, ctx) => ctx.call("slow", { path: "/" });', LIMITS);
+  const hostile = await buildImage("export default (isHostile) => { while (isHostile); return 1; };", LIMITS);
+  if (!held.ok || !hostile.ok) throw new Error();
+  const sandbox = new Sandbox();
+  await sandbox.load("held", held.value);
+  await sandbox.load("hostile", hostile.value);
+  const controller = new AbortController();
+  const invoke = (version: string, input: unknown): Promise<Ended> =>
+    sandbox.invoke(version, {
+      input: JSON.stringify(input),
+      about: ABOUT,
+      limits: LIMITS,
+      calls: () => new Promise(() => undefined),
+      signal: controller.signal,
+    });
+  const waiting = Array.from({ length: 60 }, () => invoke("held", null));
+  const ended = await Promise.all([invoke("hostile", true), invoke("hostile", true), invoke("hostile", false)]);
+  expect(ended.map(({ outcome }) => outcome)).toEqual(["failed", "failed", "returned"]);
+  controller.abort("over");
+  expect((await Promise.all(waiting)).every(({ outcome }) => outcome === "failed")).toBe(true);
+});
+
+test("who overran gets less time at once, and all of it after a while", async () => {
+  const run = await loaded("export default (n) => { for (let i = 0; i < n; i++); return 1; };");
+  const limitOf = async (): Promise<string> => {
+    const ended = await run(1e12);
+    return ended.outcome === "failed" ? ended.detail : "";
+  };
+  expect(await limitOf()).toContain("its 100 ms");
+  expect(await limitOf()).toContain("its 25 ms");
+  expect(await limitOf()).toContain("its 6.25 ms");
+  await scheduler.wait(1_100);
+  expect(await limitOf()).toContain("its 100 ms");
+});
+
+test("without a restore, one invocation would see what another left", async () => {
+  const built = await buildImage("let count = 0; export default () => ++count;", LIMITS);
+  if (!built.ok) throw new Error();
+  const manifest = JSON.parse(built.value.manifest) as Manifest;
+  const instance = new Instance({ manifest, bytes: await unpacked(built.value.bytes) });
+  const invocation = { input: "null", about: ABOUT, limits: LIMITS, calls: NO_CALLS, signal: new AbortController().signal };
+  expect(outputOf(await instance.invoke(invocation, 100))).toBe(1);
+  expect(outputOf(await instance.invoke(invocation, 100))).toBe(2);
+  instance.restore();
+  expect(outputOf(await instance.invoke(invocation, 100))).toBe(1);
 });

@@ -51,6 +51,8 @@ export type Ended =
       readonly detail: string;
       /** Whether another attempt may fare better, where the error that was thrown says so itself: its own `retryable`. */
       readonly retryable?: boolean | undefined;
+      /** It used up its time on the processor. */
+      readonly isOverrun?: boolean | undefined;
       /** Of the handler's own source, where its bundle has a source map. */
       readonly stack?: string | undefined;
       readonly cpuMs: number;

@@ -144,7 +144,11 @@ class Run implements GuestCalls {
 
   #broken(error: unknown): void {
     const cpuMs = this.#units / FUNCTION_FUEL_PER_MS;
-    if (this.#vm.isOver) return this.#fail("function_limit", `the function used more than its ${cpuMs} ms of processor time`);
+    if (this.#vm.isOver) {
+      const detail = `the function used more than its ${cpuMs} ms of processor time`;
+      this.#result ??= { outcome: "failed", code: "function_limit", detail, isOverrun: true, cpuMs };
+      return;
+    }
     if (error instanceof GuestMemoryError) return this.#fail("function_limit", "the function used up its memory");
     if (error instanceof GuestError) return this.#fail(...faultWords(error.message), mappedStack(error.stack_, this.#manifest.map ?? null));
     this.#fail("function_limit", `the function broke its engine: ${String(error)}`);

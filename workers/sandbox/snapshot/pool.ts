@@ -5,6 +5,7 @@
  */
 import {
   FUNCTION_STRIKE_CPU_MS_MIN,
+  FUNCTION_STRIKE_MS,
   FUNCTION_STRIKE_SHARE,
   SANDBOX_IMAGES_BYTES_MAX,
   SANDBOX_INSTANCES_BYTES_MAX,
@@ -22,8 +23,11 @@ interface Version {
   readonly free: Instance[];
   /** Instances, in use or free. */
   count: number;
-  /** How often in a row it overran its time. */
+  /** How often in a row it overran its time, and when it last did. */
   strikes: number;
+  struckAtMs: number;
+  /** The most that an invocation took which ended by itself. */
+  longestCpuMs: number;
 }
 
 interface Waiter {
@@ -60,7 +64,15 @@ export class Sandbox {
     const bytes = await unpacked(stored.bytes);
     if (bytes.length !== manifest.bytes) throw new Error("the image is not whole");
     if (this.has(version)) return;
-    this.#versions.set(version, { name: version, image: { manifest, bytes }, free: [], count: 0, strikes: 0 });
+    this.#versions.set(version, {
+      name: version,
+      image: { manifest, bytes },
+      free: [],
+      count: 0,
+      strikes: 0,
+      struckAtMs: 0,
+      longestCpuMs: 0,
+    });
     this.#imageBytes += bytes.length;
     this.#evict(version);
   }
@@ -87,16 +99,20 @@ export class Sandbox {
       return { outcome: "failed", code: "canceled", detail: "the attempt was ended before the function began", cpuMs: 0 };
     invocation.begun?.();
     const ended = await instance.invoke(invocation, this.#cpuMs(version, invocation.limits.cpuMs));
-    const isOverrun = ended.outcome === "failed" && ended.code === "function_limit";
+    const isOverrun = ended.outcome === "failed" && ended.isOverrun === true;
     version.strikes = isOverrun ? version.strikes + 1 : 0;
+    if (isOverrun) version.struckAtMs = Date.now();
+    else version.longestCpuMs = Math.max(version.longestCpuMs, ended.cpuMs);
     // The answer goes first.
     queueMicrotask(() => this.#giveBack(version, instance, isOverrun));
     return ended;
   }
 
-  /** Whoever overran before gets less, so that it cannot take the processor from its neighbours again and again. */
-  #cpuMs({ strikes }: Version, cpuMs: number): number {
-    return strikes === 0 ? cpuMs : Math.min(cpuMs, Math.max(FUNCTION_STRIKE_CPU_MS_MIN, cpuMs * FUNCTION_STRIKE_SHARE ** strikes));
+  /** Whoever overran just before gets less, so that it cannot take the processor from its neighbours again and again; but twice of what was ever enough. */
+  #cpuMs({ strikes, struckAtMs, longestCpuMs }: Version, cpuMs: number): number {
+    if (strikes === 0 || Date.now() - struckAtMs > FUNCTION_STRIKE_MS) return cpuMs;
+    const least = Math.max(FUNCTION_STRIKE_CPU_MS_MIN, 2 * longestCpuMs);
+    return Math.min(cpuMs, Math.max(least, cpuMs * FUNCTION_STRIKE_SHARE ** strikes));
   }
 
   /** Null for whoever went away while it waited. */
@@ -153,27 +169,27 @@ export class Sandbox {
   }
 
   #giveBack(version: Version, used: Instance, isOverrun: boolean): void {
-    let instance: Instance | null = null;
-    if (used.isSound && !isOverrun) {
+    if (used.isSound && !isOverrun && this.#versions.get(version.name) === version) {
       used.restore();
-      instance = used;
+      version.free.push(used);
     } else this.#forget(version);
-    this.#serve(version, instance);
+    this.#serve();
   }
 
-  /** Gives an instance, or the room that one has left, to whoever waits longest. */
-  #serve(version: Version, instance: Instance | null): void {
-    const place = this.#line.findIndex((waiter) => instance === null || waiter.version === version);
-    if (place >= 0) {
-      const waiter = this.#line[place]!;
-      const given = waiter.version === version && instance !== null ? instance : this.#make(waiter.version);
-      if (given !== null) {
-        this.#line.splice(place, 1);
-        return waiter.resolve(given);
+  /** Gives what is free, and the room that there is, to those who wait, the longest first. Whoever cannot be served holds up nobody of another version. */
+  #serve(): void {
+    const unserved = new Set<Version>();
+    for (const waiter of [...this.#line]) {
+      const { version } = waiter;
+      if (unserved.has(version)) continue;
+      const instance = version.free.pop() ?? this.#make(version);
+      if (instance === null) {
+        unserved.add(version);
+        continue;
       }
+      this.#line.splice(this.#line.indexOf(waiter), 1);
+      waiter.resolve(instance);
     }
-    if (instance !== null && this.#versions.get(version.name) === version) version.free.push(instance);
-    else if (instance !== null) this.#forget(version);
   }
 
   #evict(kept: string): void {
