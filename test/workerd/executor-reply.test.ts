@@ -141,7 +141,7 @@ test("permits that are renewed in time last on, and a renewal never shortens the
 
 test("when the goal goes away, nothing more begins and what runs is reported through settle", async () => {
   const host = hostOf();
-  const reply = await runStreamed(batchOf(upTo(30).map((i) => itemOf(i, "/delay/250?name=gone"))), host);
+  const reply = await runStreamed(batchOf(upTo(30).map((i) => itemOf(i, "/delay/1000?name=gone"))), host);
   await reply.rest.cancel("the goal has died");
   await Promise.all(host.work);
   // The list grew while it was waited for.
