@@ -5,20 +5,19 @@
  * itself. Runs once, before the function's own code; text, because it is the
  * guest's code and not this Worker's.
  */
+import { HANDLER_CONTEXT } from "../handler-context.ts";
+
 export const PRELUDE = String.raw`(() => {
   const { __ask: ask, __done: done, __timer: timer, __cancel: cancel, __sync: sync } = globalThis;
   for (const name of ["__ask", "__done", "__timer", "__cancel", "__sync"]) delete globalThis[name];
   const { parse, stringify } = JSON;
-  const { freeze, defineProperty, entries, getPrototypeOf } = Object;
+  const { freeze, defineProperty, entries } = Object;
   const NativePromise = Promise;
   const now = (op, args) => parse(sync(op, stringify(args)));
-
+${HANDLER_CONTEXT}
   // --- What is asked of the host.
   const waiting = new Map();
   let asked = 0;
-  class HostError extends Error {
-    constructor(code, message) { super(message); this.name = "HostError"; this.code = code; }
-  }
   const request = (op, args) => new NativePromise((resolve, reject) => {
     const id = ++asked;
     waiting.set(id, [resolve, reject]);
@@ -165,62 +164,20 @@ export const PRELUDE = String.raw`(() => {
     removeEventListener() {}
     throwIfAborted() {}
   }
+  const signal = new AbortSignal();
 
   // --- Logs.
-  const shown = (value) => {
-    if (typeof value === "string") return value;
-    try { return value instanceof Error ? String(value) + "\n" + value.stack : stringify(value) ?? String(value); } catch { return String(value); }
-  };
   const log = (level) => (...parts) => { sync("log", stringify({ level, text: parts.map(shown).join(" ") })); };
   globalThis.console = { debug: log("debug"), log: log("info"), info: log("info"), warn: log("warn"), error: log("error"), trace: log("debug") };
 
-  // --- What a handler is given.
-  class Headers {
-    #map;
-    constructor(map) { this.#map = map ?? {}; }
-    get(name) { return this.#map[String(name).toLowerCase()] ?? null; }
-    has(name) { return this.get(name) !== null; }
-    entries() { return entries(this.#map)[Symbol.iterator](); }
-    [Symbol.iterator]() { return this.entries(); }
-  }
-  const answered = ({ status, headers, body, encoding }) => {
-    const text = () => encoding === "base64" ? atob(body) : typeof body === "string" ? body : body === undefined || body === null ? "" : stringify(body);
-    return {
-      status, ok: status >= 200 && status < 300, headers: new Headers(headers),
-      text: async () => text(),
-      json: async () => typeof body === "string" ? parse(text()) : body,
-      bytes: async () => encoding === "base64" ? Uint8Array.from(atob(body), (c) => c.charCodeAt(0)) : new TextEncoder().encode(text()),
-    };
-  };
-  const contextOf = (about) => freeze({
-    goal: freeze(about.goal), task: freeze(about.task), signal: new AbortSignal(),
-    call: (upstream, what = {}) => request("call", { upstream, request: what }),
-    fetch: (url, init = {}) => request("fetch", { url: String(url), init: { ...init, headers: init.headers && { ...init.headers } } }).then(answered),
-    spawn: (tasks) => request("spawn", { tasks: Array.isArray(tasks) ? tasks : [tasks] }).then(({ receipts }) => receipts),
-    results: (tasks) => request("results", tasks === undefined ? {} : { tasks }).then(({ results }) => results),
-    lock: async (name, options = {}) => {
-      const { fence, expiresAt } = await request("lock", { ...options, name });
-      return freeze({ fence, expiresAt, release: () => request("unlock", { name, scope: options.scope, fence }) });
-    },
-    log: log("info"),
-  });
-
   // --- What the host calls.
   let handler = null;
-  const faultOf = (error) => {
-    try {
-      const isError = typeof error === "object" && error !== null && "message" in error;
-      return { detail: isError ? String(error.name ?? "Error") + ": " + String(error.message) : "threw " + shown(error),
-        stack: isError && typeof error.stack === "string" ? error.stack : "", code: error instanceof HostError ? String(error.code) : "", retryable: error?.retryable === true };
-    } catch { return { detail: "threw something that cannot be shown", stack: "", code: "", retryable: false }; }
-  };
-  const settled = NativePromise.resolve();
   const then = NativePromise.prototype.then;
   const follow = (promise, kept, failed) => then.call(promise, kept, failed);
   globalThis.__entries = {
     handle(namespace) { handler = namespace.default; return typeof handler; },
     invoke(input, about) {
-      const run = async () => handler(parse(input), contextOf(parse(about)));
+      const run = async () => handler(parse(input), contextOf(parse(about), request, log, () => signal));
       follow(run(), (value) => {
         let output;
         try { output = stringify(value) ?? "null"; } catch (error) { return done(1, stringify(faultOf(error))); }
