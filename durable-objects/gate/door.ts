@@ -52,7 +52,7 @@ export class Door implements Doorkeeper<Caller> {
     const goal = goalId === undefined ? null : await this.#goalOf(goalId);
     const refusal = goal?.failure ?? (await this.#permissions.refusal(caller.request, goal));
     if (refusal !== null) return err(refusal);
-    const found = await upstreamIn(this.#registry, name);
+    const found = await upstreamIn(this.#registry, (one) => one.name === name);
     if (found === null) return err(unknownUpstream(name));
     const keyed = keyOf(caller.request, found.upstream);
     if (keyed !== null) {

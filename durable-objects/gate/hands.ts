@@ -111,13 +111,8 @@ class Hand extends RpcTarget implements HandRpc {
   }
 
   async find(origin: string): Promise<string | null> {
-    const { registry } = this.#lender;
-    for (const isSecond of [false, true]) {
-      const { upstreams } = await (isSecond ? registry.refresh() : registry.get());
-      const upstream = upstreams.find(({ origins }) => origins.includes(origin));
-      if (upstream !== undefined) return upstream.name;
-    }
-    return null;
+    const found = await upstreamIn(this.#lender.registry, ({ origins }) => origins.includes(origin));
+    return found?.upstream.name ?? null;
   }
 
   async exchange(asks: readonly HandAsk[]): Promise<readonly HandNews[]> {
@@ -263,7 +258,7 @@ class Hand extends RpcTarget implements HandRpc {
       const standing = await goal.get();
       // A pause stops what is to be started, not what runs.
       if (standing.failure !== null && standing.failure.code !== "conflict") return { fault: standing.failure };
-      const found = await upstreamIn(registry, name);
+      const found = await upstreamIn(registry, (one) => one.name === name);
       if (found === null) return { fault: unknownUpstream(name) };
       const { policy = null } = registry.fresh ?? (await registry.get());
       return {

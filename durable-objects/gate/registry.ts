@@ -72,14 +72,14 @@ function statusFailure(goalId: string, status: GoalStatus): Failure | null {
   return failure("goal_ended", `the goal ${goalId} is ${status}`, { goalId });
 }
 
-/** The upstream of this name. One that is not in the copy may be new. */
+/** The upstream that it is. One that is not in the copy may be new. */
 export async function upstreamIn(
   registry: RegistryCopy,
-  name: string,
+  isIt: (upstream: Upstream) => boolean,
 ): Promise<{ readonly upstream: Upstream; readonly version: number } | null> {
   for (const isSecond of [false, true]) {
     const { upstreams, version } = await (isSecond ? registry.refresh() : registry.get());
-    const upstream = upstreams.find((one) => one.name === name);
+    const upstream = upstreams.find(isIt);
     if (upstream !== undefined) return { upstream, version };
   }
   return null;

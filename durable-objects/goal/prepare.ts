@@ -1,4 +1,5 @@
 /** From the parsed tasks of a request to what the core takes: checked specs, faults, and keys derived from content. */
+import { hexOf } from "../../shared/bytes.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { contentOf } from "../../shared/protocol/canonical.ts";
 import { goalFaults } from "../../shared/protocol/goal.ts";
@@ -39,5 +40,5 @@ export async function prepare(values: readonly unknown[]): Promise<Prepared> {
 /** SHA-256: two different pieces of work must never be taken for the same work. */
 async function contentKey(spec: TaskSpec): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(contentOf(spec)));
-  return `sha256:${Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  return `sha256:${hexOf(new Uint8Array(digest))}`;
 }

@@ -4,6 +4,7 @@
  * names are in lower case throughout, or two spellings of one name would be
  * sent as two values.
  */
+import { bytesOf } from "../kit/base64.ts";
 import type { Batch, BatchItem } from "../../shared/rpc.ts";
 
 const JSON_TYPE = /^application\/(?:[^;]+\+)?json\s*(?:;|$)/i;
@@ -34,13 +35,6 @@ export function spanOf(task: number, attempt: number): string {
 /** W3C Trace Context, version 00, sampled. */
 function traceparentOf(traceId: string, item: BatchItem): string {
   return `00-${traceId}-${spanOf(item.task, item.attempt)}-01`;
-}
-
-function bytesOf(base64: string): Uint8Array {
-  const binary = atob(base64);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
-  return bytes;
 }
 
 /** The body to send, or undefined. Fills in the content type of JSON. */

@@ -8,3 +8,11 @@ export function base64Of(bytes: Uint8Array): string {
   }
   return text;
 }
+
+/** The inverse; throws where the text is no base64. */
+export function bytesOf(base64: string): Uint8Array {
+  const binary = atob(base64);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
+  return bytes;
+}

@@ -3,6 +3,7 @@
  * and bound to everything that makes the request what it is; the object that
  * takes the effect stores the reply under it. Only requests with a key are hashed.
  */
+import { hexOf } from "../../../shared/bytes.ts";
 import { failure } from "../../../shared/errors.ts";
 import { IDEMPOTENCY_KEY_CHARS_MAX } from "../../../shared/limits.ts";
 import { err, ok } from "../../../shared/result.ts";
@@ -22,8 +23,7 @@ export function parseIdempotencyKey(header: string): string | null {
 }
 
 async function sha256(bytes: Uint8Array): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hexOf(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)));
 }
 
 /** `route` is the route's pattern, so that two routes never share a key. Undefined where the request has no key. */

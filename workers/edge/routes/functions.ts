@@ -1,4 +1,5 @@
 /** `/v1/functions`: the registry of functions, and one invocation of one outside any goal. */
+import { concatBytes, hexOf } from "../../../shared/bytes.ts";
 import { type Failure, failure } from "../../../shared/errors.ts";
 import {
   FUNCTION_BUNDLE_BYTES_MAX,
@@ -71,10 +72,7 @@ function readSettings(c: EdgeContext): Answer<Settings> {
 /** What the version is called: equal bundles with equal settings are one version. */
 async function versionOf({ engine, limits }: Settings, bytes: Uint8Array): Promise<string> {
   const head = new TextEncoder().encode(`${engine} ${limits.cpuMs} ${limits.memoryBytes}\n`);
-  const all = new Uint8Array(head.byteLength + bytes.byteLength);
-  all.set(head);
-  all.set(bytes, head.byteLength);
-  return Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", all)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hexOf(new Uint8Array(await crypto.subtle.digest("SHA-256", concatBytes([head, bytes]))));
 }
 
 /** Bundle and image are stored before the registry names them, so that no task finds a version without them. */

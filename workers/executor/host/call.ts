@@ -3,6 +3,7 @@
  * its end means. What does no harm is tried again within the attempt, as a
  * task's call would be; each try has leave of its own and is charged by itself.
  */
+import { concatBytes, hexOf } from "../../../shared/bytes.ts";
 import { failure } from "../../../shared/errors.ts";
 import { IDEMPOTENT_ANSWER_BYTES_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
@@ -102,10 +103,7 @@ async function fingerprintOf({ upstream, method, path, headers, body = "" }: Wan
   const encoder = new TextEncoder();
   const head = encoder.encode(JSON.stringify([upstream, method, path, Object.entries(headers).toSorted(([a], [b]) => (a < b ? -1 : 1))]));
   const rest = typeof body === "string" ? encoder.encode(body) : body;
-  const bytes = new Uint8Array(head.byteLength + rest.byteLength);
-  bytes.set(head);
-  bytes.set(rest, head.byteLength);
-  return Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hexOf(new Uint8Array(await crypto.subtle.digest("SHA-256", concatBytes([head, rest]))));
 }
 
 /** What the key is answered from now on; undefined where it is free again, or its outcome unknown. */

@@ -3,6 +3,7 @@ import type { Fault } from "../../../shared/errors.ts";
 import { KEY_CHARS_MAX } from "../../../shared/limits.ts";
 import { IDEMPOTENT_METHODS, isTaskSpec, type Reserve } from "../../../shared/protocol/task.ts";
 import { taskFaults } from "../../../shared/protocol/task-schema.ts";
+import { bytesOf } from "../../kit/base64.ts";
 import { HostError } from "../../sandbox/types.ts";
 import { isJsonType } from "../request.ts";
 
@@ -34,10 +35,6 @@ export function objectIn(args: string, what: string): Json {
   const value: unknown = JSON.parse(args);
   if (!isObject(value)) throw invalid(`${what} takes an object`);
   return value;
-}
-
-function bytesOf(base64: string): Uint8Array {
-  return Uint8Array.from(atob(base64), (char) => char.charCodeAt(0));
 }
 
 /** `{method?, path, headers?, body?, encoding?, …}` as a task's call has it, so that both are held to the same rules. */

@@ -1,4 +1,5 @@
 /** What the prelude asks of the host and is answered at once: URLs, text, chance. JSON in, JSON out. Throws nothing. */
+import { hexOf } from "../../../shared/bytes.ts";
 
 interface UrlParts {
   readonly href: string;
@@ -42,7 +43,7 @@ function decoded({ label, hex, fatal = false, ignoreBOM = false }: Decoding): { 
 
 function randomHex(count: number): string {
   const bytes = crypto.getRandomValues(new Uint8Array(Math.min(65_536, Math.max(0, count || 0))));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hexOf(bytes);
 }
 
 const ANSWERS: Readonly<Record<string, (value: never) => unknown>> = {
