@@ -36,6 +36,20 @@ test("one workerd is locked, and the lock file is complete", () => {
   expect(lockFaults(read("package-lock.json"))).toEqual([]);
 });
 
+test("no two test files count visits under one name: they run side by side on one upstream", () => {
+  const ownerOf = new Map<string, string>();
+  const shared: string[] = [];
+  for (const path of sources.filter((file) => file.startsWith("test/workerd/"))) {
+    for (const [, name] of read(path).matchAll(/countsOf\("([^"]+)"\)/g)) {
+      const owner = ownerOf.get(name!) ?? path;
+      ownerOf.set(name!, owner);
+      if (owner !== path) shared.push(`${name} of ${owner} is counted in ${path} too`);
+    }
+  }
+  expect(ownerOf.size).toBeGreaterThan(10);
+  expect(shared).toEqual([]);
+});
+
 const GOAL = "durable-objects/goal/object.ts";
 const CORE = "durable-objects/goal/core/step.ts";
 

@@ -121,21 +121,21 @@ test("a POST that was open when its executor was lost is not sent again, nor whe
 });
 
 test("permits of an executor that is lost are free again, and the calls that it had paid for count as made", async () => {
-  await upstream("gone", { maxConcurrency: 2 });
+  await upstream("gone-owner", { maxConcurrency: 2 });
   const goalId = await goalWith({ budget: { calls: 10 } });
   await inLostExecutor(async () => {
-    for (const { call } of batchIn(goalId, "gone", 6).run) call({ path: "/delay/500?name=gone" }).catch(() => undefined);
-    await until("two are open", async () => (await countsOf("gone")).inFlight === 2);
+    for (const { call } of batchIn(goalId, "gone-owner", 6).run) call({ path: "/delay/500?name=gone-owner" }).catch(() => undefined);
+    await until("two are open", async () => (await countsOf("gone-owner")).inFlight === 2);
   });
-  const second = batchIn(goalId, "gone", 8);
-  const ends = await endsOf(second.run.map(({ call }) => call({ path: "/delay/1?name=gone" }).then(({ status }) => status)));
+  const second = batchIn(goalId, "gone-owner", 8);
+  const ends = await endsOf(second.run.map(({ call }) => call({ path: "/delay/1?name=gone-owner" }).then(({ status }) => status)));
   // Nobody says which of the six were made.
   expect(ends.filter((end) => end === 200)).toHaveLength(4);
   expect(ends.filter((end) => end === "budget_exhausted")).toHaveLength(4);
   await second.host.end();
   await delay(300);
   expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 10 }, reserved: { calls: 0 } });
-  await until("all permits are back", async () => (await liveOf("gone")).inFlight === 0);
+  await until("all permits are back", async () => (await liveOf("gone-owner")).inFlight === 0);
 });
 
 test("a gate that is lost is found again, and what it had drawn counts as spent", async () => {
