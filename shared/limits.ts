@@ -259,6 +259,8 @@ export const ORIGIN_REST_MS_MAX = 30_000;
 /** How much a rate of calls may bunch, and a rate of tokens. */
 export const RATE_SLICE_MS = 150;
 export const TOKEN_SLICE_MS = 5_000;
+/** After so many calls, the latencies of those before count half. */
+export const LATENCY_CALLS = 5_000;
 /** How long a governor without clients waits before it writes that it is idle. */
 export const GOVERNOR_IDLE_MS = 2_000;
 

@@ -33,7 +33,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
   }
 
   async live(): Promise<UpstreamLive> {
-    const { clients, limiter, latencies, health, upstream, messages, calls } = this.#state;
+    const { clients, limiter, latencies, timed, health, upstream, messages, calls } = this.#state;
     let inFlight = 0;
     let wanted = 0;
     for (const client of clients.values()) {
@@ -47,6 +47,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
       p50Ms: quantileMs(latencies, 0.5),
       p95Ms: quantileMs(latencies, 0.95),
       p99Ms: quantileMs(latencies, 0.99),
+      count: timed,
       tokensPerCall: Math.round(this.#state.meanTokens),
       circuit: health.isOpen ? "open" : "closed",
       messages,

@@ -1,6 +1,10 @@
 /**
- * A latency histogram with logarithmic buckets: 8 a doubling, so a quantile is
- * at most 9 % off. Counting is one addition, merging is adding the arrays.
+ * A latency histogram with logarithmic buckets, as DDSketch has them (Masson,
+ * Rim and Lee, VLDB 2019) and HdrHistogram before it (Tene, 2012): the bounds
+ * grow by a constant ratio, so a quantile's error is relative, wherever it
+ * lies. There are 8 buckets a doubling of `1 + ms`, and the middle of a bucket
+ * is at most 4.5 % off. Counting is one addition, and merging is adding the
+ * counts, so parts that were counted apart say what the whole would have.
  */
 const BUCKETS_PER_DOUBLING = 8;
 const DOUBLINGS = 24;
@@ -20,15 +24,30 @@ export function record(histogram: Uint32Array, ms: number): void {
   histogram[bucket] = histogram[bucket]! + 1;
 }
 
-/** The latency in milliseconds below which the share `q` of all lies; null without any. */
-export function quantileMs(histogram: Uint32Array, q: number): number | null {
+/** Adds what was counted elsewhere: pairs of a bucket and its count. */
+export function merge(histogram: Uint32Array, pairs: readonly number[]): void {
+  for (let i = 0; i < pairs.length; i += 2) histogram[pairs[i]!] = histogram[pairs[i]!]! + pairs[i + 1]!;
+}
+
+/** Halves what was counted so far, so that what comes counts for more. */
+export function age(histogram: Uint32Array): void {
+  for (let bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) histogram[bucket] = histogram[bucket]! >> 1;
+}
+
+function totalIn(histogram: Uint32Array): number {
   let total = 0;
   for (const count of histogram) total += count;
-  if (total === 0) return null;
-  let left = Math.ceil(q * total);
-  for (let bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) {
-    left -= histogram[bucket]!;
-    if (left <= 0) return Math.round(2 ** ((bucket + 0.5) / BUCKETS_PER_DOUBLING) - 1);
-  }
-  return null;
+  return total;
+}
+
+/** The bucket that the share `q` of all lies in or below; -1 without any. */
+function bucketAt(histogram: Uint32Array, q: number): number {
+  let left = Math.max(1, Math.ceil(q * totalIn(histogram)));
+  return histogram.findIndex((count) => (left -= count) <= 0);
+}
+
+/** The latency in milliseconds below which the share `q` of all lies; null without any. */
+export function quantileMs(histogram: Uint32Array, q: number): number | null {
+  const bucket = bucketAt(histogram, q);
+  return bucket < 0 ? null : Math.round(2 ** ((bucket + 0.5) / BUCKETS_PER_DOUBLING) - 1);
 }

@@ -94,6 +94,8 @@ export interface UpstreamLive {
   readonly p50Ms: number | null;
   readonly p95Ms: number | null;
   readonly p99Ms: number | null;
+  /** Calls that were timed since the governor woke; the quantiles are of the last few thousand. */
+  readonly count: number;
   readonly circuit: "closed" | "open";
   /** What a call used on average, by what answers said; 0 while none has. */
   readonly tokensPerCall: number;

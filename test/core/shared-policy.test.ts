@@ -1,10 +1,9 @@
-/** Backoff, histogram, limits and errors: the numbers that the rest of Drover trusts. */
+/** Backoff, limits and errors: the numbers that the rest of Drover trusts. */
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { ERRORS, failure, problemOf, REQUEST_ERRORS, TASK_ERRORS } from "../../shared/errors.ts";
 import * as limits from "../../shared/limits.ts";
 import { backoffMs, chance } from "../../shared/policy/backoff.ts";
-import { HISTOGRAM_BUCKETS, newHistogram, quantileMs, record } from "../../shared/policy/histogram.ts";
 import { faultsOf } from "../../shared/protocol/faults.ts";
 
 const share = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
@@ -49,31 +48,6 @@ test.for(["the task", "the attempt", "the seed"] as const)("chance is even over 
     shares[at] = shares[at]! + 1;
   }
   for (const count of shares) expect(Math.abs(count - draws / 16)).toBeLessThan(200);
-});
-
-test("a quantile of a histogram is well within the 9 % it promises, from 1 ms to two hours", () => {
-  fc.assert(
-    fc.property(
-      fc.array(fc.integer({ min: 1, max: 7_200_000 }), { minLength: 1, maxLength: 200 }),
-      fc.constantFrom(0.01, 0.5, 0.95, 0.99, 1),
-      (latencies, q) => {
-        const histogram = newHistogram();
-        for (const ms of latencies) record(histogram, ms);
-        const exact = latencies.toSorted((a, b) => a - b)[Math.ceil(q * latencies.length) - 1]!;
-        // An answer is the middle of its bucket, in whole milliseconds: half a bucket and half a millisecond off at most.
-        expect(Math.abs(quantileMs(histogram, q)! - exact)).toBeLessThanOrEqual((exact + 1) * 0.045 + 0.5);
-      },
-    ),
-  );
-});
-
-test("an empty histogram has no quantile, and the strangest latencies count", () => {
-  const histogram = newHistogram();
-  expect(quantileMs(histogram, 0.5)).toBeNull();
-  for (const ms of [-5, 0, 1e12, Number.MAX_VALUE]) record(histogram, ms);
-  expect(histogram.reduce((sum, count) => sum + count)).toBe(4);
-  expect(histogram[0]).toBe(2);
-  expect(histogram[HISTOGRAM_BUCKETS - 1]).toBe(2);
 });
 
 test("every limit is a positive whole number, every share a part of one, and the relations between them hold", () => {

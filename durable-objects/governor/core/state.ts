@@ -84,6 +84,9 @@ export interface Governor {
   /** Done in a second while more was wanted; 0 while unknown. */
   callsPerSecond: number;
   readonly latencies: Uint32Array;
+  /** Calls whose latency was told: in all, and since older ones were last made to count for less. */
+  timed: number;
+  timedSinceAged: number;
   /** Messages from and to clients, and calls that they reported. */
   messages: number;
   calls: number;
@@ -115,6 +118,8 @@ export function newGovernor(kept: Kept | null, boot: string, nowMs: number): Gov
     sharedAtMs: nowMs,
     callsPerSecond: 0,
     latencies: newHistogram(),
+    timed: 0,
+    timedSinceAged: 0,
     messages: 0,
     calls: 0,
   };
