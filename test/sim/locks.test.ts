@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
+import { FIRST_SEEDS } from "./first-seeds.ts";
 import { LOCK_BUGS } from "./locks/bugs.ts";
 
 const run = promisify(execFile);
@@ -15,18 +16,16 @@ async function sim(...args: string[]): Promise<string> {
   }
 }
 
-test("no world of locks out of 40 breaks a rule, and each seed gives the same log twice", { timeout: TIMEOUT_MS }, async () => {
-  expect(await sim("--seeds", "40", "--twice")).toContain("none failed");
+test("no world of locks out of 40 breaks a rule, and each of the first ten gives the same log twice", { timeout: TIMEOUT_MS }, async () => {
+  const parts = [sim("--seeds", "10", "--twice"), sim("--seeds", "30", "--from", "11")];
+  for (const text of await Promise.all(parts)) expect(text).toContain("none failed");
 });
-
-/** Where the hunt for a rare bug begins: a world of locks takes a while, and its first seeds are known not to show it. */
-const FIRST_SEED: Readonly<Record<string, number>> = { "leave-again": 225 };
 
 test("each bug planted in the world of locks is found within 1,000 seeds", { timeout: TIMEOUT_MS }, async () => {
   const names = Object.keys(LOCK_BUGS);
   expect(names.length).toBeGreaterThanOrEqual(11);
   for (const name of names) {
-    const from = FIRST_SEED[name] ?? 1;
+    const from = FIRST_SEEDS["locks"]?.[name] ?? 1;
     expect(await sim("--bug", name, "--from", String(from), "--seeds", String(1_001 - from)), name).toMatch(/^seed \d+ failed: /);
   }
 });
