@@ -358,6 +358,14 @@ export const FUNCTION_LOG_CHARS_MAX = 4_096;
 /** Instances of one isolate, and images that it keeps at hand. The rest of its 128 MB is for everybody else. */
 export const SANDBOX_INSTANCES_BYTES_MAX = 56 * MIB;
 export const SANDBOX_IMAGES_BYTES_MAX = 24 * MIB;
+/** What instances in use may grow to together; whoever grows beyond is ended, to be tried again. */
+export const SANDBOX_GROWN_BYTES_MAX = 72 * MIB;
+/** An instance that is not back so long after its invocation had to end never comes, because its request was canceled. */
+export const SANDBOX_LEASE_GRACE_MS = 1_000;
+/** Whoever has waited for an instance, and does not come for it within this, has gone. */
+export const SANDBOX_HANDOVER_MS = 500;
+/** Whoever waits looks so often whether something should be back. */
+export const SANDBOX_LOOK_MS = 500;
 /** Instances of one version, however small. */
 export const SANDBOX_INSTANCES_MAX = 48;
 /** A version that overran its time gets a quarter of it for its next invocations, and not less than this. */
@@ -377,4 +385,9 @@ assert(SUBGOALS_OPENING_MAX <= SUBGOAL_MESSAGES_MAX, "making sub-goals must leav
 assert(RUN_PATIENCE_MS < LEASE_GRACE_MS, "a run that waits for its executor must not be taken for lost");
 assert(PAGE_ITEMS_DEFAULT <= PAGE_ITEMS_MAX, "the default page must be a legal page");
 assert(EXECUTOR_BUFFER_BYTES_MAX + BATCH_LANES_MAX * 2 * RESPONSE_BYTES_MAX < 128 * MIB, "an executor's buffers must fit an isolate");
+// Of the engine's growth nothing is known until the guest waits for something; only one guest runs at a time.
+assert(
+  SANDBOX_GROWN_BYTES_MAX + FUNCTION_MEMORY_BYTES_DEFAULT + SANDBOX_IMAGES_BYTES_MAX < 120 * MIB,
+  "what functions may grow to must fit an isolate",
+);
 assert(HAND_PERMITS_MAX <= PLATFORM_CONNECTIONS_PER_INVOCATION_MAX, "what a batch of functions calls must obey the connection limit");

@@ -5,18 +5,18 @@ import type { Ended, HostCalls } from "../../workers/sandbox/types.ts";
 import { HANDLER_CASES, hostOf } from "./handlers.ts";
 import { invocationOf, LIMITS, runOnce } from "./isolate-kit.ts";
 
-type Engine = (bundle: string, input: unknown, calls: HostCalls) => Promise<Ended>;
+type Engine = (bundle: string, input: unknown, calls: HostCalls, signal?: AbortSignal) => Promise<Ended>;
 
-async function inSnapshot(bundle: string, input: unknown, calls: HostCalls): Promise<Ended> {
+async function inSnapshot(bundle: string, input: unknown, calls: HostCalls, signal = new AbortController().signal): Promise<Ended> {
   const built = await buildImage(bundle, LIMITS);
   if (!built.ok) throw new Error(built.error.detail);
   const sandbox = new Sandbox();
   await sandbox.load("v", built.value);
-  return sandbox.invoke("v", invocationOf(input, { calls }));
+  return sandbox.invoke("v", invocationOf(input, { calls, signal }));
 }
 
 const ENGINES: readonly (readonly [string, Engine])[] = [
-  ["isolate", (bundle, input, calls) => runOnce(bundle, input, { calls })],
+  ["isolate", (bundle, input, calls, signal) => runOnce(bundle, input, { calls, ...(signal && { signal }) })],
   ["snapshot", inSnapshot],
 ];
 
@@ -27,5 +27,45 @@ describe.for(ENGINES)("a handler in the engine %s", ([, run]) => {
     if (failure === undefined) expect(ended).toMatchObject({ outcome: "returned", output: JSON.stringify(output) });
     else expect(ended).toMatchObject({ outcome: "failed", ...failure });
     if (asked !== undefined) expect(log).toEqual(asked);
+  });
+  test.for([
+    ["timed out", "function_limit"],
+    ["unwanted", "canceled"],
+  ] as const)("that is ended from outside because it is %s hears of it by its signal, and may log", async ([reason, code]) => {
+    const bundle = `export default async (_, ctx) => {
+      const { signal } = ctx;
+      signal.addEventListener("abort", () => ctx.log("heard", signal.aborted, signal.reason.name, signal.reason.code, signal.reason.message));
+      AbortSignal.any([signal]).addEventListener("abort", { handleEvent: (event) => { ctx.log(event.type); return ctx.call("late"); } });
+      signal.addEventListener("abort", () => { throw new Error("a listener's own affair"); });
+      await ctx.lock("never");
+    }`;
+    const log: (readonly [string, unknown, number])[] = [];
+    const controller = new AbortController();
+    setTimeout(() => controller.abort(reason), 30);
+    const ended = await run(bundle, null, hostOf(log), controller.signal);
+    expect(ended).toMatchObject({ outcome: "failed", code, detail: `the invocation was ended: ${reason}` });
+    await expect.poll(() => log).toHaveLength(3);
+    expect(log).toEqual([
+      ["lock", { name: "never" }, 1],
+      ["log", { level: "info", text: `heard true HostError canceled ${reason}` }, 0],
+      ["log", { level: "info", text: "abort" }, 0],
+    ]);
+  });
+
+  test("has signals of its own", async () => {
+    const bundle = `export default async () => {
+      const [own, gone, soon] = [new AbortController(), AbortSignal.abort("gone"), AbortSignal.timeout(5)];
+      const heard = [];
+      const hear = () => heard.push("removed");
+      own.signal.addEventListener("abort", hear);
+      own.signal.removeEventListener("abort", hear);
+      AbortSignal.any([own.signal, soon]).addEventListener("abort", (event) => heard.push(event.target.reason));
+      own.abort("once");
+      own.abort("twice");
+      await new Promise((go) => soon.addEventListener("abort", go));
+      try { gone.throwIfAborted(); } catch (error) { heard.push(error); }
+      return [heard, own.signal.reason, soon.reason.name, AbortSignal.any([gone]).aborted, own.signal instanceof AbortSignal];
+    }`;
+    expect(await run(bundle, null, hostOf([]))).toMatchObject({ output: '[["once","gone"],"once","TimeoutError",true,true]' });
   });
 });

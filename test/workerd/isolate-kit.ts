@@ -30,7 +30,15 @@ export function echoing(asked: Asked[] = []): HostCalls {
 
 export function invocationOf(input: unknown, more: Partial<Invocation> = {}): Invocation {
   const about = JSON.stringify({ goal: { id: "goal_1" }, task: { id: "task_1", key: "k", attempt: 2 } });
-  return { input: JSON.stringify(input), about, limits: LIMITS, calls: echoing(), signal: new AbortController().signal, ...more };
+  return {
+    input: JSON.stringify(input),
+    about,
+    limits: LIMITS,
+    calls: echoing(),
+    signal: new AbortController().signal,
+    timeoutMs: 60_000,
+    ...more,
+  };
 }
 
 export const isolates = new Isolates(env.LOADER, PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX);

@@ -42,5 +42,5 @@ export async function programOf(env: Env, place: Place, version: FunctionVersion
 /** Loads the version and makes instances of it, so that its first invocations find them. */
 export async function warm(env: Env, place: Place, version: FunctionVersion): Promise<void> {
   await programOf(env, place, version);
-  sandbox.warm(version.version, WARM_INSTANCES);
+  await sandbox.warm(version.version, WARM_INSTANCES);
 }

@@ -38,22 +38,26 @@ export interface Invocation {
   readonly calls: HostCalls;
   /** Ends the invocation. The reason is what `Lanes` gives to calls. */
   readonly signal: AbortSignal;
+  /** Whoever asked for it ends it after this. Where it does not, because the platform has canceled its request, what the invocation holds is given up then. */
+  readonly timeoutMs: number;
   /** Called once, when there is an instance for it: until then it waits, and the time that it may take does not run. */
   readonly begun?: (() => void) | undefined;
 }
 
 /** How an invocation ended. An aborted one ends as a `failed` one with code `function_limit` or `canceled`; its executor knows better why. */
-export type Ended =
-  | { readonly outcome: "returned"; readonly output: string; readonly cpuMs: number }
+export type Ended = (
+  | { readonly outcome: "returned"; readonly output: string }
   | {
       readonly outcome: "failed";
       readonly code: "function_error" | "function_limit" | ErrorCode;
       readonly detail: string;
       /** Whether another attempt may fare better, where the error that was thrown says so itself: its own `retryable`. */
       readonly retryable?: boolean | undefined;
-      /** It used up its time on the processor. */
-      readonly isOverrun?: boolean | undefined;
       /** Of the handler's own source, where its bundle has a source map. */
       readonly stack?: string | undefined;
-      readonly cpuMs: number;
-    };
+    }
+) & {
+  readonly cpuMs: number;
+  /** It used up its time on the processor. */
+  readonly isOverrun?: boolean | undefined;
+};

@@ -102,7 +102,7 @@ export async function invokeFunction(c: EdgeContext): Promise<Response> {
   const abort = new AbortController();
   const timer = setTimeout(() => abort.abort("timed out"), timeoutMs);
   const { limits } = version.value;
-  const ended = await program({ input, about: ABOUT, limits, calls: hostOf(logs), signal: abort.signal });
+  const ended = await program({ input, about: ABOUT, limits, calls: hostOf(logs), signal: abort.signal, timeoutMs });
   clearTimeout(timer);
   if (ended.outcome === "failed") return failed(ended, logs, abort.signal.aborted ? timeoutMs : null);
   // The guest has made it, and may have made it wrong on purpose.

@@ -86,6 +86,7 @@ export async function attempt(context: RunContext, item: RunItem, signal: AbortS
       limits: batch.function.limits,
       calls: (op: string, args: string, seq: number) => (calls ??= host.callsOf(item, signal))(op, args, seq),
       signal,
+      timeoutMs: item.timeoutMs,
       begun: () => {
         startedAtMs = Date.now();
         begun();

@@ -44,9 +44,10 @@ class Run {
     this.listening ??= Promise.resolve(this.host.ended()).then((reason) => this.stop(reason), () => this.end());
   }
   stop(reason) {
-    // The handler sees the signal first.
-    this.controller?.abort(new HostError("canceled", reason));
-    queueMicrotask(this.end);
+    // The handler sees the signal first; what its listeners throw is their own affair.
+    try { this.controller?.abort(new HostError("canceled", reason)); } catch {}
+    // The end must not overtake what they log.
+    Promise.resolve(this.lastLog).then(this.end);
   }
   get signal() {
     this.listen();

@@ -35,6 +35,7 @@ export class HostTarget extends RpcTarget {
   #open = 0;
   #logged = 0;
   #reason: string | null = null;
+  #isClosed = false;
 
   /** `onOverrun` hears which limit the guest went beyond. */
   constructor(calls: HostCalls, onOverrun: (limit: string) => void) {
@@ -65,7 +66,7 @@ export class HostTarget extends RpcTarget {
   }
 
   log(level: unknown, text: unknown): void {
-    if (this.#reason !== null || !LEVELS.has(level) || typeof text !== "string" || ++this.#logged > FUNCTION_LOGS_MAX) return;
+    if (this.#isClosed || !LEVELS.has(level) || typeof text !== "string" || ++this.#logged > FUNCTION_LOGS_MAX) return;
     const shown = text.length > FUNCTION_LOG_CHARS_MAX ? `${text.slice(0, FUNCTION_LOG_CHARS_MAX)}…` : text;
     this.#calls("log", JSON.stringify({ level, text: shown }), 0).catch(() => undefined);
   }
@@ -82,6 +83,11 @@ export class HostTarget extends RpcTarget {
   end(reason: string): void {
     this.#reason ??= reason;
     this.#over.resolve(reason);
+  }
+
+  /** Nothing is heard any more. */
+  close(): void {
+    this.#isClosed = true;
   }
 
   hasGiven(code: unknown): code is ErrorCode {

@@ -5,10 +5,10 @@
  * processor and the memory are the platform's to bound. docs/functions/engines.md
  * says what that means.
  */
-import type { ErrorCode } from "../../../shared/errors.ts";
 import { FUNCTION_OUTPUT_CHARS_MAX, PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, PROBLEM_CHARS_MAX } from "../../../shared/limits.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
-import { mapOf, mappedStack, withoutMap } from "../snapshot/source-map.ts";
+import { endedBy, failed, NEVER_COMES, tooLong } from "../endings.ts";
+import { mapOf, mappedStack, withoutMap } from "../source-map.ts";
 import type { Ended, Invocation } from "../types.ts";
 import { GUEST } from "./guest.ts";
 import { HostTarget } from "./host-target.ts";
@@ -80,10 +80,6 @@ function stackOf(stack: unknown, bundle: string): string | undefined {
   return frames.length === 0 ? undefined : mappedStack(frames.join("\n"), mapFor(bundle));
 }
 
-function failed(code: ErrorCode, detail: string): Ended {
-  return { outcome: "failed", code, detail, cpuMs: 0 };
-}
-
 function faulted({ code, detail, stack, retryable }: Fault, host: HostTarget, bundle: string): Ended {
   return {
     outcome: "failed",
@@ -95,12 +91,10 @@ function faulted({ code, detail, stack, retryable }: Fault, host: HostTarget, bu
   };
 }
 
-function endedBy({ output, chars, fault }: GuestReply, host: HostTarget, bundle: string): Ended {
+function answeredBy({ output, chars, fault }: GuestReply, host: HostTarget, bundle: string): Ended {
   if (fault !== undefined) return faulted(fault, host, bundle);
   const length = typeof output === "string" ? output.length : Number(chars);
-  if (length > FUNCTION_OUTPUT_CHARS_MAX) {
-    return failed("function_limit", `the output has ${length} characters of JSON, and ${FUNCTION_OUTPUT_CHARS_MAX} are the most`);
-  }
+  if (length > FUNCTION_OUTPUT_CHARS_MAX) return failed("function_limit", tooLong(length));
   if (typeof output !== "string") return failed("function_error", "the function answered with what is not an output");
   return { outcome: "returned", output, cpuMs: 0 };
 }
@@ -108,17 +102,11 @@ function endedBy({ output, chars, fault }: GuestReply, host: HostTarget, bundle:
 /** The isolate itself failed: it says so by rejecting, which the guest never does. */
 function brokenBy(error: unknown): Ended {
   const message = error instanceof Error ? error.message : String(error);
-  if (HUNG_MESSAGE.test(message))
-    return failed("function_error", "the handler waits for something that never comes: nothing is asked of the host, and no timer is set");
+  if (HUNG_MESSAGE.test(message)) return failed("function_error", NEVER_COMES);
   return failed(LIMIT_MESSAGE.test(message) ? "function_limit" : "function_error", `the isolate ended: ${shown(message)}`);
 }
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-function abortedBy(signal: AbortSignal): Ended {
-  const reason = String(signal.reason);
-  return failed(/timed out/.test(reason) ? "function_limit" : "canceled", `the invocation was ended: ${reason}`);
-}
 
 export class Isolates {
   readonly #loader: WorkerLoader;
@@ -154,22 +142,26 @@ export class Isolates {
     try {
       await this.#slots.enter(id, signal);
     } catch {
-      return abortedBy(signal);
+      return endedBy(signal.reason);
     }
     begun?.();
     const cut = Promise.withResolvers<Ended>();
     const host = new HostTarget(invocation.calls, (limit) => cut.resolve(failed("function_limit", limit)));
     const abort = (): void => {
       host.end(String(signal.reason));
-      cut.resolve(abortedBy(signal));
+      cut.resolve(endedBy(signal.reason));
     };
     signal.addEventListener("abort", abort, { once: true });
     const handled = this.#run(id, bundle, invocation, host);
     const ended = await Promise.race([handled, cut.promise]);
     signal.removeEventListener("abort", abort);
-    // One that was cut off keeps its place until it has heard of it.
-    if (host.isOver) void Promise.race([handled, pause(ENDING_MS)]).then(() => this.#slots.leave(id));
-    else this.#slots.leave(id);
+    const close = (): void => {
+      host.close();
+      this.#slots.leave(id);
+    };
+    // One that was cut off keeps its place until it has heard of it, and may log meanwhile.
+    if (host.isOver) void Promise.race([handled, pause(ENDING_MS)]).then(close);
+    else close();
     host.end("the invocation has ended");
     return ended;
   }
@@ -179,7 +171,7 @@ export class Isolates {
     try {
       const guest = this.#loader.get(id, () => codeOf(bundle, limits)).getEntrypoint() as unknown as Guest;
       using reply = await guest.invoke(input, about, host, FUNCTION_OUTPUT_CHARS_MAX);
-      return endedBy(reply, host, bundle);
+      return answeredBy(reply, host, bundle);
     } catch (error) {
       return brokenBy(error);
     }

@@ -17,7 +17,7 @@ import { ENGINE_ID } from "./engine-id.ts";
 import { GuestMemoryError } from "./imports.ts";
 import { type Entries, type Manifest, packed } from "./manifest.ts";
 import { PRELUDE } from "./prelude.ts";
-import { mapOf, mappedStack, withoutMap } from "./source-map.ts";
+import { mapOf, mappedStack, withoutMap } from "../source-map.ts";
 import { synchronous } from "./synchronous.ts";
 import { GuestError, Vm } from "./vm.ts";
 
@@ -78,6 +78,7 @@ function initialised(vm: Vm, bytecode: Uint8Array): Entries {
     invoke: vm.property(taken, "invoke"),
     settle: vm.property(taken, "settle"),
     fire: vm.property(taken, "fire"),
+    stop: vm.property(taken, "stop"),
     values: x.wasm_malloc(ARGUMENTS_BYTES),
   };
   for (const value of [kind, primed, taken]) x.qjs_free_value(value);
@@ -134,7 +135,8 @@ function captured(
   const end = usedBytes(vm.memory);
   const image = vm.memory.slice(start, end);
   const pages = vm.memory.length / PAGE_BYTES;
-  return { manifest: { start, pages, bytes: image.length, seed, entries, ...(map === null ? {} : { map }) }, image };
+  const { memoryBytes } = limits;
+  return { manifest: { start, pages, bytes: image.length, memoryBytes, seed, entries, ...(map === null ? {} : { map }) }, image };
 }
 
 /** Why a bundle cannot be initialised, in the words of its own error. */

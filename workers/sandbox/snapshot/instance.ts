@@ -12,16 +12,18 @@ import {
   FUNCTION_OUTPUT_CHARS_MAX,
   FUNCTION_TIMERS_MAX,
 } from "../../../shared/limits.ts";
+import { endedBy, NEVER_COMES, tooLong } from "../endings.ts";
 import { type Ended, HostError, type Invocation } from "../types.ts";
 import type { GuestCalls } from "./imports.ts";
 import { GuestMemoryError } from "./imports.ts";
 import type { Manifest } from "./manifest.ts";
-import { mappedStack } from "./source-map.ts";
+import { mappedStack } from "../source-map.ts";
 import { synchronous } from "./synchronous.ts";
 import { GuestError, Vm } from "./vm.ts";
 
 const PAGE_BYTES = 65_536;
 const SEED_BYTES = 8;
+const NO_ROOM = "functions that run beside this one have taken the memory that it needs more; another attempt may find room";
 
 /** An image in memory, ready to be restored. */
 export interface Image {
@@ -37,6 +39,9 @@ interface Fault {
 }
 
 type Failed = Extract<Ended, { outcome: "failed" }>;
+
+/** How much memory an instance of it has. */
+export const instanceBytesOf = ({ pages }: Manifest): number => pages * PAGE_BYTES;
 
 export class Instance {
   readonly image: Image;
@@ -57,7 +62,7 @@ export class Instance {
 
   /** Whether it can be restored: its memory is in a known state and no larger than the image asks for. */
   get isSound(): boolean {
-    return !this.#vm.hasTrapped && this.bytes === this.image.manifest.pages * PAGE_BYTES;
+    return !this.#vm.hasTrapped && this.bytes === instanceBytesOf(this.image.manifest);
   }
 
   /** Makes it as it was when the image was taken, but for the state of `Math.random`. */
@@ -70,13 +75,22 @@ export class Instance {
     crypto.getRandomValues(memory.subarray(manifest.seed, manifest.seed + SEED_BYTES));
   }
 
-  /** Runs the handler once in the restored instance. Never rejects. */
-  invoke(invocation: Invocation, cpuMs: number): Promise<Ended> {
+  /** Runs the handler once in the restored instance. Never rejects. `hasRoom` is asked whenever its memory has grown. */
+  invoke(invocation: Invocation, cpuMs: number, hasRoom: () => boolean): Promise<Ended> {
     const lease = ++this.#lease;
-    const run = new Run(this.#vm, this.image.manifest, invocation, Math.ceil(cpuMs * FUNCTION_FUEL_PER_MS), () => this.#lease === lease);
+    const units = Math.ceil(cpuMs * FUNCTION_FUEL_PER_MS);
+    const bounds = { units, hasRoom, isCurrent: () => this.#lease === lease };
+    const run = new Run(this.#vm, this.image.manifest, invocation, bounds);
     run.start();
     return run.ended.finally(() => this.#lease++);
   }
+}
+
+interface Bounds {
+  /** Fuel that it may use. */
+  readonly units: number;
+  readonly hasRoom: () => boolean;
+  readonly isCurrent: () => boolean;
 }
 
 /** One invocation. */
@@ -85,10 +99,10 @@ class Run implements GuestCalls {
   readonly #vm: Vm;
   readonly #manifest: Manifest;
   readonly #invocation: Invocation;
-  /** Fuel that it may use, and what is left of it. */
-  readonly #units: number;
+  readonly #bounds: Bounds;
+  /** What is left of it. */
   #fuel: number;
-  readonly #isCurrent: () => boolean;
+  #bytes: number;
   readonly #timers = new Map<number, number>();
   /** Codes that the host gave. A guest cannot make one up. */
   readonly #given = new Set<string>();
@@ -97,19 +111,24 @@ class Run implements GuestCalls {
   #result: Ended | null = null;
   /** The guest runs just now. */
   #isInside = false;
+  /** Its fuel was taken away, because it has ended and still ran. */
+  #isStopped = false;
+  #hasOverrun = false;
+  /** The guest has asked for its signal. */
+  #isListening = false;
   #open = 0;
   #asked = 0;
   #logged = 0;
 
-  constructor(vm: Vm, manifest: Manifest, invocation: Invocation, units: number, isCurrent: () => boolean) {
+  constructor(vm: Vm, manifest: Manifest, invocation: Invocation, bounds: Bounds) {
     this.#vm = vm;
     this.#manifest = manifest;
     this.#invocation = invocation;
-    this.#units = units;
-    this.#fuel = units;
-    this.#isCurrent = isCurrent;
+    this.#bounds = bounds;
+    this.#fuel = bounds.units;
+    this.#bytes = vm.x.memory.buffer.byteLength;
     this.ended = new Promise((resolve) => (this.#resolve = resolve));
-    this.#stop = () => this.#fail("canceled", `the attempt was ended: ${String(invocation.signal.reason)}`);
+    this.#stop = () => this.#cut(invocation.signal.reason);
   }
 
   start(): void {
@@ -118,6 +137,16 @@ class Run implements GuestCalls {
     signal.addEventListener("abort", this.#stop, { once: true });
     if (signal.aborted) this.#stop();
     else this.#enter(() => this.#vm.call(invoke, values, this.#vm.newText(input), this.#vm.newText(about)));
+  }
+
+  /** Ends it from outside. The guest hears of it by its signal, and may log what it makes of that. */
+  #cut(reason: unknown): void {
+    if (this.#result !== null) return;
+    this.#result = endedBy(reason);
+    if (this.#isInside) return this.#halt();
+    const { stop, values } = this.#manifest.entries;
+    if (!this.#isListening) return this.#end(this.#result);
+    this.#enter(() => this.#vm.call(stop, values, this.#vm.newText(String(reason))));
   }
 
   /** Lets the guest run until it has nothing to do. */
@@ -132,22 +161,32 @@ class Run implements GuestCalls {
         vm.drain();
       });
       if (this.#result === null && this.#open === 0 && this.#timers.size === 0) {
-        this.#fail("function_error", "the handler waits for something that never comes: nothing is asked of the host, and no timer is set");
+        this.#fail("function_error", NEVER_COMES);
       }
     } catch (error) {
       this.#broken(error);
     }
     this.#isInside = false;
-    this.#fuel = Math.min(this.#fuel, vm.fuel);
+    if (!this.#isStopped) this.#fuel = Math.min(this.#fuel, vm.fuel);
+    if (this.#result === null && this.#hasGrown() && !this.#bounds.hasRoom()) return this.#fail("temporary_reduced_capacity", NO_ROOM);
     if (this.#result !== null) this.#end(this.#result);
   }
 
+  #hasGrown(): boolean {
+    const { byteLength } = this.#vm.x.memory.buffer;
+    const hasGrown = byteLength > this.#bytes;
+    this.#bytes = byteLength;
+    return hasGrown;
+  }
+
   #broken(error: unknown): void {
-    const cpuMs = this.#units / FUNCTION_FUEL_PER_MS;
+    if (this.#isStopped) return;
     if (this.#vm.isOver) {
-      const detail = `the function used more than its ${cpuMs} ms of processor time`;
-      this.#result ??= { outcome: "failed", code: "function_limit", detail, isOverrun: true, cpuMs };
-      return;
+      this.#hasOverrun = true;
+      return this.#fail(
+        "function_limit",
+        `the function used more than its ${this.#bounds.units / FUNCTION_FUEL_PER_MS} ms of processor time`,
+      );
     }
     if (error instanceof GuestMemoryError) return this.#fail("function_limit", "the function used up its memory");
     if (error instanceof GuestError) return this.#fail(...faultWords(error.message), mappedStack(error.stack_, this.#manifest.map ?? null));
@@ -158,7 +197,13 @@ class Run implements GuestCalls {
   #fail(code: Failed["code"], detail: string, stack?: string, retryable = false): void {
     this.#result ??= { outcome: "failed", code, detail, cpuMs: 0, ...(stack ? { stack } : {}), ...(retryable ? { retryable } : {}) };
     if (!this.#isInside) return this.#end(this.#result);
-    this.#fuel = Math.min(this.#fuel, this.#vm.fuel);
+    this.#halt();
+  }
+
+  /** Stops a guest that runs just now. */
+  #halt(): void {
+    if (!this.#isStopped) this.#fuel = Math.min(this.#fuel, this.#vm.fuel);
+    this.#isStopped = true;
     this.#vm.fuel = -1;
   }
 
@@ -166,12 +211,14 @@ class Run implements GuestCalls {
     this.#invocation.signal.removeEventListener("abort", this.#stop);
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
-    this.#resolve({ ...ended, cpuMs: Math.min(this.#units, this.#units - this.#fuel) / FUNCTION_FUEL_PER_MS });
+    const { units } = this.#bounds;
+    const cpuMs = Math.min(units, units - this.#fuel) / FUNCTION_FUEL_PER_MS;
+    this.#resolve({ ...ended, cpuMs, ...(this.#hasOverrun ? { isOverrun: true } : {}) });
   }
 
   /** Whether what has just come is for a run that goes on. */
   #goesOn(): boolean {
-    return this.#result === null && this.#isCurrent();
+    return this.#result === null && this.#bounds.isCurrent();
   }
 
   ask(id: number, op: string, args: string): void {
@@ -229,12 +276,7 @@ class Run implements GuestCalls {
 
   done(kind: number, text: string): void {
     if (this.#result !== null) return;
-    if (kind === 0 && text.length > FUNCTION_OUTPUT_CHARS_MAX) {
-      return this.#fail(
-        "function_limit",
-        `the output has ${text.length} characters of JSON, and ${FUNCTION_OUTPUT_CHARS_MAX} are the most`,
-      );
-    }
+    if (kind === 0 && text.length > FUNCTION_OUTPUT_CHARS_MAX) return this.#fail("function_limit", tooLong(text.length));
     if (kind === 0) this.#result = { outcome: "returned", output: text, cpuMs: 0 };
     else this.#failWith(JSON.parse(text) as Fault);
   }
@@ -247,6 +289,7 @@ class Run implements GuestCalls {
   }
 
   sync(op: string, args: string): string {
+    if (op === "listen") this.#isListening = true;
     if (op !== "log") return synchronous(op, args);
     if (++this.#logged <= FUNCTION_LOGS_MAX) {
       this.#invocation.calls("log", args.length > FUNCTION_LOG_CHARS_MAX ? clipped(args) : args, 0).catch(() => undefined);

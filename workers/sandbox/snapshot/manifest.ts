@@ -6,6 +6,7 @@ export interface Entries {
   readonly invoke: number;
   readonly settle: number;
   readonly fire: number;
+  readonly stop: number;
   /** A place for the addresses of arguments. */
   readonly values: number;
 }
@@ -17,6 +18,8 @@ export interface Manifest {
   readonly pages: number;
   /** Length of the image in bytes. */
   readonly bytes: number;
+  /** What an invocation may allocate beyond that. */
+  readonly memoryBytes: number;
   /** Where the state of `Math.random` is. */
   readonly seed: number;
   readonly entries: Entries;

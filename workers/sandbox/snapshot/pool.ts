@@ -1,28 +1,15 @@
-/**
- * The snapshots and instances of one isolate, each bounded in bytes. Whoever
- * needs an instance and finds none waits in line; what is given back is
- * restored after its answer has gone, so the next one finds it clean.
- */
-import {
-  FUNCTION_STRIKE_CPU_MS_MIN,
-  FUNCTION_STRIKE_MS,
-  FUNCTION_STRIKE_SHARE,
-  SANDBOX_IMAGES_BYTES_MAX,
-  SANDBOX_INSTANCES_BYTES_MAX,
-  SANDBOX_INSTANCES_MAX,
-} from "../../../shared/limits.ts";
+/** The functions of one isolate: their images, bounded in bytes, and their invocations. */
+import { FUNCTION_STRIKE_CPU_MS_MIN, FUNCTION_STRIKE_MS, FUNCTION_STRIKE_SHARE, SANDBOX_IMAGES_BYTES_MAX } from "../../../shared/limits.ts";
 import type { StoredImage } from "../../../shared/rpc-functions.ts";
+import { failed } from "../endings.ts";
 import type { Ended, Invocation } from "../types.ts";
 import { ENGINE_ID } from "./engine-id.ts";
-import { type Image, Instance } from "./instance.ts";
+import { Instances, Shelf } from "./instances.ts";
 import { type Manifest, unpacked } from "./manifest.ts";
 
 interface Version {
-  readonly name: string;
-  readonly image: Image;
-  readonly free: Instance[];
-  /** Instances, in use or free. */
-  count: number;
+  readonly shelf: Shelf;
+  readonly imageBytes: number;
   /** How often in a row it overran its time, and when it last did. */
   strikes: number;
   struckAtMs: number;
@@ -30,26 +17,21 @@ interface Version {
   longestCpuMs: number;
 }
 
-interface Waiter {
-  readonly version: Version;
-  readonly resolve: (instance: Instance) => void;
-}
+const NOT_BEGUN = failed("canceled", "the attempt was ended before the function began");
 
 export class Sandbox {
   /** The least recently used first. */
   readonly #versions = new Map<string, Version>();
-  readonly #line: Waiter[] = [];
-  #instanceBytes = 0;
+  readonly #instances = new Instances();
   #imageBytes = 0;
 
   has(version: string): boolean {
     return this.#versions.has(version);
   }
 
-  /** Bytes of instances and images, and how many instances there are. */
+  /** Bytes of instances and images, and how many instances there are, in use or not. */
   get size(): { readonly instances: number; readonly instanceBytes: number; readonly imageBytes: number } {
-    const instances = [...this.#versions.values()].reduce((sum, { count }) => sum + count, 0);
-    return { instances, instanceBytes: this.#instanceBytes, imageBytes: this.#imageBytes };
+    return { instances: this.#instances.count, instanceBytes: this.#instances.bytes, imageBytes: this.#imageBytes };
   }
 
   /** Takes an image in. Throws for one of another engine, whose addresses mean nothing here. */
@@ -64,27 +46,18 @@ export class Sandbox {
     const bytes = await unpacked(stored.bytes);
     if (bytes.length !== manifest.bytes) throw new Error("the image is not whole");
     if (this.has(version)) return;
-    this.#versions.set(version, {
-      name: version,
-      image: { manifest, bytes },
-      free: [],
-      count: 0,
-      strikes: 0,
-      struckAtMs: 0,
-      longestCpuMs: 0,
-    });
+    const shelf = new Shelf({ manifest, bytes });
+    this.#versions.set(version, { shelf, imageBytes: bytes.length, strikes: 0, struckAtMs: 0, longestCpuMs: 0 });
     this.#imageBytes += bytes.length;
     this.#evict(version);
   }
 
-  /** Fills the pool with instances for so many invocations at once, as far as there is room. */
-  warm(version: string, count: number): void {
-    const known = this.#versions.get(version);
-    if (known === undefined) return;
-    for (let more = count - known.count; more > 0; more--) {
-      const instance = this.#make(known);
-      if (instance === null) return;
-      known.free.push(instance);
+  /** Makes instances for so many invocations at once, as far as there is room; others may run between two of them. */
+  async warm(version: string, count: number): Promise<void> {
+    for (;;) {
+      const known = this.#versions.get(version);
+      if (known === undefined || known.shelf.count >= count || !this.#instances.prepare(known.shelf)) return;
+      await new Promise((resolve) => setTimeout(resolve, 0));
     }
   }
 
@@ -94,111 +67,36 @@ export class Sandbox {
     if (version === undefined) throw new Error(`the version ${name} is not loaded`);
     this.#versions.delete(name);
     this.#versions.set(name, version);
-    const instance = await this.#take(version, invocation.signal);
-    if (instance === null)
-      return { outcome: "failed", code: "canceled", detail: "the attempt was ended before the function began", cpuMs: 0 };
+    const { shelf } = version;
+    const taken = this.#instances.take(shelf, invocation.timeoutMs, invocation.signal);
+    const instance = taken instanceof Promise ? await taken : taken;
+    if (instance === null) return NOT_BEGUN;
     invocation.begun?.();
-    const ended = await instance.invoke(invocation, this.#cpuMs(version, invocation.limits.cpuMs));
-    const isOverrun = ended.outcome === "failed" && ended.isOverrun === true;
+    const cpuMs = cpuMsOf(version, invocation.limits.cpuMs);
+    const ended = await instance.invoke(invocation, cpuMs, () => this.#instances.grew(shelf, instance));
+    const isOverrun = ended.isOverrun === true;
     version.strikes = isOverrun ? version.strikes + 1 : 0;
     if (isOverrun) version.struckAtMs = Date.now();
     else version.longestCpuMs = Math.max(version.longestCpuMs, ended.cpuMs);
-    // The answer goes first.
-    queueMicrotask(() => this.#giveBack(version, instance, isOverrun));
+    // Whoever waits for the answer hears of it before the instance is restored, which takes a while.
+    queueMicrotask(() => queueMicrotask(() => this.#instances.giveBack(shelf, instance, instance.isSound && !isOverrun)));
     return ended;
   }
 
-  /** Whoever overran just before gets less, so that it cannot take the processor from its neighbours again and again; but twice of what was ever enough. */
-  #cpuMs({ strikes, struckAtMs, longestCpuMs }: Version, cpuMs: number): number {
-    if (strikes === 0 || Date.now() - struckAtMs > FUNCTION_STRIKE_MS) return cpuMs;
-    const least = Math.max(FUNCTION_STRIKE_CPU_MS_MIN, 2 * longestCpuMs);
-    return Math.min(cpuMs, Math.max(least, cpuMs * FUNCTION_STRIKE_SHARE ** strikes));
-  }
-
-  /** Null for whoever went away while it waited. */
-  async #take(version: Version, signal: AbortSignal): Promise<Instance | null> {
-    const isFirst = !this.#line.some((waiter) => waiter.version === version);
-    const instance = isFirst ? (version.free.pop() ?? this.#make(version)) : null;
-    return instance ?? this.#wait(version, signal);
-  }
-
-  #wait(version: Version, signal: AbortSignal): Promise<Instance | null> {
-    return new Promise((resolve) => {
-      const leave = (): void => {
-        this.#line.splice(this.#line.indexOf(waiter), 1);
-        resolve(null);
-      };
-      const waiter: Waiter = {
-        version,
-        resolve(instance) {
-          signal.removeEventListener("abort", leave);
-          resolve(instance);
-        },
-      };
-      if (signal.aborted) return resolve(null);
-      this.#line.push(waiter);
-      signal.addEventListener("abort", leave, { once: true });
-    });
-  }
-
-  #make(version: Version): Instance | null {
-    if (version.count >= SANDBOX_INSTANCES_MAX) return null;
-    const bytes = version.image.manifest.pages * 65_536;
-    while (this.#instanceBytes + bytes > SANDBOX_INSTANCES_BYTES_MAX) if (!this.#drop(version)) break;
-    // One instance is always to be had, or a version could wait for ever.
-    if (this.#instanceBytes + bytes > SANDBOX_INSTANCES_BYTES_MAX && version.count > 0) return null;
-    version.count++;
-    this.#instanceBytes += bytes;
-    return new Instance(version.image);
-  }
-
-  /** Throws away a free instance of the version that was used least lately, other than this one. */
-  #drop(other: Version): boolean {
-    for (const version of this.#versions.values()) {
-      if (version === other || version.free.length === 0) continue;
-      version.free.pop();
-      this.#forget(version);
-      return true;
-    }
-    return false;
-  }
-
-  #forget(version: Version): void {
-    version.count--;
-    this.#instanceBytes -= version.image.manifest.pages * 65_536;
-  }
-
-  #giveBack(version: Version, used: Instance, isOverrun: boolean): void {
-    if (used.isSound && !isOverrun && this.#versions.get(version.name) === version) {
-      used.restore();
-      version.free.push(used);
-    } else this.#forget(version);
-    this.#serve();
-  }
-
-  /** Gives what is free, and the room that there is, to those who wait, the longest first. Whoever cannot be served holds up nobody of another version. */
-  #serve(): void {
-    const unserved = new Set<Version>();
-    for (const waiter of [...this.#line]) {
-      const { version } = waiter;
-      if (unserved.has(version)) continue;
-      const instance = version.free.pop() ?? this.#make(version);
-      if (instance === null) {
-        unserved.add(version);
-        continue;
-      }
-      this.#line.splice(this.#line.indexOf(waiter), 1);
-      waiter.resolve(instance);
-    }
-  }
-
   #evict(kept: string): void {
-    for (const [name, version] of this.#versions) {
+    for (const [name, { shelf, imageBytes }] of this.#versions) {
       if (this.#imageBytes <= SANDBOX_IMAGES_BYTES_MAX) return;
-      if (name === kept || version.count > version.free.length) continue;
+      if (name === kept || !shelf.isIdle) continue;
       this.#versions.delete(name);
-      this.#imageBytes -= version.image.bytes.length;
-      while (version.free.pop() !== undefined) this.#forget(version);
+      this.#imageBytes -= imageBytes;
+      this.#instances.clear(shelf);
     }
   }
+}
+
+/** Whoever overran just before gets less, so that it cannot take the processor from its neighbours again and again; but twice of what was ever enough. */
+function cpuMsOf({ strikes, struckAtMs, longestCpuMs }: Version, cpuMs: number): number {
+  if (strikes === 0 || Date.now() - struckAtMs > FUNCTION_STRIKE_MS) return cpuMs;
+  const least = Math.max(FUNCTION_STRIKE_CPU_MS_MIN, 2 * longestCpuMs);
+  return Math.min(cpuMs, Math.max(least, cpuMs * FUNCTION_STRIKE_SHARE ** strikes));
 }

@@ -38,7 +38,8 @@ ${HANDLER_CONTEXT}
     return id;
   };
   const unschedule = (id) => { if (timers.delete(id)) cancel(id); };
-  globalThis.setTimeout = schedule(false);
+  const once = schedule(false);
+  globalThis.setTimeout = once;
   globalThis.setInterval = schedule(true);
   globalThis.clearTimeout = unschedule;
   globalThis.clearInterval = unschedule;
@@ -156,15 +157,50 @@ ${HANDLER_CONTEXT}
   };
   globalThis.structuredClone = (value) => copy(value, new Map());
 
-  // --- Events that never come but once: the signal of an attempt.
+  // --- Signals. What a listener throws is its own affair.
+  const aborts = new WeakMap();
   class AbortSignal {
+    #listeners = [];
+    onabort = null;
     aborted = false;
     reason = undefined;
-    addEventListener() {}
-    removeEventListener() {}
-    throwIfAborted() {}
+    constructor(key) { if (key !== aborts) throw new TypeError("Illegal constructor"); aborts.set(this, (reason) => this.#abort(reason)); }
+    #abort(reason = new DOMException("This operation was aborted", "AbortError")) {
+      if (this.aborted) return;
+      this.aborted = true;
+      this.reason = reason;
+      const event = { type: "abort", target: this, currentTarget: this };
+      for (const listener of [this.onabort, ...this.#listeners])
+        try { if (listener) typeof listener === "function" ? listener.call(this, event) : listener.handleEvent(event); } catch {}
+    }
+    addEventListener(type, listener) { if (type === "abort" && !this.#listeners.includes(listener)) this.#listeners.push(listener); }
+    removeEventListener(type, listener) { if (type === "abort") this.#listeners = this.#listeners.filter((each) => each !== listener); }
+    throwIfAborted() { if (this.aborted) throw this.reason; }
+    static abort(reason) { const controller = new AbortController(); controller.abort(reason); return controller.signal; }
+    static timeout(ms) {
+      const controller = new AbortController();
+      once(() => controller.abort(new DOMException("The operation timed out", "TimeoutError")), ms);
+      return controller.signal;
+    }
+    static any(signals) {
+      const controller = new AbortController();
+      for (const signal of signals)
+        if (signal.aborted) controller.abort(signal.reason); else signal.addEventListener("abort", () => controller.abort(signal.reason));
+      return controller.signal;
+    }
   }
-  const signal = new AbortSignal();
+  class AbortController {
+    #signal = new AbortSignal(aborts);
+    get signal() { return this.#signal; }
+    abort(reason) { aborts.get(this.#signal)(reason); }
+  }
+  globalThis.AbortSignal = AbortSignal;
+  globalThis.AbortController = AbortController;
+  let attempt = null;
+  const signalOf = () => {
+    if (attempt === null) { attempt = new AbortController(); sync("listen", ""); }
+    return attempt.signal;
+  };
 
   // --- Logs.
   const log = (level) => (...parts) => { sync("log", stringify({ level, text: parts.map(shown).join(" ") })); };
@@ -177,7 +213,7 @@ ${HANDLER_CONTEXT}
   globalThis.__entries = {
     handle(namespace) { handler = namespace.default; return typeof handler; },
     invoke(input, about) {
-      const run = async () => handler(parse(input), contextOf(parse(about), request, log, () => signal));
+      const run = async () => handler(parse(input), contextOf(parse(about), request, log, signalOf));
       follow(run(), (value) => {
         let output;
         try { output = stringify(value) ?? "null"; } catch (error) { return done(1, stringify(faultOf(error))); }
@@ -192,5 +228,6 @@ ${HANDLER_CONTEXT}
       if (isAnswer) pair[0](value); else pair[1](new HostError(value.code, value.message));
     },
     fire(id) { timers.get(id)?.(); },
+    stop(reason) { attempt?.abort(new HostError("canceled", reason)); },
   };
 })();`;
