@@ -4,10 +4,12 @@ import { describe, expect, test } from "vitest";
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX, PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX } from "../../shared/limits.ts";
 import { Isolates } from "../../workers/sandbox/index.ts";
 import { Slots } from "../../workers/sandbox/isolate/slots.ts";
+import { inLostExecutor } from "./host-kit.ts";
 import { delay, invocationOf, versionOf } from "./isolate-kit.ts";
 import { guard } from "./loader-guard.ts";
 
 const SLOW = "export default (input) => new Promise((done) => setTimeout(() => done(input), 10));";
+const LEASE_MS = 60_000;
 const never = new AbortController().signal;
 
 describe("Isolates", () => {
@@ -72,13 +74,13 @@ describe("Slots", () => {
   test("let nobody pass who came later", async () => {
     const slots = new Slots(1);
     const order: string[] = [];
-    await slots.enter("a", never);
-    const b = slots.enter("b", never).then(() => order.push("b"));
+    const first = await slots.enter("a", LEASE_MS, never);
+    const b = Promise.resolve(slots.enter("b", LEASE_MS, never));
+    void b.then(() => order.push("b"));
     // "a" has its place, but "b" came before.
-    const again = slots.enter("a", never).then(() => order.push("a"));
-    slots.leave("a");
-    await b;
-    slots.leave("b");
+    const again = Promise.resolve(slots.enter("a", LEASE_MS, never)).then(() => order.push("a"));
+    slots.leave(first!);
+    slots.leave((await b)!);
     await again;
     expect(order).toEqual(["b", "a"]);
   });
@@ -86,12 +88,26 @@ describe("Slots", () => {
   test("let those in that waited behind one who gave up", async () => {
     const slots = new Slots(1);
     const controller = new AbortController();
-    await slots.enter("a", never);
-    const b = slots.enter("b", controller.signal);
-    const again = slots.enter("a", never);
-    controller.abort(new Error("gave up"));
-    await expect(b).rejects.toThrow("gave up");
-    await again;
+    await slots.enter("a", LEASE_MS, never);
+    const b = slots.enter("b", LEASE_MS, controller.signal);
+    const again = slots.enter("a", LEASE_MS, never);
+    controller.abort("gave up");
+    expect(await b).toBeNull();
+    expect(await again).not.toBeNull();
     expect(slots.inFlight).toBe(1);
+  });
+
+  test("give up the places of requests that the platform ended, and those who waited there", async () => {
+    const slots = new Slots(2);
+    await inLostExecutor(async () => {
+      for (const id of ["a", "b", "c", "d", "e"]) void slots.enter(id, 100, never);
+    });
+    const place = await slots.enter("f", LEASE_MS, never);
+    expect(slots.inFlight).toBeLessThanOrEqual(2);
+    await delay(600);
+    const other = await slots.enter("g", LEASE_MS, never);
+    expect(slots.inFlight).toBe(2);
+    for (const one of [place, other]) slots.leave(one!);
+    expect(slots.inFlight).toBe(0);
   });
 });

@@ -2,6 +2,9 @@
 import { expect, test } from "vitest";
 import { SANDBOX_GROWN_BYTES_MAX, SANDBOX_INSTANCES_BYTES_MAX } from "../../shared/limits.ts";
 import { buildImage, Sandbox } from "../../workers/sandbox/index.ts";
+import { Instance } from "../../workers/sandbox/snapshot/instance.ts";
+import { Instances, Shelf } from "../../workers/sandbox/snapshot/instances.ts";
+import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
 import type { Ended, HostCalls, Invocation } from "../../workers/sandbox/types.ts";
 import { inLostExecutor } from "./host-kit.ts";
 import { delay, invocationOf, LIMITS } from "./isolate-kit.ts";
@@ -90,6 +93,25 @@ test("instances of requests that the platform ended are given up, and so is whoe
   await delay(1_500);
   await Promise.all(Array.from({ length: instances }, () => invoke("f")));
   expect(sandbox.size.instanceBytes).toBeLessThanOrEqual(SANDBOX_INSTANCES_BYTES_MAX);
+});
+
+test("whoever waited, and does not come for what it is handed, has it for a moment only", async () => {
+  const built = await buildImage(HOLDING, LIMITS);
+  if (!built.ok) throw new Error(built.error.detail);
+  const shelf = new Shelf({ manifest: JSON.parse(built.value.manifest) as Manifest, bytes: await unpacked(built.value.bytes) });
+  const instances = new Instances();
+  const { signal } = new AbortController();
+  const all: Instance[] = [];
+  for (let taken = instances.take(shelf, 60_000, signal); taken instanceof Instance; taken = instances.take(shelf, 60_000, signal)) {
+    all.push(taken);
+  }
+  // Stands in line before those that come later, and is not there any more.
+  let handed = 0;
+  for (let i = 0; i < all.length; i++) instances.lineOf(shelf, 60_000).enter(() => handed++);
+  const later = instances.take(shelf, 60_000, signal);
+  for (const instance of all) instances.giveBack(shelf, instance, true);
+  expect(handed).toBe(all.length - 1);
+  expect(await later).toBeInstanceOf(Instance);
 });
 
 test("an instance that comes back after it was given up is not used again, nor counted twice", async () => {

@@ -139,11 +139,8 @@ export class Isolates {
   async invoke(version: FunctionVersion, bundle: string, invocation: Invocation, begun?: () => void): Promise<Ended> {
     const { signal } = invocation;
     const id = version.version;
-    try {
-      await this.#slots.enter(id, signal);
-    } catch {
-      return endedBy(signal.reason);
-    }
+    const place = await this.#slots.enter(id, invocation.timeoutMs, signal);
+    if (place === null) return endedBy(signal.reason);
     begun?.();
     const cut = Promise.withResolvers<Ended>();
     const host = new HostTarget(invocation.calls, (limit) => cut.resolve(failed("function_limit", limit)));
@@ -152,12 +149,14 @@ export class Isolates {
       cut.resolve(endedBy(signal.reason));
     };
     signal.addEventListener("abort", abort, { once: true });
+    // It may have been while it waited for its place.
+    if (signal.aborted) abort();
     const handled = this.#run(id, bundle, invocation, host);
     const ended = await Promise.race([handled, cut.promise]);
     signal.removeEventListener("abort", abort);
     const close = (): void => {
       host.close();
-      this.#slots.leave(id);
+      this.#slots.leave(place);
     };
     // One that was cut off keeps its place until it has heard of it, and may log meanwhile.
     if (host.isOver) void Promise.race([handled, pause(ENDING_MS)]).then(close);

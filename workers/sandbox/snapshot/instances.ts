@@ -13,8 +13,8 @@ import {
   SANDBOX_INSTANCES_BYTES_MAX,
   SANDBOX_INSTANCES_MAX,
   SANDBOX_LEASE_GRACE_MS,
-  SANDBOX_LOOK_MS,
 } from "../../../shared/limits.ts";
+import { inTurn, insert, type Line } from "../turn.ts";
 import { type Image, Instance, instanceBytesOf } from "./instance.ts";
 
 interface Lease {
@@ -108,7 +108,27 @@ export class Instances {
     this.#shelves.delete(shelf);
     this.#shelves.add(shelf);
     if (this.#waiting === 0 && this.#hasRoom(shelf)) return this.#lend(shelf, leaseMs + SANDBOX_LEASE_GRACE_MS);
-    return this.#wait(shelf, leaseMs, signal);
+    return inTurn(this.lineOf(shelf, leaseMs), signal);
+  }
+
+  /** The end of the line for an instance, for at most so long. */
+  lineOf(shelf: Shelf, leaseMs: number): Line<Instance> {
+    const number = ++this.#waited;
+    return {
+      enter: (resolve) => {
+        const waiter = { number, resolve };
+        insert(shelf.line, waiter);
+        this.#waiting++;
+        this.#serve();
+        return () => this.#leave(shelf, waiter);
+      },
+      keep: (instance) => {
+        const lease = shelf.busy.get(instance);
+        if (lease !== undefined) lease.untilMs = Date.now() + leaseMs + SANDBOX_LEASE_GRACE_MS;
+        return lease !== undefined;
+      },
+      look: () => this.#serve(),
+    };
   }
 
   /** Counts what an instance in use has grown to. False: there is no room for it, and it has to end. */
@@ -143,40 +163,6 @@ export class Instances {
     this.#freeBytes -= shelf.bytes * shelf.free.length;
     shelf.free.length = 0;
     this.#shelves.delete(shelf);
-  }
-
-  async #wait(shelf: Shelf, leaseMs: number, signal: AbortSignal): Promise<Instance | null> {
-    const number = ++this.#waited;
-    // Whoever should wake this one may never come, so it looks by itself.
-    const look = setInterval(() => this.#serve(), SANDBOX_LOOK_MS);
-    let leave: () => void = () => undefined;
-    const gone = (): void => leave();
-    signal.addEventListener("abort", gone);
-    try {
-      for (;;) {
-        const instance = await new Promise<Instance | null>((resolve) => {
-          const waiter = { number, resolve };
-          leave = () => this.#leave(shelf, waiter);
-          this.#enter(shelf, waiter);
-        });
-        if (instance === null) return null;
-        const lease = shelf.busy.get(instance);
-        // It was handed over, and taken away again before this one could come.
-        if (lease === undefined) continue;
-        lease.untilMs = Date.now() + leaseMs + SANDBOX_LEASE_GRACE_MS;
-        return instance;
-      }
-    } finally {
-      clearInterval(look);
-      signal.removeEventListener("abort", gone);
-    }
-  }
-
-  #enter(shelf: Shelf, waiter: Waiter): void {
-    const behind = shelf.line.findIndex(({ number }) => number > waiter.number);
-    shelf.line.splice(behind < 0 ? shelf.line.length : behind, 0, waiter);
-    this.#waiting++;
-    this.#serve();
   }
 
   #leave(shelf: Shelf, waiter: Waiter): void {
