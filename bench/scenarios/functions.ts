@@ -4,9 +4,10 @@
  * same calls in one isolate. Every answer of both is checked, and each says
  * whether it saw anything of another.
  */
-import { bundled, isRight, startPool } from "../functions.ts";
 import { api, declare, newGoal, untilEnded, viewGoal, viewTasks } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
+import { busyBundle, isRight } from "../sandbox/bundles.ts";
+import { bundleSandbox, type SandboxAlone } from "../sandbox/host.ts";
 import type { Stage } from "../stage.ts";
 import { medianOf } from "../stats.ts";
 import { withUpstream } from "../upstreams.ts";
@@ -43,24 +44,36 @@ async function runGoal(stage: Stage): Promise<Done> {
   return { ackMs, doneMs };
 }
 
+/** Milliseconds of as many runs in the pool alone, with every answer right. */
+async function runPool(alone: SandboxAlone, lanes: number, upstream: string): Promise<number> {
+  const startedAt = performance.now();
+  const answers = (await (await alone.ask("/pool", { version: "busy", n: TASKS, lanes, upstream })).json()) as unknown[];
+  const tookMs = performance.now() - startedAt;
+  const wrong = answers.findIndex((answer, i) => !isRight(i, answer));
+  if (wrong >= 0) throw new Error(`the answer to ${wrong} is ${JSON.stringify(answers[wrong])}`);
+  return tookMs;
+}
+
 export function functionsOf(isFast: boolean): (stage: Stage, rounds: number) => Promise<Figure[]> {
   return (stage, rounds) =>
     withUpstream(async ({ origin }) => {
       const drover = stage.drover();
-      const bundle = await bundled();
-      const pool = await startPool(bundle);
+      const bundle = await busyBundle();
+      const sandbox = await bundleSandbox();
+      const pool = await sandbox.start();
+      await pool.ask("/build", { version: "busy" }, bundle);
       await declare(drover, "real", { origin, maxConcurrency: 256 });
       await api(drover, "PUT", "/v1/functions/busy", bundle, "text/javascript");
       const times = new Map<number, number[]>(LANES_TRIED.map((lanes) => [lanes, []]));
       for (let round = 0; round < (isFast ? 1 : 3); round++) {
-        for (const lanes of LANES_TRIED) times.get(lanes)!.push(await pool.run(TASKS, lanes, origin));
+        for (const lanes of LANES_TRIED) times.get(lanes)!.push(await runPool(pool, lanes, origin));
       }
       const lanes = LANES_TRIED.toSorted((a, b) => medianOf(times.get(a)!) - medianOf(times.get(b)!))[0]!;
       const [ackMs, doneMs, poolMs, ratios]: number[][] = [[], [], [], []];
       for (let round = -WARM_UP; round < rounds; round++) {
-        const before = await pool.run(TASKS, lanes, origin);
+        const before = await runPool(pool, lanes, origin);
         const done = await runGoal(stage);
-        const alone = (before + (await pool.run(TASKS, lanes, origin))) / 2;
+        const alone = (before + (await runPool(pool, lanes, origin))) / 2;
         if (round < 0) continue;
         ackMs!.push(done.ackMs);
         doneMs!.push(done.doneMs);
@@ -68,6 +81,7 @@ export function functionsOf(isFast: boolean): (stage: Stage, rounds: number) => 
         ratios!.push(done.doneMs / alone);
       }
       await pool.end();
+      sandbox.end();
       return [
         figure("functions", "5,000 tasks of 97 KB, a call of 1 ms each: acknowledged", "ms", ackMs!),
         figure("functions", "… done, every answer right", "ms", doneMs!),

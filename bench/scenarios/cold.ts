@@ -1,0 +1,139 @@
+/**
+ * `cold`: what it takes to give a task fresh memory. A snapshot restored in
+ * place, alone and with a run of its function, beside a fresh dynamic isolate
+ * of the platform and a V8 startup snapshot of isolated-vm; then the first run
+ * on an isolate that has just started, with the pool filled before and without.
+ */
+import { execFileSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { type Finding, figure } from "../report.ts";
+import { installed } from "../rivals/install.ts";
+import { type Bundle, bundlesOfAllSizes } from "../sandbox/bundles.ts";
+import { bundleSandbox, type SandboxAlone } from "../sandbox/host.ts";
+import { timedMs } from "../stats.ts";
+
+const ISOLATED_VM = "7.0.1";
+const RIVAL = fileURLToPath(new URL("../rivals/isolated-vm.mjs", import.meta.url));
+/** Most microseconds of a restore, by size, and how many times faster a run of it must be than that of a rival. */
+const RESTORE_US = [30, 80, 250];
+const TIMES_FRESH = 30;
+const TIMES_ISOLATED_VM = 10;
+const POOL = 8;
+
+interface Timed {
+  readonly ms: number;
+  readonly last?: unknown;
+}
+
+/** Microseconds of one, out of so many. */
+async function usOf(alone: SandboxAlone, path: string, version: string, n: number): Promise<{ us: number; last: unknown }> {
+  const { ms, last } = (await (await alone.ask(path, { version, n })).json()) as Timed;
+  return { us: (ms * 1_000) / n, last };
+}
+
+/** Microseconds of a run, the median of so many. */
+function isolatedVm(folder: string, { script }: Bundle, n: number): { us: number; last: unknown } {
+  const text = execFileSync(process.execPath, ["--no-node-snapshot", RIVAL, folder, String(n)], { input: script, encoding: "utf8" });
+  const { times, last } = JSON.parse(text) as { times: number[]; last: unknown };
+  return { us: times.toSorted((a, b) => a - b)[times.length >> 1]! * 1_000, last };
+}
+
+interface Samples {
+  readonly restore: number[];
+  readonly invoke: number[];
+  readonly fresh: number[];
+  readonly rival: number[];
+  readonly timesFresh: number[];
+  readonly timesRival: number[];
+}
+
+const noSamples = (): Samples => ({ restore: [], invoke: [], fresh: [], rival: [], timesFresh: [], timesRival: [] });
+
+/** Whoever does not answer to its input did not do the work. */
+function checked(size: string, answer: unknown, n: number): void {
+  if ((answer as { n?: number } | undefined)?.n !== n)
+    throw new Error(`the function of ${size} answers wrongly: ${JSON.stringify(answer)}`);
+}
+
+async function measure(alone: SandboxAlone, bundle: Bundle, folder: string | null, runs: number, into: Samples): Promise<void> {
+  const { size } = bundle;
+  const restore = await usOf(alone, "/restore", size, runs);
+  const invoke = await usOf(alone, "/invoke", size, runs);
+  const isolates = Math.ceil(runs / 100);
+  const fresh = await usOf(alone, "/fresh", size, isolates);
+  checked(size, invoke.last, runs - 1);
+  checked(size, fresh.last, isolates - 1);
+  into.restore.push(restore.us);
+  into.invoke.push(invoke.us);
+  into.fresh.push(fresh.us / 1_000);
+  into.timesFresh.push(fresh.us / invoke.us);
+  if (folder === null) return;
+  const rival = isolatedVm(folder, bundle, isolates);
+  checked(size, rival.last, isolates - 1);
+  into.rival.push(rival.us / 1_000);
+  into.timesRival.push(rival.us / invoke.us);
+}
+
+/** Milliseconds from the request to the answer of the first run in a new process, with the pool filled before or not. */
+async function firstRun(start: () => Promise<SandboxAlone>, image: Uint8Array<ArrayBuffer>, isWarm: boolean): Promise<number> {
+  const alone = await start();
+  try {
+    // Its code is compiled and its socket open: only the function is cold.
+    await alone.ask("/");
+    if (!isWarm)
+      return await timedMs(() => alone.ask("/load-and-first", { version: "first", n: 1 }, image).then((answer) => answer.text()));
+    await alone.ask("/load", { version: "first", n: POOL }, image);
+    return await timedMs(() => alone.ask("/first", { version: "first", n: 1 }).then((answer) => answer.text()));
+  } finally {
+    await alone.end();
+  }
+}
+
+/** The lines of one size. */
+function figuresOf(size: string, of: Samples, restoreUs: number): Finding[] {
+  const figures = [
+    figure("cold", `${size}: a snapshot restored in place`, "us", of.restore, restoreUs),
+    figure("cold", "… restored and run", "us", of.invoke),
+    figure("cold", "… run in a fresh dynamic isolate", "ms", of.fresh),
+    figure("cold", "… that takes so many times as long", "x", of.timesFresh, { least: TIMES_FRESH }),
+  ];
+  if (of.rival.length === 0) return figures;
+  return [
+    ...figures,
+    figure("cold", "… run from a V8 snapshot of isolated-vm", "ms", of.rival),
+    figure("cold", "… that takes so many times as long", "x", of.timesRival, { least: TIMES_ISOLATED_VM }),
+  ];
+}
+
+export function coldOf(isFast: boolean): (stage: unknown, rounds: number) => Promise<Finding[]> {
+  return async (_stage, rounds) => {
+    const rival = installed("isolated-vm", ISOLATED_VM);
+    const folder = "folder" in rival ? rival.folder : null;
+    const bundles = await bundlesOfAllSizes();
+    const samples = bundles.map(noSamples);
+    const { start, end } = await bundleSandbox();
+    const alone = await start();
+    for (const { size, module } of bundles) await alone.ask("/build", { version: size }, module);
+    for (let round = -1; round < rounds; round++) {
+      for (const [i, bundle] of bundles.entries()) {
+        // Before the first round neither side's code is compiled well.
+        await measure(alone, bundle, folder, isFast ? 1_000 : 3_000, round < 0 ? noSamples() : samples[i]!);
+      }
+    }
+    const { size } = bundles[1]!;
+    const image = new Uint8Array(await (await alone.ask("/image", { version: size })).arrayBuffer());
+    await alone.end();
+    const [cold, warm]: number[][] = [[], []];
+    for (let round = 0; round < rounds; round++) {
+      cold!.push(await firstRun(start, image, false));
+      warm!.push(await firstRun(start, image, true));
+    }
+    end();
+    return [
+      ...bundles.flatMap((bundle, i) => figuresOf(bundle.size, samples[i]!, RESTORE_US[i]!)),
+      ...("why" in rival ? [{ scenario: "cold", name: "isolated-vm", skipped: rival.why }] : []),
+      figure("cold", `${size}: first run in a new isolate, over HTTP`, "ms", cold!),
+      figure("cold", "… with the pool filled before", "ms", warm!),
+    ];
+  };
+}
