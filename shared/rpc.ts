@@ -14,6 +14,7 @@ import type { RelativeRpc } from "./rpc-relatives.ts";
 import type { Upstream } from "./protocol/upstream.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { Result } from "./result.ts";
+import type { RefusalRpc, WholeAnswer } from "./rpc-flight.ts";
 import type { LocksRpc, StateValue, StateWrite } from "./rpc-locks.ts";
 import type { Bearer } from "./token/claims.ts";
 
@@ -237,16 +238,11 @@ export interface Opening {
   readonly tokensPointer: string | null;
   /** As `tokensPointer`, of what the call cost in millionths of a US dollar. */
   readonly costPointer?: string | null;
+  /** Answers of the upstream are never shared between calls. */
+  readonly isUnshared?: boolean;
   /** Calls that the gate may have open, and how many more it may start now. */
   readonly granted: number;
   readonly free: number;
-}
-
-/** An answer as it came: nothing decoded, names in lower case. */
-export interface WholeAnswer {
-  readonly status: number;
-  readonly headers: readonly (readonly [string, string])[];
-  readonly body: Uint8Array;
 }
 
 /**
@@ -262,7 +258,7 @@ export interface PassRpc {
   done(end: CallEnd, answer?: WholeAnswer | null): Promise<void>;
 }
 
-export interface GateRpc extends PermitsRpc {
+export interface GateRpc extends PermitsRpc, RefusalRpc {
   /** Answers at once, so that no caller can go away unnoticed. */
   enter(request: PassRequest): Promise<PassRpc>;
 }

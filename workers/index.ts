@@ -5,6 +5,7 @@
 import { createApp } from "./edge/app.ts";
 
 export { ExecutorPool } from "../durable-objects/executor/object.ts";
+export { Flight } from "../durable-objects/flight/object.ts";
 export { Gate } from "../durable-objects/gate/object.ts";
 export { Governor } from "../durable-objects/governor/object.ts";
 export { Goal } from "../durable-objects/goal/object.ts";

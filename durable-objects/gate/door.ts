@@ -3,7 +3,8 @@ import { type Failure, failure } from "../../shared/errors.ts";
 import type { CallEnd } from "../../shared/policy/outcome.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { Answer, KeyedCall, Opening, PassRequest, WholeAnswer } from "../../shared/rpc.ts";
+import type { CallAsked, WholeAnswer } from "../../shared/rpc-flight.ts";
+import type { Answer, KeyedCall, Opening, PassRequest } from "../../shared/rpc.ts";
 import type { Keys } from "./keys.ts";
 import type { Doorkeeper, Visit } from "./pass.ts";
 import { type Payer, Purse } from "./purse.ts";
@@ -48,9 +49,8 @@ export class Door implements Doorkeeper<Caller> {
   }
 
   async admit(caller: Caller): Promise<Answer<{ readonly opening: Opening } | { readonly replay: WholeAnswer }>> {
-    const { gate, upstream: name, goalId } = caller.request;
-    const goal = goalId === undefined ? null : await this.#goalOf(goalId);
-    const refusal = goal?.failure ?? (await this.#permissions.refusal(caller.request, goal));
+    const { gate, upstream: name } = caller.request;
+    const refusal = await this.refusal(caller.request);
     if (refusal !== null) return err(refusal);
     const found = await upstreamIn(this.#registry, (one) => one.name === name);
     if (found === null) return err(unknownUpstream(name));
@@ -70,6 +70,12 @@ export class Door implements Doorkeeper<Caller> {
     if (!opened.ok) return this.#refuse(caller, opened.error);
     if (caller.key !== null) this.#keys.begin(caller.key);
     return ok({ opening: opened.value });
+  }
+
+  /** Why the call may not be made, whoever makes it; null where it may. */
+  async refusal(call: CallAsked): Promise<Failure | null> {
+    const goal = call.goalId === undefined ? null : await this.#goalOf(call.goalId);
+    return goal?.failure ?? (await this.#permissions.refusal(call, goal));
   }
 
   renew(caller: Caller): number {

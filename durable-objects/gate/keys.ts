@@ -7,7 +7,8 @@ import { type Failure, failure } from "../../shared/errors.ts";
 import { IDEMPOTENT_ANSWER_BYTES_MAX, IDEMPOTENT_ANSWER_MS } from "../../shared/limits.ts";
 import type { CallEnd } from "../../shared/policy/outcome.ts";
 import { err, ok } from "../../shared/result.ts";
-import type { Answer, KeyedCall, WholeAnswer } from "../../shared/rpc.ts";
+import type { WholeAnswer } from "../../shared/rpc-flight.ts";
+import type { Answer, KeyedCall } from "../../shared/rpc.ts";
 import type { GateStore, KeptCall } from "./store.ts";
 
 const RETRY_AFTER_MS = 1_000;

@@ -4,8 +4,10 @@
  * `Idempotency-Key`. The calls themselves, and their bodies, never come here.
  */
 import { DurableObject } from "cloudflare:workers";
+import type { Failure } from "../../shared/errors.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import type { HandRequest, HandRpc, HandsRpc } from "../../shared/rpc-functions.ts";
+import type { CallAsked } from "../../shared/rpc-flight.ts";
 import type { GateRpc, PassRequest, PassRpc } from "../../shared/rpc.ts";
 import { governorsOf } from "../kit/governors.ts";
 import { Door, newCaller } from "./door.ts";
@@ -35,6 +37,10 @@ export class Gate extends DurableObject<Env> implements GateRpc, HandsRpc {
 
   async enter(request: PassRequest): Promise<PassRpc> {
     return new Pass(this.#door, newCaller(request, Date.now()));
+  }
+
+  async refusal(call: CallAsked): Promise<Failure | null> {
+    return this.#door.refusal(call);
   }
 
   async hand(request: HandRequest): Promise<HandRpc> {

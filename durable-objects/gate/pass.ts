@@ -4,7 +4,8 @@
  */
 import { RpcTarget } from "cloudflare:workers";
 import type { CallEnd } from "../../shared/policy/outcome.ts";
-import type { Answer, Opening, PassRequest, PassRpc, WholeAnswer } from "../../shared/rpc.ts";
+import type { WholeAnswer } from "../../shared/rpc-flight.ts";
+import type { Answer, Opening, PassRequest, PassRpc } from "../../shared/rpc.ts";
 
 export interface Visit {
   readonly request: PassRequest;

@@ -5,7 +5,7 @@
  */
 import { type Failure, failure } from "../../shared/errors.ts";
 import { type Policy, type Rules, rulesOf } from "../../shared/policy/rules.ts";
-import type { PassRequest } from "../../shared/rpc.ts";
+import type { CallAsked } from "../../shared/rpc-flight.ts";
 import type { GoalStanding, RegistryCopy } from "./registry.ts";
 
 const NONE: readonly Policy[] = [];
@@ -19,7 +19,7 @@ export class Permissions {
     this.#registry = registry;
   }
 
-  async refusal({ upstream, method, path, bearer }: PassRequest, goal: GoalStanding | null): Promise<Failure | null> {
+  async refusal({ upstream, method, path, bearer }: CallAsked, goal: GoalStanding | null): Promise<Failure | null> {
     if (goal !== null && bearer?.epoch !== undefined && bearer.epoch !== goal.epoch) {
       return failure("unauthorized", 'the tokens of this goal were revoked (caveat "goal")');
     }

@@ -161,6 +161,7 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
     permitMs: upstream.maxConcurrency === null ? null : Math.max(0, lease.untilMs - nowMs),
     tokensPointer: upstream.usage.tokens,
     costPointer: upstream.usage.costMicros ?? null,
+    ...(upstream.coalesce === "off" && { isUnshared: true }),
     granted: permitted(lease, nowMs),
     free: startable(lease, queue.open, nowMs),
   };

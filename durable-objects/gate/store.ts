@@ -1,6 +1,7 @@
 /** What a gate keeps: the answers to calls with an `Idempotency-Key`. A gate that never saw a key has no table. */
 import { GATE_PAGE_ROWS } from "../../shared/limits.ts";
-import type { KeyedCall, WholeAnswer } from "../../shared/rpc.ts";
+import type { WholeAnswer } from "../../shared/rpc-flight.ts";
+import type { KeyedCall } from "../../shared/rpc.ts";
 import { isEmpty, migrate } from "../kit/migrate.ts";
 import { chunksOf, exec, joined } from "../kit/sql.ts";
 import { MIGRATIONS } from "./schema.ts";

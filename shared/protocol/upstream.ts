@@ -25,6 +25,8 @@ export interface Upstream {
   /** `key`: the upstream honours `Idempotency-Key`, so every call to it may be repeated. */
   readonly idempotency: "none" | "key";
   readonly retry: { readonly maxAttempts: number };
+  /** `off`: no two calls to it share an answer. Left out, or `safe`: GET and HEAD that are passed through do while one is under way, and what says `coalesce`. */
+  readonly coalesce?: "safe" | "off";
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -60,7 +62,7 @@ const schema = v.pipe(
     retry: v.optional(object({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
     headers: v.optional(headers),
     hedge: v.optional(v.literal(false, "hedging is not in this version; leave it out or say false")),
-    coalesce: v.optional(v.literal("off", 'coalescing is not in this version; leave it out or say "off"')),
+    coalesce: v.optional(v.picklist(["safe", "off"], 'must be "safe" or "off"')),
   }),
   v.check(
     (spec) => spec.tokensPerMinute === undefined || spec.usage?.tokens !== undefined || (spec.reserve?.tokens ?? 0) > 0,
@@ -88,5 +90,6 @@ export function parseUpstream(name: string, body: unknown): Result<Upstream, Fau
     idempotency: spec.idempotency ?? "none",
     retry: { maxAttempts: spec.retry?.maxAttempts ?? ATTEMPTS_DEFAULT },
     headers: spec.headers ?? {},
+    coalesce: spec.coalesce ?? "safe",
   });
 }

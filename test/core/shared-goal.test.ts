@@ -80,6 +80,7 @@ test("an upstream needs only an origin, and then has every default", () => {
       idempotency: "none",
       retry: { maxAttempts: limits.ATTEMPTS_DEFAULT },
       headers: {},
+      coalesce: "safe",
     },
   });
 });
@@ -95,7 +96,10 @@ test("an upstream keeps what was said", () => {
     ...{ retry: { maxAttempts: 2 }, headers: { "x-api-key": "s" } },
   };
   const parsed = parseUpstream("llm", { ...spec, origins: ["http://127.0.0.1:9/", "http://Two.test"], hedge: false, coalesce: "off" });
-  expect(parsed).toEqual({ ok: true, value: { name: "llm", origins: ["http://127.0.0.1:9", "http://two.test"], ...spec } });
+  expect(parsed).toEqual({
+    ok: true,
+    value: { name: "llm", origins: ["http://127.0.0.1:9", "http://two.test"], ...spec, coalesce: "off" },
+  });
 });
 
 const origin = "http://127.0.0.1:9000";

@@ -21,7 +21,14 @@ export const ROOMS: readonly Room[] = [
   { files: /^durable-objects\/kit\//, may: ["durable-objects/kit/", SHARED, "cloudflare:"] },
   {
     files: /^durable-objects\/([a-z-]+)\/core\//,
-    may: ["durable-objects/$1/core/", "!shared/rpc.ts", "!shared/rpc-relatives.ts", "!shared/rpc-functions.ts", SHARED],
+    may: [
+      "durable-objects/$1/core/",
+      "!shared/rpc.ts",
+      "!shared/rpc-relatives.ts",
+      "!shared/rpc-functions.ts",
+      "!shared/rpc-flight.ts",
+      SHARED,
+    ],
   },
   {
     files: /^durable-objects\/(executor)\//,

@@ -6,6 +6,9 @@
 import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
+import { FLIGHT_SHARDS } from "../../shared/limits-flight.ts";
+import { shardOf } from "../../shared/protocol/lock.ts";
+import type { FlightRpc } from "../../shared/rpc-flight.ts";
 import type { FunctionRegistryRpc } from "../../shared/rpc-functions.ts";
 import type { LocksRpc } from "../../shared/rpc-locks.ts";
 import type { GoalRpc, GovernorRpc, TenantRpc } from "../../shared/rpc.ts";
@@ -60,6 +63,11 @@ export function governorStub(env: Env, upstream: string): GovernorRpc {
 /** A shard of the tenant's locks. */
 export function locksStub(env: Env, shard: number): LocksRpc {
   return env.LOCKS.get(env.LOCKS.idFromName(String(shard)));
+}
+
+/** The shard where calls with this hash meet. */
+export function flightStub(env: Env, hash: string): FlightRpc {
+  return env.FLIGHT.get(env.FLIGHT.idFromName(`${TENANT_NAME}-${shardOf(hash, FLIGHT_SHARDS)}`)) as unknown as FlightRpc;
 }
 
 /** What the goal has to know of the caller's token. */

@@ -5,7 +5,8 @@
 import { type CallEnd, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
 import { IDEMPOTENT_ANSWER_BYTES_MAX } from "../../../shared/limits.ts";
 import { concatBytes } from "../../../shared/bytes.ts";
-import type { Opening, PassRpc, WholeAnswer } from "../../../shared/rpc.ts";
+import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
+import type { Opening, PassRpc } from "../../../shared/rpc.ts";
 import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { addRateLimit, requestHeaders, responseHeaders } from "./headers.ts";
@@ -15,7 +16,7 @@ import { UsageReader } from "./usage.ts";
 
 const TIMED_OUT = "timed out";
 const LEASE_ENDED = "the permit ended";
-const NO_BODY_STATUSES: ReadonlySet<number> = new Set([204, 205, 304]);
+export const NO_BODY_STATUSES: ReadonlySet<number> = new Set([204, 205, 304]);
 
 /** The call as the caller made it. */
 export interface ProxyCall {
@@ -27,6 +28,21 @@ export interface ProxyCall {
   readonly body: ReadableStream<Uint8Array> | Uint8Array | null;
   /** Its answer is kept for those who call with the same key. */
   readonly isKeyed: boolean;
+  /** Hears of its answer for those who make the same call; null where nobody does. */
+  readonly witness: Witness | null;
+}
+
+/** Who hears of an answer as it passes. After the word that nobody else may have it, nothing more is said. */
+export interface Witness {
+  /** The call has its permit. False: its answer is of no interest. */
+  opened(opening: Opening): boolean;
+  /** Whether the body is to be kept as it passes. */
+  head(status: number, headers: Headers): boolean;
+  /** Whether it should go on without its caller. */
+  isWanted(): boolean;
+  tooLarge(): void;
+  whole(answer: WholeAnswer): void;
+  broke(): void;
 }
 
 export interface Surroundings {
@@ -40,6 +56,8 @@ export class Attempt {
   readonly #call: ProxyCall;
   readonly #pass: PassRpc;
   readonly opening: Opening;
+  /** Null from when it has been told that nobody else may have the answer. */
+  readonly witness: Witness | null;
   readonly #abort = new AbortController();
   readonly #leash: Leash | null;
   #startedAtMs = 0;
@@ -51,6 +69,7 @@ export class Attempt {
     this.#call = call;
     this.#pass = pass;
     this.opening = opening;
+    this.witness = call.witness?.opened(opening) === true ? call.witness : null;
     const { permitMs } = opening;
     this.#leash = permitMs === null ? null : new Leash(pass, askedAtMs, permitMs, () => this.#abort.abort(LEASE_ENDED));
   }
@@ -108,24 +127,41 @@ export class Attempt {
     const shown = new Headers(headers);
     addRateLimit(shown, this.#call.upstream, this.opening);
     const body = this.#call.method === "HEAD" || NO_BODY_STATUSES.has(status) ? null : response.body;
-    const keeper = this.#call.isKeyed && isKept(status) ? new Keeper(status, headers) : null;
+    const { witness } = this;
+    const isWitnessed = witness?.head(status, headers) === true;
+    const keeper = isWitnessed || (this.#call.isKeyed && isKept(status)) ? new Keeper(status, headers, () => witness?.tooLarge()) : null;
     if (body === null) {
-      this.#around.waitUntil(this.end(this.#endOf(response), keeper?.answer));
+      this.#around.waitUntil(this.#passed(response, keeper));
       return new Response(null, { status, statusText, headers: shown });
     }
     const length = response.headers.get("content-length");
     const { tokensPointer, costPointer = null } = this.opening;
     const pointers = { tokens: tokensPointer, costMicros: costPointer };
     const usage = this.#isMetered ? new UsageReader(pointers, response.headers.get("content-type") ?? "") : null;
-    const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null };
+    const isTailWanted = (): boolean => !isWitnessed || witness.isWanted();
+    const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null, isTailWanted };
     const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), readers);
     const finished = ended.then(
-      () => this.end({ ...this.#endOf(response), ...usage?.usage() }, keeper?.answer),
-      // The head came, so the upstream is well; what broke off says nothing more of it.
-      () => this.end({ ...this.#endOf(response), ...(keeper === null ? {} : { outcome: "broken", status: LEASE_ENDED_STATUS }) }),
+      () => this.#passed(response, keeper, usage?.usage()),
+      () => this.#brokeOff(response, keeper),
     );
     this.#around.waitUntil(Promise.allSettled([finished, taken]));
     return new Response(readable, { status, statusText, headers: shown, encodeBody: "manual" });
+  }
+
+  /** The whole answer has come. */
+  #passed(response: Response, keeper: Keeper | null, usage: Partial<CallEnd> = {}): Promise<void> {
+    const answer = keeper === null ? undefined : keeper.answer;
+    if (this.#call.isKeyed) return this.end({ ...this.#endOf(response), ...usage }, answer);
+    if (answer !== null && answer !== undefined) this.witness?.whole(answer);
+    return this.end({ ...this.#endOf(response), ...usage });
+  }
+
+  /** The head came, so the upstream is well; what broke off says nothing more of it. */
+  #brokeOff(response: Response, keeper: Keeper | null): Promise<void> {
+    if (keeper !== null && keeper.answer !== null) this.witness?.broke();
+    const isInDoubt = this.#call.isKeyed && keeper !== null;
+    return this.end({ ...this.#endOf(response), ...(isInDoubt && { outcome: "broken", status: LEASE_ENDED_STATUS }) });
   }
 
   /** The answer is looked at for what it says that it used. */
@@ -158,18 +194,21 @@ class Keeper {
   readonly #status: number;
   readonly #headers: readonly [string, string][];
   readonly #chunks: Uint8Array[] = [];
+  readonly #overflown: () => void;
   #size = 0;
 
-  constructor(status: number, headers: Headers) {
+  constructor(status: number, headers: Headers, overflown: () => void) {
     this.#status = status;
     this.#headers = [...headers];
+    this.#overflown = overflown;
   }
 
   readonly tail: Tail = (chunk) => {
     this.#size += chunk.byteLength;
-    if (this.#size > IDEMPOTENT_ANSWER_BYTES_MAX) return false;
-    this.#chunks.push(chunk);
-    return true;
+    const hasRoom = this.#size <= IDEMPOTENT_ANSWER_BYTES_MAX;
+    if (hasRoom) this.#chunks.push(chunk);
+    else this.#overflown();
+    return hasRoom;
   };
 
   /** Null where there was too much of it. */

@@ -11,6 +11,8 @@ export type Tail = (chunk: Uint8Array) => boolean;
 export interface Readers {
   readonly watch: ((chunk: Uint8Array) => void) | null;
   readonly tail: Tail | null;
+  /** Whether the tail is worth reading on for when the caller has gone. */
+  readonly isTailWanted: () => boolean;
 }
 
 export interface Piped {
@@ -59,11 +61,11 @@ class Caller {
 }
 
 /** As long as the tail keeps what passes, a caller that reads slowly holds nobody up. */
-async function pump(body: ReadableStream<Uint8Array>, caller: Caller, { watch, tail }: Readers): Promise<void> {
+async function pump(body: ReadableStream<Uint8Array>, caller: Caller, { watch, tail, isTailWanted }: Readers): Promise<void> {
   const reader = body.getReader();
   let hasTail = tail !== null;
   try {
-    while (hasTail || !caller.isGone) {
+    while (!caller.isGone || (hasTail && isTailWanted())) {
       const { done, value } = await reader.read();
       if (done) return;
       watch?.(value);
@@ -76,4 +78,6 @@ async function pump(body: ReadableStream<Uint8Array>, caller: Caller, { watch, t
     throw error;
   }
   await reader.cancel("nobody reads on");
+  // What was kept must not be taken for the whole.
+  if (hasTail) throw new Error("nobody reads on");
 }

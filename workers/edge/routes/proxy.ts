@@ -5,15 +5,21 @@
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { type GoalId, parseGoalId } from "../../../shared/ids.ts";
 import { PROXY_SHARDS, WAIT_SECONDS_MAX } from "../../../shared/limits.ts";
+import { shardOf } from "../../../shared/protocol/lock.ts";
 import { IDEMPOTENT_METHODS, type Reserve } from "../../../shared/protocol/task.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, GateRpc, IdempotencyKey } from "../../../shared/rpc.ts";
 import { networkOf, PLAIN_NETWORK } from "../../kit/network.ts";
-import { type EdgeContext, goalStub } from "../context.ts";
+import { collapse } from "../coalesce/collapse.ts";
+import { hashOf, keyOf } from "../coalesce/key.ts";
+import { wishOf } from "../coalesce/wish.ts";
+import { type EdgeContext, flightStub, goalStub, TENANT_NAME } from "../context.ts";
 import { readBytes } from "../middleware/body.ts";
 import { idempotencyOf, parseIdempotencyKey } from "../middleware/idempotency.ts";
 import { refused } from "../middleware/permit.ts";
 import { respondsAsync, waitSeconds } from "../prefer.ts";
+import type { Witness } from "../proxy/attempt.ts";
+import { requestHeaders } from "../proxy/headers.ts";
 import { canWait, makeStanding, queueCall, standingGoalId } from "../proxy/later.ts";
 import { passThrough } from "../proxy/pass-through.ts";
 import { parseReserve } from "../proxy/reserve.ts";
@@ -24,18 +30,19 @@ const SHOWN_CHARS_MAX = 64;
 /** How long a call that may become a task waits for a permit first. */
 const ASYNC_WAIT_SECONDS = 1;
 
-interface Keyed {
+interface Whole {
   readonly bytes: Uint8Array;
-  readonly idempotency: IdempotencyKey;
+  readonly idempotency: IdempotencyKey | undefined;
 }
 
-/** A call with a key is read whole, because its body is a part of what it is. Null for one without. */
-async function keyedOf(c: EdgeContext, { upstream }: Target): Promise<Answer<Keyed | null>> {
-  if (c.req.header("idempotency-key") === undefined) return ok(null);
+/** A call with a key, or one that is to be like others, is read whole, because its body is a part of what it is. Null for any other. */
+async function wholeOf(c: EdgeContext, { upstream }: Target, isShared: boolean): Promise<Answer<Whole | null>> {
+  const isKeyed = c.req.header("idempotency-key") !== undefined;
+  if (!isKeyed && (!isShared || c.req.raw.body === null)) return ok(null);
   const bytes = await readBytes(c.req.raw);
   if (!bytes.ok) return bytes;
   const idempotency = await idempotencyOf(c, `/v1/proxy/${upstream}`, { bytes: bytes.value, mediaType: "" });
-  return idempotency.ok ? ok({ bytes: bytes.value, idempotency: idempotency.value! }) : idempotency;
+  return idempotency.ok ? ok({ bytes: bytes.value, idempotency: idempotency.value }) : idempotency;
 }
 
 function goalOf(c: EdgeContext): Answer<GoalId | undefined> {
@@ -46,18 +53,18 @@ function goalOf(c: EdgeContext): Answer<GoalId | undefined> {
   return goalId === null ? err(missing()) : ok(goalId);
 }
 
-/** FNV-1a, 32 bits (Fowler, Noll and Vo). */
-function hashOf(text: string): number {
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193) >>> 0;
-  return hash;
-}
-
 /** The gate's name: a goal has one of its own, and other calls are spread, so that the same key meets itself. */
 function gateName(subject: string, goalId: string | undefined, key: string | undefined): string {
   if (goalId !== undefined) return `proxy-${goalId}`;
-  const seed = key === undefined ? Math.random() * 2 ** 32 : hashOf(key);
-  return `proxy-${subject}-${Math.floor(seed) % PROXY_SHARDS}`;
+  const shard = key === undefined ? Math.floor(Math.random() * PROXY_SHARDS) : shardOf(key, PROXY_SHARDS);
+  return `proxy-${subject}-${shard}`;
+}
+
+/** What makes a call equal to others. */
+async function flightKeyOf(c: EdgeContext, target: Target, body: Uint8Array | null): Promise<string> {
+  const { method, headers } = c.req.raw;
+  const hash = body === null ? "" : await hashOf(body);
+  return keyOf({ tenant: TENANT_NAME, ...target, method, headers: requestHeaders(headers, {}), body: hash });
 }
 
 interface Passing {
@@ -65,39 +72,45 @@ interface Passing {
   readonly idempotency: IdempotencyKey | undefined;
   readonly waitMs: number;
   readonly reserve: Reserve | undefined;
+  /** Its answer may be that of an equal call. */
+  readonly isShared: boolean;
   /** Answers a call that got no permit in time. */
   readonly refused: (fault: Failure) => Response | Promise<Response>;
 }
 
-function pass(
-  c: EdgeContext,
-  target: Target,
-  goalId: GoalId | undefined,
-  { body, idempotency, waitMs, refused, reserve }: Passing,
-): Promise<Response> {
+async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, passing: Passing): Promise<Response> {
+  const { body, idempotency, waitMs, refused, reserve } = passing;
   const { method, headers } = c.req.raw;
   const { claims, bearer } = c.get("caller");
-  const gate = gateName(claims.subject, goalId, idempotency?.key);
+  const name = gateName(claims.subject, goalId, idempotency?.key);
+  const gate = c.env.GATE.get(c.env.GATE.idFromName(name)) as unknown as GateRpc;
   const isIdempotent = IDEMPOTENT_METHODS.has(method);
-  return passThrough(
-    {
-      gate: c.env.GATE.get(c.env.GATE.idFromName(gate)) as unknown as GateRpc,
-      network: networkOf(c.env) ?? PLAIN_NETWORK,
-      waitUntil: (work) => c.executionCtx.waitUntil(work),
-      refused,
-    },
-    { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent },
-    {
-      gate,
-      goalId,
-      method,
-      path: target.path,
-      bearer,
-      reserve,
-      waitMs,
-      keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent },
-    },
-  );
+  const waitUntil = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
+  const asked = { goalId, method, path: target.path, bearer };
+  const make = (witness: Witness | null): Promise<Response> =>
+    passThrough(
+      { gate, network: networkOf(c.env) ?? PLAIN_NETWORK, waitUntil, refused },
+      { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent, witness },
+      {
+        ...asked,
+        gate: name,
+        reserve,
+        waitMs,
+        keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent },
+      },
+    );
+  if (!passing.isShared || body instanceof ReadableStream) return make(null);
+  return collapse({
+    key: await flightKeyOf(c, target, body),
+    method,
+    shard: (hash) => flightStub(c.env, hash),
+    waitUntil,
+    untilMs: Date.now() + waitMs,
+    authority: JSON.stringify([goalId, bearer]),
+    refusal: () => gate.refusal({ ...asked, upstream: target.upstream }),
+    make,
+    refused,
+  });
 }
 
 const orNull = (bytes: Uint8Array): Uint8Array | null => (bytes.byteLength === 0 ? null : bytes);
@@ -121,7 +134,13 @@ async function queue(
 }
 
 /** A caller who would rather come again: its call becomes a task if it cannot run soon. One with a key does at once, so that it has one place to be. */
-async function passOrQueue(c: EdgeContext, target: Target, goalId: GoalId | undefined, reserve: Reserve | undefined): Promise<Response> {
+async function passOrQueue(
+  c: EdgeContext,
+  target: Target,
+  goalId: GoalId | undefined,
+  reserve: Reserve | undefined,
+  isShared: boolean,
+): Promise<Response> {
   const body = await readBytes(c.req.raw);
   if (!body.ok) return problem(body.error);
   const header = c.req.header("idempotency-key");
@@ -132,6 +151,7 @@ async function passOrQueue(c: EdgeContext, target: Target, goalId: GoalId | unde
     body: orNull(body.value),
     idempotency: undefined,
     reserve,
+    isShared,
     waitMs: (waitSeconds(c.req.header("prefer")) ?? ASYNC_WAIT_SECONDS) * 1_000,
     refused: (fault) =>
       fault.code === "temporary_reduced_capacity" ? queue(c, target, goalId, body.value, undefined, reserve) : problem(fault),
@@ -149,15 +169,18 @@ export async function proxied(c: EdgeContext): Promise<Response> {
   if (refusal !== null) return refusal;
   const reserve = parseReserve(c.req.header("drover-reserve"));
   if (!reserve.ok) return problem(reserve.error);
+  const wish = wishOf(raw);
+  if (!wish.ok) return problem(wish.error);
   if (respondsAsync(c.req.header("prefer")) && canWait(raw.method)) {
-    return passOrQueue(c, target.value, goalId.value, reserve.value);
+    return passOrQueue(c, target.value, goalId.value, reserve.value, wish.value);
   }
-  const keyed = await keyedOf(c, target.value);
-  if (!keyed.ok) return problem(keyed.error);
+  const whole = await wholeOf(c, target.value, wish.value);
+  if (!whole.ok) return problem(whole.error);
   return pass(c, target.value, goalId.value, {
-    body: keyed.value === null ? raw.body : orNull(keyed.value.bytes),
-    idempotency: keyed.value?.idempotency,
+    body: whole.value === null ? raw.body : orNull(whole.value.bytes),
+    idempotency: whole.value?.idempotency,
     reserve: reserve.value,
+    isShared: wish.value,
     waitMs: (waitSeconds(c.req.header("prefer")) ?? WAIT_SECONDS_MAX) * 1_000,
     refused: problem,
   });

@@ -10,7 +10,7 @@ import { backoffMs } from "../../../shared/policy/backoff.ts";
 import { type CallEnd, isRefusal, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
 import type { Rules } from "../../../shared/policy/rules.ts";
 import type { HandTerms } from "../../../shared/rpc-functions.ts";
-import type { WholeAnswer } from "../../../shared/rpc.ts";
+import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { HostError } from "../../sandbox/types.ts";

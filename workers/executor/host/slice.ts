@@ -8,7 +8,8 @@ import { HAND_NEWS_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../../shared/
 import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { HandAsk, HandNews, HandTerms } from "../../../shared/rpc-functions.ts";
-import type { KeyedCall, WholeAnswer } from "../../../shared/rpc.ts";
+import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
+import type { KeyedCall } from "../../../shared/rpc.ts";
 import { HostError } from "../../sandbox/types.ts";
 import type { Cutoff } from "./cutoff.ts";
 

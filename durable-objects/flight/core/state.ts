@@ -1,0 +1,41 @@
+/**
+ * What a shard of flights knows: which calls are under way and who waits for
+ * them, which answers are still fresh, and which calls are not worth waiting
+ * for. All of it is in memory only: to lose it costs a call, never an answer.
+ */
+
+/** One call under way. There is always one who leads. */
+export interface Flight<P> {
+  leader: P;
+  /** The leader is taken to be gone from then on, unless it is heard of. */
+  leaseUntilMs: number;
+  /** In the order in which they came. */
+  readonly waiting: Set<P>;
+  /** Calls in a row that came to nothing. */
+  failures: number;
+  /** How long the answer stays fresh that the leader is about to give. */
+  freshMs: number;
+}
+
+export interface Kept<A> {
+  readonly answer: A;
+  readonly bytes: number;
+  readonly atMs: number;
+  readonly untilMs: number;
+}
+
+/** `P` is a place of somebody who wants an answer, `A` an answer. */
+export interface Flights<P, A> {
+  readonly flights: Map<string, Flight<P>>;
+  /** All who wait. */
+  waiting: number;
+  /** The oldest first. */
+  readonly kept: Map<string, Kept<A>>;
+  keptBytes: number;
+  /** Keys whose last answer was for its caller alone, and until when that counts. The oldest first. */
+  readonly alone: Map<string, number>;
+}
+
+export function newFlights<P, A>(): Flights<P, A> {
+  return { flights: new Map(), waiting: 0, kept: new Map(), keptBytes: 0, alone: new Map() };
+}

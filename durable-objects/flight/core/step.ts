@@ -1,0 +1,176 @@
+/**
+ * What becomes of equal calls: `apply(state, nowMs, request)`. The first one
+ * leads and makes the call; the others wait for its answer, or for its end.
+ * One whose leader is gone, or failed, leads next. What is for one caller alone
+ * lets all go at once, so that nobody waits in vain one after the other.
+ */
+import {
+  FLIGHT_ALONE_MS,
+  FLIGHT_FAILURES_MAX,
+  FLIGHT_KEPT_BYTES_MAX,
+  FLIGHT_LEASE_MS,
+  FLIGHT_WAITING_MAX,
+  FLIGHTS_MAX,
+} from "../../../shared/limits-flight.ts";
+import type { Flight, Flights } from "./state.ts";
+
+export type Request<P, A> =
+  | { readonly kind: "join"; readonly key: string; readonly place: P }
+  /** The leader is still there. */
+  | { readonly kind: "renew"; readonly key: string; readonly place: P }
+  /** The leader's call failed, or its answer is for nobody else. */
+  | { readonly kind: "end"; readonly key: string; readonly place: P; readonly how: "failed" | "alone" }
+  /** The leader has an answer, which stays fresh for so long. */
+  | { readonly kind: "landed"; readonly key: string; readonly place: P; readonly freshMs: number }
+  | { readonly kind: "give"; readonly key: string; readonly place: P; readonly answer: A; readonly bytes: number }
+  /** Whoever has the place has gone. */
+  | { readonly kind: "leave"; readonly key: string; readonly place: P }
+  | { readonly kind: "tick" };
+
+export type What<A> =
+  | { readonly kind: "lead" }
+  | { readonly kind: "answer"; readonly answer: A; readonly ageMs: number | null }
+  | { readonly kind: "alone" };
+
+export interface News<P, A> {
+  readonly place: P;
+  readonly what: What<A>;
+}
+
+export interface Reply<P, A> {
+  /** Whom to tell what. */
+  readonly news: News<P, A>[];
+  /** Whether the leader is one still, or its answer is wanted. */
+  readonly holds: boolean;
+}
+
+export function apply<P, A>(state: Flights<P, A>, nowMs: number, request: Request<P, A>): Reply<P, A> {
+  const news: News<P, A>[] = [];
+  if (request.kind === "tick") {
+    tick(state, nowMs, news);
+    return { news, holds: false };
+  }
+  if (request.kind === "join") {
+    join(state, nowMs, request.key, request.place, news);
+    return { news, holds: true };
+  }
+  const flight = state.flights.get(request.key);
+  if (flight === undefined) return { news, holds: false };
+  if (flight.leader !== request.place) {
+    if (request.kind === "leave" && flight.waiting.delete(request.place)) state.waiting--;
+    // Whoever was taken to be gone has nothing to say any more.
+    return { news, holds: false };
+  }
+  return { news, holds: lead(state, nowMs, flight, request, news) };
+}
+
+/** What a leader says. */
+function lead<P, A>(
+  state: Flights<P, A>,
+  nowMs: number,
+  flight: Flight<P>,
+  request: Exclude<Request<P, A>, { kind: "join" | "tick" }>,
+  news: News<P, A>[],
+): boolean {
+  const { key } = request;
+  switch (request.kind) {
+    case "renew":
+      flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
+      return true;
+    case "end":
+      if (request.how === "alone") {
+        state.alone.delete(key);
+        state.alone.set(key, nowMs + FLIGHT_ALONE_MS);
+      }
+      if (request.how === "failed" && ++flight.failures < FLIGHT_FAILURES_MAX) pass(state, nowMs, key, flight, news);
+      else close(state, key, flight, { kind: "alone" }, news);
+      return false;
+    case "landed":
+      flight.freshMs = request.freshMs;
+      flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
+      if (flight.waiting.size > 0 || flight.freshMs > 0) return true;
+      state.flights.delete(key);
+      return false;
+    case "give":
+      keep(state, nowMs, key, flight.freshMs, request.answer, request.bytes);
+      close(state, key, flight, { kind: "answer", answer: request.answer, ageMs: null }, news);
+      return false;
+    case "leave":
+      pass(state, nowMs, key, flight, news);
+      return false;
+  }
+}
+
+function join<P, A>(state: Flights<P, A>, nowMs: number, key: string, place: P, news: News<P, A>[]): void {
+  const kept = state.kept.get(key);
+  if (kept !== undefined && kept.untilMs > nowMs) {
+    news.push({ place, what: { kind: "answer", answer: kept.answer, ageMs: nowMs - kept.atMs } });
+    return;
+  }
+  const flight = state.flights.get(key);
+  const isFull = flight === undefined ? state.flights.size >= FLIGHTS_MAX : state.waiting >= FLIGHT_WAITING_MAX;
+  if (isFull || (state.alone.get(key) ?? 0) > nowMs) {
+    news.push({ place, what: { kind: "alone" } });
+    return;
+  }
+  if (flight === undefined) {
+    state.flights.set(key, { leader: place, leaseUntilMs: nowMs + FLIGHT_LEASE_MS, waiting: new Set(), failures: 0, freshMs: 0 });
+    news.push({ place, what: { kind: "lead" } });
+    return;
+  }
+  flight.waiting.add(place);
+  state.waiting++;
+  if (flight.leaseUntilMs <= nowMs) pass(state, nowMs, key, flight, news);
+}
+
+/** The next one leads. */
+function pass<P, A>(state: Flights<P, A>, nowMs: number, key: string, flight: Flight<P>, news: News<P, A>[]): void {
+  const [next] = flight.waiting;
+  if (next === undefined) {
+    state.flights.delete(key);
+    return;
+  }
+  flight.waiting.delete(next);
+  state.waiting--;
+  flight.leader = next;
+  flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
+  news.push({ place: next, what: { kind: "lead" } });
+}
+
+/** Everybody who waits hears the same, at once. */
+function close<P, A>(state: Flights<P, A>, key: string, flight: Flight<P>, what: What<A>, news: News<P, A>[]): void {
+  for (const place of flight.waiting) news.push({ place, what });
+  state.waiting -= flight.waiting.size;
+  state.flights.delete(key);
+}
+
+function keep<P, A>(state: Flights<P, A>, nowMs: number, key: string, freshMs: number, answer: A, bytes: number): void {
+  if (freshMs <= 0) return;
+  drop(state, key);
+  state.kept.set(key, { answer, bytes, atMs: nowMs, untilMs: nowMs + freshMs });
+  state.keptBytes += bytes;
+  for (const oldest of state.kept.keys()) {
+    if (state.keptBytes <= FLIGHT_KEPT_BYTES_MAX && state.kept.size <= FLIGHTS_MAX) return;
+    drop(state, oldest);
+  }
+}
+
+function drop<P, A>(state: Flights<P, A>, key: string): void {
+  const kept = state.kept.get(key);
+  if (kept === undefined) return;
+  state.kept.delete(key);
+  state.keptBytes -= kept.bytes;
+}
+
+/** What time alone brings about. */
+function tick<P, A>(state: Flights<P, A>, nowMs: number, news: News<P, A>[]): void {
+  for (const [key, flight] of state.flights) if (flight.leaseUntilMs <= nowMs) pass(state, nowMs, key, flight, news);
+  for (const [key, { untilMs }] of state.kept) if (untilMs <= nowMs) drop(state, key);
+  for (const [key, untilMs] of state.alone) {
+    if (untilMs > nowMs && state.alone.size <= FLIGHTS_MAX) break;
+    state.alone.delete(key);
+  }
+}
+
+/** Whether anything is left that time brings about. */
+export const isIdle = ({ flights, kept, alone }: Flights<unknown, unknown>): boolean => flights.size + kept.size + alone.size === 0;

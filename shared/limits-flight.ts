@@ -1,0 +1,27 @@
+/** The bounds of equal calls in flight: a part of `limits.ts`, as what is asserted about them. */
+import { assert } from "./assert.ts";
+import { PLATFORM_RPC_BYTES_MAX } from "./limits.ts";
+
+/** Objects that a tenant's flights are spread over, by their keys. */
+export const FLIGHT_SHARDS = 16;
+/** A leader that says nothing for so long is taken to be gone. It says something four times as often. */
+export const FLIGHT_LEASE_MS = 3_000;
+/** After so many failures in a row nobody waits for another one. */
+export const FLIGHT_FAILURES_MAX = 3;
+/** Larger answers are neither shared nor kept. */
+export const FLIGHT_ANSWER_BYTES_MAX = 1_048_576;
+/** Fresh answers that one shard keeps, in all. */
+export const FLIGHT_KEPT_BYTES_MAX = 16_777_216;
+export const FLIGHT_FRESH_MS_MAX = 3_600_000;
+/** So long after an answer that was for one caller alone, calls like it do not wait for one another. */
+export const FLIGHT_ALONE_MS = 120_000;
+/** Flights of one shard, and who waits in them. Beyond it everybody makes a call of its own. */
+export const FLIGHTS_MAX = 10_000;
+export const FLIGHT_WAITING_MAX = 20_000;
+/** How often an isolate's own leader shows that it is there, and those behind it look. */
+export const FLIGHT_BEAT_MS = 250;
+/** Larger bodies of calls that ask to be coalesced are passed on as they are. */
+export const FLIGHT_BODY_BYTES_MAX = 1_048_576;
+
+assert(4 * FLIGHT_BEAT_MS < FLIGHT_LEASE_MS, "a leader must be heard of well before it is taken to be gone");
+assert(FLIGHT_ANSWER_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "an answer that is shared must fit one RPC message");

@@ -1,0 +1,45 @@
+/** The typed contract with the shards where equal calls meet. It is a part of `rpc.ts`. */
+import type { Failure } from "./errors.ts";
+import type { PassRequest } from "./rpc.ts";
+
+/** What of a call decides whether it may be made. */
+export type CallAsked = Pick<PassRequest, "goalId" | "upstream" | "method" | "path" | "bearer">;
+
+export interface RefusalRpc {
+  /** Why a caller may not have the answer to this call, which another one makes; null where it may. It takes no permit and costs nothing. */
+  refusal(call: CallAsked): Promise<Failure | null>;
+}
+
+/** An answer as it came: nothing decoded, names in lower case. */
+export interface WholeAnswer {
+  readonly status: number;
+  readonly headers: readonly (readonly [string, string])[];
+  readonly body: Uint8Array;
+}
+
+/** What becomes of one who asked to make a call. */
+export type FlightNews =
+  /** It makes the call, and says how that ended. */
+  | { readonly kind: "lead" }
+  /** Somebody else has made the call. `ageMs`: how long ago; null where it was under way meanwhile. */
+  | { readonly kind: "answer"; readonly answer: WholeAnswer; readonly ageMs: number | null }
+  /** It makes its own call, and nobody waits for that. */
+  | { readonly kind: "alone" };
+
+/** One isolate's place among those who want the same answer. Dropping it gives it up, so one that goes away needs to say nothing. */
+export interface SeatRpc {
+  /** Waits for what becomes of it. */
+  turn(): Promise<FlightNews>;
+  /** It still leads. False: it was taken to be gone, and somebody else does. */
+  renew(): Promise<boolean>;
+  /** Its call came to nothing that others could use, or to an answer that is for it alone. */
+  end(how: "failed" | "alone"): Promise<void>;
+  /** Its call was answered, and the answer stays fresh for so long. Whether anybody wants it. */
+  landed(freshMs: number): Promise<boolean>;
+  give(answer: WholeAnswer): Promise<void>;
+}
+
+export interface FlightRpc {
+  /** `key` is a hash of all that makes two calls equal. Answers at once, so that nobody can go away unnoticed. */
+  join(key: string): Promise<SeatRpc>;
+}

@@ -1,0 +1,198 @@
+/** Equal calls that are passed through: who shares an answer, who does not, and what is fresh. */
+import { env } from "cloudflare:workers";
+import { expect, test } from "vitest";
+import { problemIn } from "./edge-kit.ts";
+import { countsOf } from "./executor-kit.ts";
+import { liveOf, newGoal, proxied, send, until, upstream } from "./proxy-kit.ts";
+
+const times = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
+const callsOf = async (name: string): Promise<number> => (await countsOf(name)).total;
+
+test("calls that are equal and under way together are one, also where the answer must not be stored", async () => {
+  await upstream("herd", { maxConcurrency: 4 });
+  const goals = [await newGoal(), await newGoal()];
+  const answers = await Promise.all(
+    times(300, (i) =>
+      proxied("GET", "herd/slow?name=herd-one&text=same&h-cache-control=no-store", { headers: { "drover-goal": goals[i % 2]! } }),
+    ),
+  );
+  expect(new Set(await Promise.all(answers.map((answer) => answer.text())))).toEqual(new Set(["same"]));
+  expect(await callsOf("herd-one")).toBe(1);
+  const shown = answers.map(({ headers }) => headers.get("cache-status"));
+  expect(shown.filter((status) => status === "drover; collapsed")).toHaveLength(299);
+  expect(shown).toContain("drover; fwd=miss");
+  await until("the one permit is back", async () => (await liveOf("herd")).inFlight === 0);
+  expect((await send("GET", `/v1/goals/${goals[1]}/budget`)).status).toBe(200);
+  // Later ones are not under way with it.
+  await (await proxied("GET", "herd/slow?name=herd-one&text=same&h-cache-control=no-store")).text();
+  expect(await callsOf("herd-one")).toBe(2);
+});
+
+test("only the goal of who calls is charged", async () => {
+  await upstream("charged");
+  const goals = [await newGoal(), await newGoal()];
+  await Promise.all(
+    times(20, async (i) => (await proxied("GET", "charged/slow?name=charged", { headers: { "drover-goal": goals[i % 2]! } })).text()),
+  );
+  const spent = async (goal: string): Promise<number> => {
+    const { budget } = await (
+      await send("GET", `/v1/goals/${goal}`)
+    ).json<{ budget: { spent: { calls: number }; reserved: { calls: number } } }>();
+    return budget.spent.calls + budget.reserved.calls;
+  };
+  await until("it is charged", async () => (await spent(goals[0]!)) + (await spent(goals[1]!)) === 1);
+});
+
+test("an answer is shared only by calls that the upstream would see as equal", async () => {
+  await upstream("apart");
+  const call = (headers: Record<string, string>, path = "apart/slow?name=apart&echo") => proxied("GET", path, { headers });
+  const answers = await Promise.all([
+    call({ "drover-upstream-authorization": "Bearer a" }),
+    call({ "drover-upstream-authorization": "Bearer b" }),
+    call({ "x-api-key": "a" }),
+    call({ "x-api-key": "b" }),
+    call({ cookie: "a=1" }),
+    call({ accept: "text/html" }),
+    call({}, "apart/slow?name=apart&echo&x=1"),
+    // These only trace the call.
+    call({ "user-agent": "one", traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" }),
+    call({ "user-agent": "two" }),
+  ]);
+  expect((await Promise.all(answers.map((answer) => answer.text()))).slice(0, 2)).toEqual(["Bearer a ", "Bearer b "]);
+  expect(await callsOf("apart")).toBe(8);
+});
+
+test.each([
+  ["set-cookie", "h-set-cookie=a%3D1"],
+  ["private", "h-cache-control=private"],
+  ["vary-all", "h-vary=*"],
+  ["vary-trace", "h-vary=accept,user-agent"],
+  ["events", "type=text/event-stream"],
+  ["large", "bytes=1100000"],
+  ["large-unknown", "bytes=1100000&chunked"],
+])("an answer that is for one caller alone lets all others go at once: %s", async (name, query) => {
+  await upstream("alone");
+  const startedAtMs = Date.now();
+  const answers = await Promise.all(times(6, () => proxied("GET", `alone/slow?name=alone-${name}&${query}`)));
+  await Promise.all(answers.map((answer) => answer.arrayBuffer()));
+  expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 200));
+  expect(await callsOf(`alone-${name}`)).toBe(6);
+  // Two calls one after the other, not six.
+  expect(Date.now() - startedAtMs).toBeLessThan(6 * 200);
+});
+
+test.each([
+  ["500", "status=500"],
+  ["429", "status=429"],
+])("a failure is its caller's alone, and the next one makes the call: %s", async (name, query) => {
+  await upstream("failing-once");
+  const answers = await Promise.all(times(10, () => proxied("GET", `failing-once/slow?name=once-${name}&once&${query}`)));
+  const bodies = await Promise.all(answers.map((answer) => answer.text()));
+  expect(answers.filter(({ status }) => status === Number(name))).toHaveLength(1);
+  expect(bodies.filter((body) => body === "later")).toHaveLength(9);
+  expect(await callsOf(`once-${name}`)).toBe(2);
+});
+
+test("an upstream that fails on and on is not waited for one after the other", async () => {
+  await upstream("failing-on");
+  const startedAtMs = Date.now();
+  const answers = await Promise.all(times(12, () => proxied("GET", "failing-on/slow?name=failing-on&status=500&ms=100")));
+  expect(answers.map(({ status }) => status)).toEqual(answers.map(() => 500));
+  expect(Date.now() - startedAtMs).toBeLessThan(12 * 100);
+});
+
+test("an answer is used again only while it is fresh by its own word", async () => {
+  await upstream("fresh");
+  const get = () => proxied("GET", "fresh/slow?name=fresh&ms=0&text=kept&h-cache-control=max-age%3D1&h-age=0");
+  expect((await get()).headers.get("cache-status")).toBe("drover; fwd=miss");
+  await until("it is kept", async () => (await get()).headers.get("cache-status") === "drover; hit");
+  const calls = await callsOf("fresh");
+  const hit = await get();
+  expect([await hit.text(), hit.headers.get("age")]).toEqual(["kept", "0"]);
+  expect(await callsOf("fresh")).toBe(calls);
+  // A caller may want one of its own.
+  await (
+    await proxied("GET", "fresh/slow?name=fresh&ms=0&text=kept&h-cache-control=max-age%3D1&h-age=0", {
+      headers: { "cache-control": "no-cache" },
+    })
+  ).text();
+  expect(await callsOf("fresh")).toBe(calls + 1);
+  await new Promise((resolve) => setTimeout(resolve, 1_100));
+  await (await get()).text();
+  expect(await callsOf("fresh")).toBe(calls + 2);
+});
+
+test("what is not safe is one call only where it says so, and never with two keys", async () => {
+  await upstream("posts");
+  const post = (name: string, headers: Record<string, string>, body = "x") =>
+    proxied("POST", `posts/slow?name=${name}&echo`, { body, headers });
+  const all = (answers: Promise<Response>[]) => Promise.all(answers.map(async (answer) => (await answer).text()));
+  await all(times(3, () => post("posts-plain", {})));
+  expect(await callsOf("posts-plain")).toBe(3);
+  expect(new Set(await all(times(5, (i) => post("posts-same", { "drover-coalesce": "true" }, i === 0 ? "other" : "x"))))).toHaveProperty(
+    "size",
+    2,
+  );
+  expect(await callsOf("posts-same")).toBe(2);
+  await all(times(2, (i) => post("posts-keys", { "drover-coalesce": "true", "idempotency-key": `posts-${i}` })));
+  expect(await callsOf("posts-keys")).toBe(2);
+  expect(await problemIn(await post("posts-bad", { "drover-coalesce": "yes" }))).toMatchObject({ status: 400, code: "invalid_request" });
+});
+
+test("neither an upstream that says so nor a caller that says so shares", async () => {
+  await upstream("off", { coalesce: "off" });
+  await Promise.all(times(4, async () => (await proxied("GET", "off/slow?name=off")).text()));
+  expect(await callsOf("off")).toBe(4);
+  await upstream("on");
+  await Promise.all(
+    times(4, async () => (await proxied("GET", "on/slow?name=on-not", { headers: { "drover-coalesce": "false" } })).text()),
+  );
+  expect(await callsOf("on-not")).toBe(4);
+});
+
+test("one who may not make the call does not get another's answer", async () => {
+  await upstream("guarded");
+  const ended = await newGoal();
+  await send("POST", `/v1/goals/${ended}/cancel`);
+  const [mine, theirs] = await Promise.all([
+    proxied("GET", "guarded/slow?name=guarded&text=secret"),
+    proxied("GET", "guarded/slow?name=guarded&text=secret", { headers: { "drover-goal": ended } }),
+  ]);
+  expect(await mine.text()).toBe("secret");
+  expect(await problemIn(theirs)).toMatchObject({ code: "goal_ended" });
+});
+
+test("HEAD and GET are two calls, and each answer is whole", async () => {
+  await upstream("heads-too");
+  const answers = await Promise.all(times(6, (i) => proxied(i % 2 === 0 ? "GET" : "HEAD", "heads-too/slow?name=heads-too&text=hello")));
+  for (const answer of answers) expect(answer.headers.get("content-length")).toBe("5");
+  expect(await Promise.all(answers.map((answer) => answer.text()))).toEqual(["hello", "", "hello", "", "hello", ""]);
+  expect(await callsOf("heads-too")).toBe(2);
+});
+
+/** A seat as another isolate has it. */
+async function seatOf(key: string) {
+  const seat = await env.FLIGHT.get(env.FLIGHT.idFromName("test-shard")).join(key);
+  return { seat, turn: seat.turn() };
+}
+const ANSWER = { status: 200, headers: [["x-a", "1"]], body: new Uint8Array([7]) } as const;
+
+test("over isolates, one leads; the next does when it goes without a word; an answer is for all who wait", async () => {
+  const first = await seatOf("k");
+  expect(await first.turn).toEqual({ kind: "lead" });
+  const second = await seatOf("k");
+  const third = await seatOf("k");
+  (first.seat as unknown as Disposable)[Symbol.dispose]();
+  expect(await second.turn).toEqual({ kind: "lead" });
+  expect(await second.seat.landed(0)).toBe(true);
+  await second.seat.give(ANSWER);
+  expect(await third.turn).toMatchObject({ kind: "answer", answer: { status: 200 }, ageMs: null });
+  expect(await second.seat.renew()).toBe(false);
+});
+
+test("a leader that is not heard of for as long as its lease is followed by the next", async () => {
+  const first = await seatOf("silent");
+  const second = await seatOf("silent");
+  expect(await second.turn).toEqual({ kind: "lead" });
+  expect(await first.seat.renew()).toBe(false);
+});
