@@ -34,7 +34,7 @@ export interface SeatRpc {
   renew(): Promise<boolean>;
   /** Its call came to nothing that others could use, or to an answer that is for it alone. */
   end(how: "failed" | "alone"): Promise<void>;
-  /** Its call was answered, and the answer stays fresh for so long. Whether anybody wants it. */
+  /** The answer begins to come, and stays fresh for so long. Nobody joins any more; whether anybody wants the whole of it. */
   landed(freshMs: number): Promise<boolean>;
   give(answer: WholeAnswer): Promise<void>;
 }

@@ -15,6 +15,7 @@ const DEFAULTS = {
   idempotency: "none",
   retry: { maxAttempts: 5 },
   headers: {},
+  coalesce: "safe",
 };
 
 test("an upstream is made with 201 and changed with 200, and a GET shows every default", async () => {

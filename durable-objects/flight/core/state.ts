@@ -26,7 +26,10 @@ export interface Kept<A> {
 
 /** `P` is a place of somebody who wants an answer, `A` an answer. */
 export interface Flights<P, A> {
+  /** Calls whose answers have not begun to come, by what makes them equal. */
   readonly flights: Map<string, Flight<P>>;
+  /** By leader: calls whose answers come. Nobody joins them any more: an answer is never older than the question. */
+  readonly landing: Map<P, { readonly key: string; readonly flight: Flight<P> }>;
   /** All who wait. */
   waiting: number;
   /** The oldest first. */
@@ -37,5 +40,5 @@ export interface Flights<P, A> {
 }
 
 export function newFlights<P, A>(): Flights<P, A> {
-  return { flights: new Map(), waiting: 0, kept: new Map(), keptBytes: 0, alone: new Map() };
+  return { flights: new Map(), landing: new Map(), waiting: 0, kept: new Map(), keptBytes: 0, alone: new Map() };
 }

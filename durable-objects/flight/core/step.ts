@@ -20,7 +20,7 @@ export type Request<P, A> =
   | { readonly kind: "renew"; readonly key: string; readonly place: P }
   /** The leader's call failed, or its answer is for nobody else. */
   | { readonly kind: "end"; readonly key: string; readonly place: P; readonly how: "failed" | "alone" }
-  /** The leader has an answer, which stays fresh for so long. */
+  /** The leader's answer begins to come, and stays fresh for so long. */
   | { readonly kind: "landed"; readonly key: string; readonly place: P; readonly freshMs: number }
   | { readonly kind: "give"; readonly key: string; readonly place: P; readonly answer: A; readonly bytes: number }
   /** Whoever has the place has gone. */
@@ -54,14 +54,21 @@ export function apply<P, A>(state: Flights<P, A>, nowMs: number, request: Reques
     join(state, nowMs, request.key, request.place, news);
     return { news, holds: true };
   }
-  const flight = state.flights.get(request.key);
-  if (flight === undefined) return { news, holds: false };
-  if (flight.leader !== request.place) {
-    if (request.kind === "leave" && flight.waiting.delete(request.place)) state.waiting--;
-    // Whoever was taken to be gone has nothing to say any more.
-    return { news, holds: false };
-  }
-  return { news, holds: lead(state, nowMs, flight, request, news) };
+  const flight = ledBy(state, request.key, request.place);
+  if (flight !== undefined) return { news, holds: lead(state, nowMs, flight, request, news) };
+  // Whoever was taken to be gone has nothing to say any more.
+  if (request.kind === "leave") leaveQueue(state, request.key, request.place);
+  return { news, holds: false };
+}
+
+function ledBy<P, A>({ flights, landing }: Flights<P, A>, key: string, place: P): Flight<P> | undefined {
+  const flight = flights.get(key);
+  return flight?.leader === place ? flight : landing.get(place)?.flight;
+}
+
+function leaveQueue<P, A>(state: Flights<P, A>, key: string, place: P): void {
+  if (state.flights.get(key)?.waiting.delete(place) === true) state.waiting--;
+  for (const { flight } of state.landing.values()) if (flight.waiting.delete(place)) state.waiting--;
 }
 
 /** What a leader says. */
@@ -88,9 +95,10 @@ function lead<P, A>(
     case "landed":
       flight.freshMs = request.freshMs;
       flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
-      if (flight.waiting.size > 0 || flight.freshMs > 0) return true;
-      state.flights.delete(key);
-      return false;
+      take(state, key, flight);
+      if (flight.waiting.size === 0 && flight.freshMs === 0) return false;
+      state.landing.set(request.place, { key, flight });
+      return true;
     case "give":
       keep(state, nowMs, key, flight.freshMs, request.answer, request.bytes);
       close(state, key, flight, { kind: "answer", answer: request.answer, ageMs: null }, news);
@@ -123,13 +131,23 @@ function join<P, A>(state: Flights<P, A>, nowMs: number, key: string, place: P, 
   if (flight.leaseUntilMs <= nowMs) pass(state, nowMs, key, flight, news);
 }
 
-/** The next one leads. */
+/** Out of whatever it is in. */
+function take<P, A>(state: Flights<P, A>, key: string, flight: Flight<P>): void {
+  if (state.flights.get(key) === flight) state.flights.delete(key);
+  state.landing.delete(flight.leader);
+}
+
+/** The next one leads, or all who wait join those who have come since. */
 function pass<P, A>(state: Flights<P, A>, nowMs: number, key: string, flight: Flight<P>, news: News<P, A>[]): void {
-  const [next] = flight.waiting;
-  if (next === undefined) {
-    state.flights.delete(key);
+  take(state, key, flight);
+  const newer = state.flights.get(key);
+  if (newer !== undefined) {
+    for (const place of flight.waiting) newer.waiting.add(place);
     return;
   }
+  const [next] = flight.waiting;
+  if (next === undefined) return;
+  state.flights.set(key, flight);
   flight.waiting.delete(next);
   state.waiting--;
   flight.leader = next;
@@ -141,7 +159,7 @@ function pass<P, A>(state: Flights<P, A>, nowMs: number, key: string, flight: Fl
 function close<P, A>(state: Flights<P, A>, key: string, flight: Flight<P>, what: What<A>, news: News<P, A>[]): void {
   for (const place of flight.waiting) news.push({ place, what });
   state.waiting -= flight.waiting.size;
-  state.flights.delete(key);
+  take(state, key, flight);
 }
 
 function keep<P, A>(state: Flights<P, A>, nowMs: number, key: string, freshMs: number, answer: A, bytes: number): void {
@@ -165,6 +183,7 @@ function drop<P, A>(state: Flights<P, A>, key: string): void {
 /** What time alone brings about. */
 function tick<P, A>(state: Flights<P, A>, nowMs: number, news: News<P, A>[]): void {
   for (const [key, flight] of state.flights) if (flight.leaseUntilMs <= nowMs) pass(state, nowMs, key, flight, news);
+  for (const { key, flight } of state.landing.values()) if (flight.leaseUntilMs <= nowMs) pass(state, nowMs, key, flight, news);
   for (const [key, { untilMs }] of state.kept) if (untilMs <= nowMs) drop(state, key);
   for (const [key, untilMs] of state.alone) {
     if (untilMs > nowMs && state.alone.size <= FLIGHTS_MAX) break;
@@ -173,4 +192,6 @@ function tick<P, A>(state: Flights<P, A>, nowMs: number, news: News<P, A>[]): vo
 }
 
 /** Whether anything is left that time brings about. */
-export const isIdle = ({ flights, kept, alone }: Flights<unknown, unknown>): boolean => flights.size + kept.size + alone.size === 0;
+export function isIdle({ flights, landing, kept, alone }: Flights<unknown, unknown>): boolean {
+  return flights.size + landing.size + kept.size + alone.size === 0;
+}

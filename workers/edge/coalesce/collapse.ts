@@ -122,7 +122,7 @@ function letGo(seat: SeatRpc | null): void {
 
 async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, land: (outcome: Outcome) => void): Promise<Response> {
   let hasHead = false;
-  let freshMs = 0;
+  let isAwaited: Promise<boolean> = Promise.resolve(false);
   const end = (how: "failed" | "alone"): void => {
     land({ kind: how });
     if (seat !== null) one.waitUntil(closing(seat, seat.end(how)));
@@ -137,15 +137,20 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
     head: (status, headers) => {
       hasHead = true;
       const sharing = sharingOf(one.method, status, headers, Date.now());
-      if (sharing.kind === "shared") freshMs = sharing.freshMs;
-      else end(sharing.kind);
-      return sharing.kind === "shared";
+      if (sharing.kind !== "shared") {
+        end(sharing.kind);
+        return false;
+      }
+      // Its caller is about to see it, and what is asked from then on must not be answered by it.
+      forgetFlight(one.key, flight);
+      if (seat !== null) isAwaited = seat.landed(sharing.freshMs).catch(() => false);
+      return true;
     },
     isWanted: () => flight.hasCompany,
     tooLarge: () => end("alone"),
     whole: (answer) => {
       land({ kind: "answer", answer, headers: new Headers(answer.headers as [string, string][]), ageMs: null });
-      if (seat !== null) one.waitUntil(closing(seat, give(seat, answer, freshMs)));
+      if (seat !== null) one.waitUntil(closing(seat, give(seat, answer, isAwaited)));
     },
     broke: () => end("failed"),
   };
@@ -156,8 +161,8 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
 }
 
 /** A body crosses to the shard only where somebody wants it. */
-async function give(seat: SeatRpc, answer: WholeAnswer, freshMs: number): Promise<void> {
-  if (await seat.landed(freshMs)) await seat.give(answer);
+async function give(seat: SeatRpc, answer: WholeAnswer, isAwaited: Promise<boolean>): Promise<void> {
+  if (await isAwaited) await seat.give(answer);
 }
 
 /** A shard that has gone waits for nothing. */
