@@ -80,7 +80,7 @@ async function bundledAs(source: string, format: Format): Promise<string> {
 }
 
 /** The function of 97 KB that awaits one host call. */
-export const busyBundle = (): Promise<string> => bundledAs(BUSY, "esm").finally(() => stop());
+export const busyBundle = (): Promise<string> => bundledAs(BUSY, "esm").finally(() => void stop());
 
 export interface Bundle {
   /** Of the module, such as `97 KB`. */

@@ -140,7 +140,7 @@ export default {
         return exported(version);
       case "/load":
         await sandbox.load(version, await imported(await request.arrayBuffer()));
-        sandbox.warm(version, n);
+        await sandbox.warm(version, n);
         return Response.json({});
       case "/first":
         return new Response(outputOf(await sandbox.invoke(version, invocationOf(n, refuse))));
