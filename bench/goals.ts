@@ -63,6 +63,7 @@ export interface TaskView {
   readonly attempts: readonly { readonly outcome: string }[];
   readonly startedAt?: string;
   readonly endedAt?: string;
+  readonly problem?: unknown;
 }
 
 /** Every task of a goal, in the order of submission. */
