@@ -1,9 +1,10 @@
 /**
  * Images and bundles of functions, from where they are kept into this isolate:
  * its own memory, then the Cache API of the place, then the version's object.
- * An image of another engine is made anew from its bundle. Whoever asks for
- * what is being loaded waits for that, and what failed is tried again by the
- * next one that asks.
+ * An image of another engine, or one that is not whole, is replaced by the
+ * next of these, and at last made anew from its bundle. Whoever asks for what
+ * is being loaded waits for that, and what failed is tried again by the next
+ * one that asks.
  */
 import { waitUntil } from "cloudflare:workers";
 import { concatBytes } from "../../shared/bytes.ts";
@@ -76,21 +77,15 @@ async function rebuilt(image: ImageRpc, { name, limits }: FunctionVersion): Prom
   return stored;
 }
 
-async function fetched(env: ImageEnv, version: FunctionVersion): Promise<StoredImage> {
-  const image = imageStub(env, version.version);
-  const stored = (await image.image(ENGINE_ID)) ?? (await rebuilt(image, version));
-  cacheImage(version.version, stored);
-  return stored;
-}
-
-const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+/** What a character takes in memory at most. */
+const CHAR_BYTES = 2;
 
 export class Images {
   readonly #sandbox: Sandbox;
   readonly #loading = new Map<string, Promise<void>>();
   /** The least recently used first. */
   readonly #bundles = new Map<string, string>();
-  #bundleChars = 0;
+  #bundleBytes = 0;
 
   constructor(sandbox: Sandbox) {
     this.#sandbox = sandbox;
@@ -98,12 +93,7 @@ export class Images {
 
   /** Sees to it that the sandbox has the version. */
   async load(env: ImageEnv, version: FunctionVersion): Promise<void> {
-    while (!this.#sandbox.has(version.version)) {
-      await this.#once(version.version, async () => {
-        const stored = (await cached(version.version)) ?? (await fetched(env, version));
-        await this.#sandbox.load(version.version, stored);
-      });
-    }
+    while (!this.#sandbox.has(version.version)) await this.#once(version.version, () => this.#fill(env, version));
   }
 
   async bundle(env: ImageEnv, { name, version }: FunctionVersion): Promise<string> {
@@ -120,25 +110,66 @@ export class Images {
     return bundle;
   }
 
-  #keep(version: string, bundle: string): void {
-    this.#bundles.set(version, bundle);
-    this.#bundleChars += bundle.length;
-    for (const [oldest, { length }] of this.#bundles) {
-      if (this.#bundleChars <= BUNDLES_BYTES_MAX || oldest === version) return;
-      this.#bundles.delete(oldest);
-      this.#bundleChars -= length;
+  async #fill(env: ImageEnv, version: FunctionVersion): Promise<void> {
+    const id = version.version;
+    const near = await cached(id);
+    if (near !== null && (await this.#takes(version, near))) return;
+    const object = imageStub(env, id);
+    const kept = await object.image(ENGINE_ID);
+    const isWhole = kept !== null && (await this.#takes(version, kept));
+    const image = isWhole ? kept : await rebuilt(object, version);
+    if (!isWhole) await this.#sandbox.load(id, image);
+    cacheImage(id, image);
+  }
+
+  /** False for an image that is not whole. */
+  async #takes({ name, version }: FunctionVersion, image: StoredImage): Promise<boolean> {
+    try {
+      await this.#sandbox.load(version, image);
+      return true;
+    } catch (error) {
+      console.warn(`an image of "${name}" cannot be used: ${String(error)}`);
+      return false;
     }
   }
 
-  /** One at a time for each version. A request that has ended may leave its promise open for ever, so nobody waits for another's for long. */
+  #keep(version: string, bundle: string): void {
+    this.#drop(version);
+    this.#bundles.set(version, bundle);
+    this.#bundleBytes += bundle.length * CHAR_BYTES;
+    for (const oldest of this.#bundles.keys()) {
+      if (this.#bundleBytes <= BUNDLES_BYTES_MAX || oldest === version) return;
+      this.#drop(oldest);
+    }
+  }
+
+  #drop(version: string): void {
+    this.#bundleBytes -= (this.#bundles.get(version)?.length ?? 0) * CHAR_BYTES;
+    this.#bundles.delete(version);
+  }
+
+  /** One at a time for each version. */
   async #once(version: string, load: () => Promise<void>): Promise<void> {
     const known = this.#loading.get(version);
-    if (known !== undefined) return Promise.race([known, pause(IMAGE_WAIT_MS).then(() => void this.#loading.delete(version))]);
-    const loading = load().finally(() => {
-      if (this.#loading.get(version) === loading) this.#loading.delete(version);
-    });
+    if (known !== undefined) return this.#waitFor(version, known);
+    const loading = load().finally(() => this.#forget(version, loading));
     this.#loading.set(version, loading);
     waitUntil(loading.catch(() => undefined));
     return loading;
+  }
+
+  /** A request that has ended may leave its promise open for ever, so nobody waits for another's for long. */
+  async #waitFor(version: string, loading: Promise<void>): Promise<void> {
+    const patience = Promise.withResolvers<void>();
+    const timer = setTimeout(() => {
+      this.#forget(version, loading);
+      patience.resolve();
+    }, IMAGE_WAIT_MS);
+    await Promise.race([loading, patience.promise]).finally(() => clearTimeout(timer));
+  }
+
+  /** By now somebody else may be loading it. */
+  #forget(version: string, loading: Promise<void>): void {
+    if (this.#loading.get(version) === loading) this.#loading.delete(version);
   }
 }
