@@ -138,11 +138,12 @@ export class Rules {
     return new Rules(own.length === 0 ? inherited : [...inherited, { from: "the sub-goal's policy", policies: own }]);
   }
 
-  work(queue: string): Verdict {
+  /** Neither this nor a run is ever asked about: what they call is. */
+  work(queue: string): "allowed" | Denial {
     return this.#listed("queues", queue, `the queue "${queue}"`) ?? "allowed";
   }
 
-  run(name: string): Verdict {
+  run(name: string): "allowed" | Denial {
     return this.#listed("functions", name, `the function "${name}"`) ?? "allowed";
   }
 

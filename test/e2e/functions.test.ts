@@ -1,5 +1,6 @@
 /** Functions whose calls take long, on a server as a user starts it: what they hold meanwhile, and what a crash does to them. */
 import { readFileSync } from "node:fs";
+import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { call, tasksOf, until } from "./api.ts";
@@ -55,4 +56,41 @@ test("functions that wait for an upstream hold no processor; those that SIGKILL 
   }
   const repeated = first.map(({ path }) => ended.find(({ key }) => path === `/pages/${key!.slice("page-".length)}`)!);
   for (const { attempt } of repeated) expect(attempt).toBe(2);
+});
+
+/** Sends an invocation that idles, and nothing more. */
+function idling(): Socket {
+  const { port } = new URL(stage.drover.url);
+  const body = JSON.stringify({ input: false, timeoutMs: 60_000 });
+  const head = [
+    "POST /v1/functions/idles/invoke HTTP/1.1",
+    "host: drover",
+    `authorization: Bearer ${stage.drover.token}`,
+    "content-type: application/json",
+    `content-length: ${body.length}`,
+  ];
+  const socket = connect(Number(port), "127.0.0.1");
+  socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
+  return socket;
+}
+
+test("an invocation whose caller goes away ends, and holds nothing any more", async () => {
+  await put("idles", "export default (isQuick) => isQuick || new Promise(() => setTimeout(() => {}, 60_000));");
+  const answers = (withinMs: number): Promise<boolean> => {
+    const signal = AbortSignal.timeout(withinMs);
+    const headers = { authorization: `Bearer ${stage.drover.token}`, "content-type": "application/json" };
+    const init = { method: "POST", headers, body: JSON.stringify({ input: true }), signal };
+    return fetch(`${stage.drover.url}/v1/functions/idles/invoke`, init).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+  };
+  expect(await answers(10_000)).toBe(true);
+  const callers = Array.from({ length: 60 }, idling);
+  await sleep(2_000);
+  // Every instance is in use.
+  expect(await answers(500)).toBe(false);
+  // workerd hears of a connection that is reset; of one that is closed it would when it writes.
+  for (const caller of callers) caller.resetAndDestroy();
+  expect(await answers(10_000)).toBe(true);
 });

@@ -1,4 +1,5 @@
 /** `POST /v1/functions/{name}/invoke`: one run outside any goal, for trying a function out. */
+import { waitUntil } from "cloudflare:workers";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
 import {
   FUNCTION_LOG_CHARS_MAX,
@@ -51,7 +52,7 @@ async function allowed(c: EdgeContext): Promise<Answer<FunctionVersion>> {
   const rules = [rulesOf([{ from: "the tenant's policy", policies: policy === null ? [] : [policy] }]), c.get("caller").rules];
   for (const one of rules) {
     const verdict = one?.run(name) ?? "allowed";
-    if (verdict !== "allowed" && verdict !== "needs approval") return err(failure("permission_denied", verdict.detail));
+    if (verdict !== "allowed") return err(failure("permission_denied", verdict.detail));
   }
   const found = functions.find((version) => version.name === name);
   return found === undefined ? err(failure("not_found", `there is no function "${name}"; PUT /v1/functions/${name} makes one`)) : ok(found);
@@ -91,6 +92,32 @@ function parsed(text: string): unknown {
   }
 }
 
+/** Runs it until its time is over, or nobody waits for it any more. */
+async function within(
+  timeoutMs: number,
+  caller: AbortSignal,
+  run: (signal: AbortSignal) => Promise<Ended>,
+): Promise<{ readonly ended: Ended; readonly isLate: boolean }> {
+  const abort = new AbortController();
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    abort.abort("timed out");
+  }, timeoutMs);
+  const leave = (): void => abort.abort("its caller has gone");
+  caller.addEventListener("abort", leave, { once: true });
+  if (caller.aborted) leave();
+  try {
+    const running = run(abort.signal);
+    // Else the platform ends the request before what runs could hear that its caller has gone.
+    waitUntil(running.catch(() => undefined));
+    return { ended: await running, isLate };
+  } finally {
+    clearTimeout(timer);
+    caller.removeEventListener("abort", leave);
+  }
+}
+
 export async function invokeFunction(c: EdgeContext): Promise<Response> {
   const request = await readAs(c.req.raw, "the invocation", parseInvoke);
   if (!request.ok) return problem(request.error);
@@ -99,12 +126,11 @@ export async function invokeFunction(c: EdgeContext): Promise<Response> {
   const { input, timeoutMs } = request.value.value;
   const program = await programOf(c.env, "request", version.value);
   const logs: Log[] = [];
-  const abort = new AbortController();
-  const timer = setTimeout(() => abort.abort("timed out"), timeoutMs);
   const { limits } = version.value;
-  const ended = await program({ input, about: ABOUT, limits, calls: hostOf(logs), signal: abort.signal, timeoutMs });
-  clearTimeout(timer);
-  if (ended.outcome === "failed") return failed(ended, logs, abort.signal.aborted ? timeoutMs : null);
+  const { ended, isLate } = await within(timeoutMs, c.req.raw.signal, (signal) =>
+    program({ input, about: ABOUT, limits, calls: hostOf(logs), signal, timeoutMs }),
+  );
+  if (ended.outcome === "failed") return failed(ended, logs, isLate ? timeoutMs : null);
   // The guest has made it, and may have made it wrong on purpose.
   const output = parsed(ended.output);
   if (output === undefined) return problem(failure("function_error", "what the function returned is not JSON"));
