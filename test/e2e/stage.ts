@@ -11,23 +11,25 @@ export interface Stage {
   drover: Drover;
   upstream: Upstream;
   dataDir: string;
+  /** What the servers have said on standard error so far. */
+  said: string;
   /** Kills everything with SIGKILL and starts it again on the same folder and port. */
   crash(): Promise<void>;
 }
 
 /** Call it at the top of a test file; the parts are there once the tests run. */
 export function useStage(answer: Answer, settings: object = {}): Stage {
-  const stage = { crash } as Stage;
-  const quiet = (): void => undefined;
+  const stage = { crash, said: "" } as Stage;
+  const onStderr = (text: string): void => void (stage.said += text);
   async function crash(): Promise<void> {
     await stage.drover.kill("all");
     const port = Number(new URL(stage.drover.url).port);
-    stage.drover = await startDrover({ dataDir: stage.dataDir, port, onStderr: quiet });
+    stage.drover = await startDrover({ dataDir: stage.dataDir, port, onStderr });
   }
   beforeAll(async () => {
     stage.dataDir = mkdtempSync(join(tmpdir(), "drover-e2e-"));
     stage.upstream = await startUpstream(answer);
-    stage.drover = await startDrover({ dataDir: stage.dataDir, onStderr: quiet });
+    stage.drover = await startDrover({ dataDir: stage.dataDir, onStderr });
     await call(stage.drover, "PUT", "/v1/upstreams/real", { origin: stage.upstream.origin, ...settings });
   });
   afterAll(async () => {

@@ -119,6 +119,16 @@ describe("an abort", () => {
     expect(await isolates.invoke(version, bundle, invocationOf("ask"))).toEqual(returned("unwanted"));
   });
 
+  test("frees the place of the version at once, also where a listener throws", async () => {
+    const controller = new AbortController();
+    setTimeout(() => controller.abort("unwanted"), 30);
+    const bundle = 'export default (_, ctx) => new Promise(() => ctx.signal.addEventListener("abort", () => { throw new Error("mine"); }))';
+    const before = isolates.inFlight;
+    await isolates.invoke(versionOf(), bundle, invocationOf(null, { signal: controller.signal }));
+    await delay(200);
+    expect(isolates.inFlight).toBe(before);
+  });
+
   test("leaves nothing of the handler running", async () => {
     const version = versionOf();
     const bundle = `let turns = 0;
