@@ -1,5 +1,4 @@
 /** `POST /v1/functions/{name}/invoke`: one run outside any goal, for trying a function out. */
-import { waitUntil } from "cloudflare:workers";
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
 import {
   FUNCTION_LOG_CHARS_MAX,
@@ -108,10 +107,7 @@ async function within(
   caller.addEventListener("abort", leave, { once: true });
   if (caller.aborted) leave();
   try {
-    const running = run(abort.signal);
-    // Else the platform ends the request before what runs could hear that its caller has gone.
-    waitUntil(running.catch(() => undefined));
-    return { ended: await running, isLate };
+    return { ended: await run(abort.signal), isLate };
   } finally {
     clearTimeout(timer);
     caller.removeEventListener("abort", leave);

@@ -44,8 +44,8 @@ class Run {
     this.listening ??= Promise.resolve(this.host.ended()).then((reason) => this.stop(reason), () => this.end());
   }
   stop(reason) {
-    // The handler sees the signal first; what its listeners throw is their own affair.
-    try { this.controller?.abort(new HostError("canceled", reason)); } catch {}
+    // The handler sees the signal first.
+    this.controller?.abort(new HostError("canceled", reason));
     // The end must not overtake what they log.
     Promise.resolve(this.lastLog).then(this.end);
   }
