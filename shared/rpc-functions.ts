@@ -5,8 +5,9 @@ import type { CallEnd } from "./policy/outcome.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { FunctionVersion } from "./protocol/function.ts";
 import type { Reserve } from "./protocol/task.ts";
+import type { BatchReply } from "./rpc-batch.ts";
 import type { WholeAnswer } from "./rpc-flight.ts";
-import type { Answer, BatchReply, KeyedCall } from "./rpc.ts";
+import type { Answer, KeyedCall } from "./rpc.ts";
 
 // edge and image → tenant
 

@@ -273,61 +273,6 @@ export interface GovernorRpc {
   live(): Promise<UpstreamLive>;
 }
 
-// goal → executor
-
-export interface BatchItem {
-  readonly task: number;
-  readonly taskId: string;
-  readonly attempt: number;
-  readonly method: string;
-  readonly path: string;
-  readonly timeoutMs: number;
-  readonly headers?: Readonly<Record<string, string>> | undefined;
-  readonly body?: unknown;
-  readonly bodyBase64?: string | undefined;
-  /** The fences of the locks that the task holds, as the header `Drover-Fence` has them. */
-  readonly fence?: string | undefined;
-}
-
-export interface Batch {
-  readonly goalId: string;
-  /** Hex, 32 digits: the trace that the goal's calls belong to. */
-  readonly traceId: string;
-  readonly origin: string;
-  /** Sent with every call of the batch. */
-  readonly headers: Readonly<Record<string, string>>;
-  /** Calls open at once, at most six. */
-  readonly lanes: number;
-  /** The batch must not be open for longer than this unless it is renewed; null where the upstream sets no hard bound. */
-  readonly permitMs: number | null;
-  /** Where an answer says how many tokens it used, as a JSON pointer; null where none is asked for. */
-  readonly tokensPointer: string | null;
-  /** As `tokensPointer`, of what the call cost in millionths of a US dollar. */
-  readonly costPointer?: string | null;
-  readonly items: readonly BatchItem[];
-}
-
-/** Reaches into a batch that is still running. */
-export interface BatchControl {
-  /** Aborts these attempts: pairs of task and attempt. They are not reported. */
-  abort(attempts: readonly (readonly [number, number])[]): void;
-  /** The permits last so much longer from now. */
-  renew(permitMs: number): void;
-  /** Aborts everything that is left. */
-  stop(): void;
-}
-
-/**
- * A batch that ends within the executor's patience answers with all its
- * result lines as one string. A longer one answers with the lines so far and
- * a byte stream of the rest, with at most one chunk every 50 ms.
- */
-export type BatchReply = string | { readonly first: string; readonly rest: ReadableStream<Uint8Array>; readonly control: BatchControl };
-
-export interface ExecutorRpc {
-  run(batch: Batch): Promise<BatchReply>;
-}
-
 // edge and goal → tenant
 
 export interface Registry {

@@ -5,7 +5,7 @@
  */
 import { DurableObject } from "cloudflare:workers";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
-import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
 import { runFunctions } from "../../workers/executor/functions/run-functions.ts";
 import { runtimeOf, warmUp } from "../../workers/executor/functions/runtime.ts";

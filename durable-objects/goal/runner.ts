@@ -5,10 +5,11 @@
  */
 import { assert } from "../../shared/assert.ts";
 import { taskIdOf } from "../../shared/ids.ts";
-import { RUN_BATCH_TASKS_MAX, RUN_WINDOW_TASKS } from "../../shared/limits.ts";
+import { ABORT_MS, RUN_BATCH_TASKS_MAX, RUN_WINDOW_TASKS } from "../../shared/limits.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
-import type { Batch, BatchControl, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchControl, BatchHedge, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
+import { isHedgeable } from "./core/hedges.ts";
 import { fencesOf } from "./core/locks.ts";
 import type { Send } from "./core/recorder.ts";
 import { policiesBehind } from "./core/rights.ts";
@@ -17,8 +18,6 @@ import { versionOf } from "./core/run-state.ts";
 import type { GoalState } from "./core/state.ts";
 import type { CallCache } from "./offers.ts";
 
-/** How long the end of an aborted call takes to arrive at the upstream, at most. */
-const ABORT_MS = 20;
 /** Versions of functions that are remembered to have been announced. */
 const WARMED_MAX = 1_000;
 
@@ -135,8 +134,9 @@ export class Runner {
     for (const [batch, list] of byBatch) {
       const open = this.#open.get(batch);
       if (open === undefined) {
-        // Another life's batch, or one that has just ended.
-        this.#inbox.aborted(upstreamOf(list[0]![1]), list.length);
+        // Another life's batch, or one that has just ended, perhaps by aborting a call of its own.
+        const upstream = upstreamOf(list[0]![1]);
+        setTimeout(() => this.#inbox.aborted(upstream, list.length), ABORT_MS);
         continue;
       }
       const pairs = list.map(([, task, attempt]) => [task, attempt] as const);
@@ -232,6 +232,7 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
       headers,
       body,
       bodyBase64,
+      ...(send.hedges !== undefined && isHedgeable(state, task) && { isHedgeable: true }),
       ...(fence === undefined ? {} : { fence }),
     };
   });
@@ -246,8 +247,16 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
     permitMs,
     tokensPointer: config.usage.tokens,
     costPointer: config.usage.costMicros ?? null,
+    hedge: hedgeOf(state, send),
     items,
   };
+}
+
+/** A lease that has been replaced by one without hedging meanwhile leaves the batch without it, too. */
+function hedgeOf(state: GoalState, { upstream, hedges }: Send): BatchHedge | undefined {
+  const afterMs = state.admissions[upstream]?.lease.hedgeAfterMs ?? null;
+  if (hedges === undefined || afterMs === null) return undefined;
+  return { afterMs, most: hedges.left, origin: state.upstreams[upstream]!.config!.origins[hedges.origin]! };
 }
 
 /** How long the goal's permits at an upstream last from now. */

@@ -26,7 +26,7 @@ import {
 } from "./core/codes.ts";
 import { outlookOf } from "./core/estimate.ts";
 import { countsInAll, statusOf } from "./core/kin.ts";
-import { type GoalState, ROOT, totalCount } from "./core/state.ts";
+import { BEATEN, type GoalState, ROOT, totalCount } from "./core/state.ts";
 import type { Receipts } from "./core/submit.ts";
 
 const timestamp = (ms: number): string => new Date(ms).toISOString();
@@ -106,15 +106,17 @@ interface AttemptView {
   readonly startedAt: string;
   readonly endedAt?: string;
   readonly outcome: string;
+  readonly hedge?: true;
 }
 
 function attemptsOf(state: GoalState, task: number): AttemptView[] {
   const { tasks } = state;
   const status = tasks.status[task]!;
-  const attempts: AttemptView[] = (state.attempts.get(task) ?? []).map(({ startedAtMs, endedAtMs, outcome }) => ({
+  const attempts: AttemptView[] = (state.attempts.get(task) ?? []).map(({ startedAtMs, endedAtMs, outcome, hedge }) => ({
     startedAt: timestamp(startedAtMs),
     ...(endedAtMs === 0 ? {} : { endedAt: timestamp(endedAtMs) }),
     outcome,
+    ...(hedge === true && { hedge }),
   }));
   const startedAt = timestamp(tasks.startedAtMs[task]!);
   if (status === RUNNING) attempts.push({ startedAt, outcome: "running" });
@@ -124,7 +126,11 @@ function attemptsOf(state: GoalState, task: number): AttemptView[] {
   const wordOfSuccess = (tasks.flags[task]! & RUN) === 0 ? "answered" : "returned";
   const isOfAnother = tasks.code[task] === codeOf("poison") || tasks.code[task] === codeOf("denied");
   if (isKept && (status === SUCCEEDED || status === FAILED) && !isOfAnother) {
-    attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome: status === SUCCEEDED ? wordOfSuccess : "failed" });
+    const last = attempts.at(-1);
+    // Where its first try was beaten, it was the second that counted.
+    const hedge = last?.outcome === BEATEN && last.hedge === undefined;
+    const outcome = status === SUCCEEDED ? wordOfSuccess : "failed";
+    attempts.push({ startedAt, endedAt: timestamp(tasks.endedAtMs[task]!), outcome, ...(hedge && { hedge }) });
   }
   return attempts;
 }

@@ -33,7 +33,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
   }
 
   async live(): Promise<UpstreamLive> {
-    const { clients, limiter, latencies, timed, health, upstream, messages, calls } = this.#state;
+    const { clients, limiter, latencies, timed, hedgeAfterMs, health, upstream, messages, calls } = this.#state;
     let inFlight = 0;
     let wanted = 0;
     for (const client of clients.values()) {
@@ -50,6 +50,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
       count: timed,
       tokensPerCall: Math.round(this.#state.meanTokens),
       circuit: health.isOpen ? "open" : "closed",
+      hedgeAfterMs,
       messages,
       calls,
     };

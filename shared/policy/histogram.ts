@@ -34,7 +34,7 @@ export function age(histogram: Uint32Array): void {
   for (let bucket = 0; bucket < HISTOGRAM_BUCKETS; bucket++) histogram[bucket] = histogram[bucket]! >> 1;
 }
 
-function totalIn(histogram: Uint32Array): number {
+export function totalIn(histogram: Uint32Array): number {
   let total = 0;
   for (const count of histogram) total += count;
   return total;
@@ -50,4 +50,10 @@ function bucketAt(histogram: Uint32Array, q: number): number {
 export function quantileMs(histogram: Uint32Array, q: number): number | null {
   const bucket = bucketAt(histogram, q);
   return bucket < 0 ? null : Math.round(2 ** ((bucket + 0.5) / BUCKETS_PER_DOUBLING) - 1);
+}
+
+/** A latency in whole milliseconds that no more than `1 - q` of all exceed; null without any. The middle of a bucket would not do: half of it may be above. */
+export function ceilingMs(histogram: Uint32Array, q: number): number | null {
+  const bucket = bucketAt(histogram, q);
+  return bucket < 0 ? null : Math.ceil(2 ** ((bucket + 1) / BUCKETS_PER_DOUBLING) - 1);
 }

@@ -29,6 +29,7 @@ export interface Lease {
   isOpen: boolean;
   origins: readonly number[] | null;
   callsPerSecond: number;
+  hedgeAfterMs: number | null;
   /** Calls whose end said that the upstream has too much: their permits rest until the governor has heard of it. */
   spoiled: number;
   /** Those of them that the last report told of. */
@@ -59,6 +60,7 @@ export function newLease(life: string): Lease {
     isOpen: false,
     origins: null,
     callsPerSecond: 0,
+    hedgeAfterMs: null,
     spoiled: 0,
     spoiledSaid: 0,
     results: 0,
@@ -129,6 +131,7 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   lease.isOpen = grant.isOpen;
   lease.origins = grant.origins;
   lease.callsPerSecond = grant.callsPerSecond;
+  lease.hedgeAfterMs = grant.hedgeAfterMs ?? null;
   lease.spoiled -= lease.spoiledSaid;
   lease.spoiledSaid = 0;
   return true;

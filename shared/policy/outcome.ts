@@ -34,6 +34,9 @@ export const RUN_AGAIN_STATUS = 503;
 /** The upstream says that it did nothing. */
 export const isRefusal = (status: number): boolean => status === 408 || status === 425 || status === 429;
 
+/** RFC 9110: worth another try. */
+export const isTransient = (status: number): boolean => isRefusal(status) || status >= 500;
+
 export function verdictOfCall(outcome: Outcome, status: number): Verdict {
   switch (outcome) {
     case "timeout":

@@ -84,6 +84,8 @@ export interface Grant {
   readonly origins: readonly number[] | null;
   /** What the client may expect to be done in a second, from what the upstream has done; 0 while unknown. */
   readonly callsPerSecond: number;
+  /** A call that takes longer may be sent a second time. Left out or null: none may, now. */
+  readonly hedgeAfterMs?: number | null;
 }
 
 /** The live state of an upstream. */
@@ -97,6 +99,8 @@ export interface UpstreamLive {
   /** Calls that were timed since the governor woke; the quantiles are of the last few thousand. */
   readonly count: number;
   readonly circuit: "closed" | "open";
+  /** Calls that take longer are hedged; null while none is. */
+  readonly hedgeAfterMs: number | null;
   /** What a call used on average, by what answers said; 0 while none has. */
   readonly tokensPerCall: number;
   /** Messages to and from clients, and calls that they made, since the governor woke. */

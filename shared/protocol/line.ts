@@ -1,6 +1,6 @@
 /**
  * A result line: how an executor reports one attempt, and how the goal keeps
- * it. Nine integers, then the payload as JSON, then a newline:
+ * it. Nine integers, then the payload as JSON text, then a newline:
  *
  *   [task,attempt,outcome,status,retryAfterMs,startedAtMs,endedAtMs,tokens,costMicros,payload]\n
  *
@@ -11,6 +11,11 @@
  * The line of a function's run has a tenth integer before the payload: how
  * many calls it made. What it used is told, not charged: each of its calls is
  * charged by itself.
+ *
+ * The line of an attempt that was hedged tells of the better of its two tries,
+ * and has three integers more before the payload, about the other one: whether
+ * that was the first, when it began, and its status. Its outcome is written
+ * HEDGED higher.
  */
 import { assert } from "../assert.ts";
 import type { TaskErrorCode } from "../errors.ts";
@@ -60,6 +65,17 @@ export interface LineHead {
   readonly costMicros: number;
   /** What a function's run made; 0 for anything else. */
   readonly calls: number;
+  /** The other try of an attempt that was hedged. */
+  readonly beaten?: Beaten | undefined;
+}
+
+/** The try that did not count, of the two of an attempt. */
+export interface Beaten {
+  /** It was the first: the hedge won. */
+  readonly isFirst: boolean;
+  readonly startedAtMs: number;
+  /** 0 where it was aborted, or not answered. */
+  readonly status: number;
 }
 
 /** A head as it is written: what is left out was not said. */
@@ -70,14 +86,18 @@ const COMMA = 44;
 const ZERO = 48;
 const OUTCOME = 2;
 const RETURNED = OUTCOMES.indexOf("returned");
+/** More than there will ever be outcomes. */
+const HEDGED = 64;
 /** Integers before the payload. */
-const widthOf = (outcome: number): number => (outcome < RETURNED ? 9 : 10);
+const widthOf = (outcome: number): number => (outcome >= HEDGED ? 12 : outcome < RETURNED ? 9 : 10);
 
 /** `payload` is JSON text without a newline. */
 export function formatLine(head: NewLineHead, payload: string): string {
   const outcome = OUTCOMES.indexOf(head.outcome);
-  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0, calls = 0 } = head;
-  const numbers = `[${task},${attempt},${outcome},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros}`;
+  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0, calls = 0, beaten } = head;
+  const written = beaten === undefined ? outcome : outcome + HEDGED;
+  const numbers = `[${task},${attempt},${written},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros}`;
+  if (beaten !== undefined) return `${numbers},${beaten.isFirst ? 1 : 0},${beaten.startedAtMs},${beaten.status},${payload}]\n`;
   return outcome < RETURNED ? `${numbers},${payload}]\n` : `${numbers},${calls},${payload}]\n`;
 }
 
@@ -96,8 +116,10 @@ export function parseLineHead(line: string): LineHead {
     numbers.push(value);
     if (i === OUTCOME) width = widthOf(value);
   }
-  const outcome = OUTCOMES[numbers[2]!];
+  const isHedged = numbers[2]! >= HEDGED;
+  const outcome = OUTCOMES[isHedged ? numbers[2]! - HEDGED : numbers[2]!];
   assert(outcome !== undefined, "a line's outcome must be known");
+  const beaten = isHedged ? { isFirst: numbers[9] === 1, startedAtMs: numbers[10]!, status: numbers[11]! } : undefined;
   return {
     task: numbers[0]!,
     attempt: numbers[1]!,
@@ -108,7 +130,8 @@ export function parseLineHead(line: string): LineHead {
     endedAtMs: numbers[6]!,
     tokens: numbers[7]!,
     costMicros: numbers[8]!,
-    calls: numbers[9] ?? 0,
+    calls: isHedged ? 0 : (numbers[9] ?? 0),
+    ...(beaten === undefined ? {} : { beaten }),
   };
 }
 

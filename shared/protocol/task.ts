@@ -106,6 +106,7 @@ export interface LockSpec {
 }
 
 /** RFC 9110 §9.2.2: repeating these has no further effect. */
+export const SAFE_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD"]);
 export const IDEMPOTENT_METHODS: ReadonlySet<string> = new Set(["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
 
 export const UPSTREAM_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/;

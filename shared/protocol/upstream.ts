@@ -1,7 +1,16 @@
 /** An upstream: a backend that tasks call, and what it can take. */
 import * as v from "valibot";
 import type { Fault } from "../errors.ts";
-import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, ORIGINS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX, TOKENS_MAX } from "../limits.ts";
+import {
+  ATTEMPTS_DEFAULT,
+  ATTEMPTS_MAX,
+  HEDGE_BUDGET_PERCENT_DEFAULT,
+  HEDGE_QUANTILE_DEFAULT,
+  ORIGINS_MAX,
+  TIMEOUT_MS_DEFAULT,
+  TIMEOUT_MS_MAX,
+  TOKENS_MAX,
+} from "../limits.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
 import { headers, integer, object, upstreamName } from "./task-schema.ts";
@@ -28,6 +37,14 @@ export interface Upstream {
   /** `off`: no two calls to it share an answer. Left out, or `safe`: GET and HEAD that are passed through do while one is under way, and what says `coalesce`. */
   readonly coalesce?: "safe" | "off";
   readonly headers: Readonly<Record<string, string>>;
+  /** Left out or null: no call is ever sent a second time while it is open. */
+  readonly hedge?: Hedging | null;
+}
+
+/** Calls that take longer than this share of all may be sent a second time, up to so many of a hundred. */
+export interface Hedging {
+  readonly quantile: number;
+  readonly budgetPercent: number;
 }
 
 const JSON_POINTER = /^(?:\/(?:[^~/]|~[01])*)+$/;
@@ -40,6 +57,20 @@ const pointer = v.pipe(
   v.string(),
   v.maxLength(256, "must have at most 256 characters"),
   v.regex(JSON_POINTER, "must be a JSON pointer, such as /usage/total_tokens"),
+);
+
+const between = (least: number, most: number) =>
+  v.pipe(v.number(), v.minValue(least, `must be at least ${least}`), v.maxValue(most, `must be at most ${most}`));
+
+const hedging = v.pipe(
+  object({
+    quantile: v.optional(between(0.5, 0.999), HEDGE_QUANTILE_DEFAULT),
+    budgetPercent: v.optional(between(0.1, 50), HEDGE_BUDGET_PERCENT_DEFAULT),
+  }),
+  v.check(
+    ({ quantile, budgetPercent }) => budgetPercent + 1e-9 >= 100 * (1 - quantile),
+    "has a budgetPercent below 100 * (1 - quantile): it would be spent on calls that are hardly slow, before a straggler comes",
+  ),
 );
 
 const schema = v.pipe(
@@ -61,7 +92,7 @@ const schema = v.pipe(
     idempotency: v.optional(v.picklist(["none", "key"])),
     retry: v.optional(object({ maxAttempts: integer(1, ATTEMPTS_MAX) })),
     headers: v.optional(headers),
-    hedge: v.optional(v.literal(false, "hedging is not in this version; leave it out or say false")),
+    hedge: v.optional(v.lazy((said) => (said === false ? v.literal(false) : hedging))),
     coalesce: v.optional(v.picklist(["safe", "off"], 'must be "safe" or "off"')),
   }),
   v.check(
@@ -91,5 +122,6 @@ export function parseUpstream(name: string, body: unknown): Result<Upstream, Fau
     retry: { maxAttempts: spec.retry?.maxAttempts ?? ATTEMPTS_DEFAULT },
     headers: spec.headers ?? {},
     coalesce: spec.coalesce ?? "safe",
+    hedge: spec.hedge === false ? null : (spec.hedge ?? null),
   });
 }

@@ -19,7 +19,7 @@ import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { GoalSpec } from "../../shared/protocol/goal.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
-import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
+import { type Beaten, formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { CompletionRule, TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { Bearer } from "../../shared/token/claims.ts";
@@ -70,6 +70,8 @@ export interface Answer {
   /** What a run's calls used. */
   readonly calls?: number;
   readonly tokens?: number;
+  /** The other try of the attempt, where there were two. */
+  readonly beaten?: Beaten;
 }
 
 /** What a governor may say; what is left out is as a generous one says it. */
@@ -225,9 +227,10 @@ export class Driver {
       ms = 300,
       calls,
       tokens,
+      beaten,
     } = answer;
     const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs: this.nowMs - ms, endedAtMs: this.nowMs };
-    const used = { ...(calls !== undefined && { calls }), ...(tokens !== undefined && { tokens }) };
+    const used = { ...(calls !== undefined && { calls }), ...(tokens !== undefined && { tokens }), beaten };
     return formatLine({ ...head, ...used }, `{"status":${status},"body":null}`);
   }
 

@@ -81,6 +81,7 @@ test("an upstream needs only an origin, and then has every default", () => {
       retry: { maxAttempts: limits.ATTEMPTS_DEFAULT },
       headers: {},
       coalesce: "safe",
+      hedge: null,
     },
   });
 });
@@ -93,9 +94,9 @@ test("an upstream keeps what was said", () => {
       usage: { tokens: "/usage/total~1tokens", costMicros: "/usage/cost" },
     },
     ...{ maxConcurrency: 60, ratePerSecond: 0.5, timeoutMs: 1_000, idempotency: "key" },
-    ...{ retry: { maxAttempts: 2 }, headers: { "x-api-key": "s" } },
+    ...{ retry: { maxAttempts: 2 }, headers: { "x-api-key": "s" }, hedge: { quantile: 0.9, budgetPercent: 12 } },
   };
-  const parsed = parseUpstream("llm", { ...spec, origins: ["http://127.0.0.1:9/", "http://Two.test"], hedge: false, coalesce: "off" });
+  const parsed = parseUpstream("llm", { ...spec, origins: ["http://127.0.0.1:9/", "http://Two.test"], coalesce: "off" });
   expect(parsed).toEqual({
     ok: true,
     value: { name: "llm", origins: ["http://127.0.0.1:9", "http://two.test"], ...spec, coalesce: "off" },
@@ -103,6 +104,17 @@ test("an upstream keeps what was said", () => {
 });
 
 const origin = "http://127.0.0.1:9000";
+
+test.for([
+  [false, null],
+  [{}, { quantile: 0.95, budgetPercent: 5 }],
+  [
+    { quantile: 0.99, budgetPercent: 1 },
+    { quantile: 0.99, budgetPercent: 1 },
+  ],
+])("an upstream that says hedge: %j is hedged so: %j", ([hedge, kept]) => {
+  expect(parseUpstream("search", { origin, hedge })).toMatchObject({ ok: true, value: { hedge: kept } });
+});
 
 test("an origin that is named twice is one", () => {
   expect(parseUpstream("search", { origins: [origin, `${origin}/`] })).toMatchObject({ ok: true, value: { origins: [origin] } });
@@ -123,7 +135,9 @@ test.for<[string, unknown, RegExp]>([
   ["a pointer that is none", { origin, usage: { tokens: "usage" } }, /^\/usage\/tokens: must be a JSON pointer/],
   ["a rate of nothing", { origin, ratePerSecond: 0 }, /^\/ratePerSecond: must be at least 0.01$/],
   ["an endless rate", { origin, ratePerSecond: Number.POSITIVE_INFINITY }, /^\/ratePerSecond: must be at most 100000$/],
-  ["hedging", { origin, hedge: { quantile: 0.95 } }, /^\/hedge: hedging is not in this version/],
+  ["hedging that is merely wished", { origin, hedge: true }, /^\/hedge: must be an object$/],
+  ["a quantile that is none", { origin, hedge: { quantile: 95 } }, /^\/hedge\/quantile: must be at most 0.999$/],
+  ["a budget that stragglers get nothing of", { origin, hedge: { budgetPercent: 2 } }, /^\/hedge: has a budgetPercent below 100/],
   ["a header that Drover sets", { origin, headers: { "Idempotency-Key": "x" } }, /^\/headers\/Idempotency-Key: is set by Drover/],
   ["an unknown property", { origin, url: "x" }, /^\/url: is not a property that is known here$/],
 ])("an upstream is refused for %s, with the place", ([, body, fault]) => {

@@ -17,7 +17,9 @@ const numbers = fc.record({
 });
 const ofCalls = fc.record({ outcome: fc.constantFrom(...OUTCOMES.slice(0, OUTCOMES.indexOf("returned"))), calls: fc.constant(0) });
 const ofRuns = fc.record({ outcome: fc.constantFrom(...OUTCOMES.slice(OUTCOMES.indexOf("returned"))), calls: small });
-const head: fc.Arbitrary<LineHead> = fc.tuple(numbers, fc.oneof(ofCalls, ofRuns)).map(([some, who]) => ({ ...some, ...who }));
+const beaten = fc.record({ isFirst: fc.boolean(), startedAtMs: timeMs, status: fc.integer({ min: 0, max: 599 }) });
+const ofHedged = fc.tuple(ofCalls, beaten).map(([who, other]) => ({ ...who, beaten: other }));
+const head: fc.Arbitrary<LineHead> = fc.tuple(numbers, fc.oneof(ofCalls, ofRuns, ofHedged)).map(([some, who]) => ({ ...some, ...who }));
 
 test("a line gives back its head and its payload, with or without the newline", () => {
   fc.assert(

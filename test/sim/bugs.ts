@@ -6,6 +6,7 @@
 import { registerHooks } from "node:module";
 import { GOAL_BUDGET_BUGS } from "./budgets/bugs.ts";
 import { CLAIM_BUGS } from "./claims/bugs.ts";
+import { HEDGE_BUGS } from "./hedges/bugs.ts";
 import { RIGHTS_BUGS } from "./rights/bugs.ts";
 import { RUN_BUGS } from "./runs/bugs.ts";
 
@@ -22,6 +23,7 @@ const LEASE = "shared/policy/lease.ts";
 export const BUGS: Readonly<Record<string, Bug>> = {
   ...CLAIM_BUGS,
   ...GOAL_BUDGET_BUGS,
+  ...HEDGE_BUGS,
   ...RIGHTS_BUGS,
   ...RUN_BUGS,
   "skip-attempt-check": {
@@ -171,7 +173,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "forget-closing": {
     says: "a call that is being aborted counts as closed",
     file: core("recorder"),
-    from: "    admissionOf(this.state, tasks.upstream[task]!).closing++;\n",
+    from: "    admissionOf(this.state, this.state.tasks.upstream[task]!).closing++;\n",
     to: "",
   },
   "blame-when-down": {
@@ -206,8 +208,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   },
   "leak-origin": {
     says: "a call to an origin counts as open for ever",
-    file: core("mutate"),
-    from: "    upstream.origins[batch.origin]!.open--;\n",
+    file: core("hedges"),
+    from: "  upstream.origins[batch.origin]!.open -= freed;\n",
     to: "",
   },
   "report-twice": {
@@ -254,8 +256,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   },
   "leak-lane": {
     says: "a lane is never given back",
-    file: core("mutate"),
-    from: "    upstream.lanes--;\n",
+    file: core("hedges"),
+    from: "  upstream.lanes -= freed;\n",
     to: "",
   },
   "leave-children": {

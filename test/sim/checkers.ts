@@ -14,6 +14,7 @@ import { BudgetChecker } from "./budgets/checker.ts";
 import type { Call } from "./executor.ts";
 import type { Plan } from "./faults.ts";
 import { RESOLVED_STATUS } from "./client.ts";
+import { HedgeChecker, heldBy } from "./hedges/checker.ts";
 import { durableText, firstDifference } from "./durable.ts";
 import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
@@ -38,6 +39,7 @@ export class Checkers {
   readonly #claims: ClaimChecker;
   readonly #runs: RunChecker;
   readonly #rights: RightsChecker;
+  readonly #hedges: HedgeChecker;
   readonly #budget = new BudgetChecker();
   readonly #disk: Disk;
   readonly #plan: Plan;
@@ -62,6 +64,7 @@ export class Checkers {
     this.#claims = new ClaimChecker(this.model);
     this.#runs = new RunChecker(this.model);
     this.#rights = new RightsChecker(rights, this.model);
+    this.#hedges = new HedgeChecker(this.model);
     this.#plan = plan;
     this.#disk = disk;
   }
@@ -98,6 +101,7 @@ export class Checkers {
     this.#claims.turn(turn, before, this.#statuses);
     this.#runs.turn(turn, before, this.#statuses, this.#sent);
     this.#rights.turn(turn);
+    this.#hedges.turn(turn);
     this.#absorption(state);
     this.#budget.turn(turn);
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
@@ -111,13 +115,13 @@ export class Checkers {
   }
 
   /** What an upstream saw. */
-  call(call: Call): void {
+  call(call: Call, state: GoalState | undefined): void {
     this.#budget.call(call);
     const { task, attempt } = call;
     const earlier = this.#calls.get(task) ?? [];
     this.#calls.set(task, [...earlier, call]);
     const name = `task ${task} attempt ${attempt}`;
-    must(!earlier.some((other) => other.attempt === attempt), "no effect twice within one attempt", () => name);
+    this.#hedges.call(call, state);
     const known = this.model.tasks.get(task);
     must(known?.upstream !== null && known !== undefined, "only accepted calls are made", () => name);
     if (!known.isIdempotent) {
@@ -259,11 +263,11 @@ export class Checkers {
       const [q, r] = load[i]! as [number, number];
       must(q === queued && r === running, "windows equal the tasks", () => `${name}: ${queued} ${running} for ${q} ${r}`);
       const own = [...state.batches.values()].filter(({ upstream }) => upstream === i);
-      const may = own.reduce((sum, batch) => sum + Math.min(batch.lanes, batch.left), 0);
+      const may = own.reduce((sum, batch) => sum + heldBy(batch), 0);
       must(lanes === may, "lanes equal what the batches may have open", () => `${name}: ${lanes} for ${may}`);
       must(String(wanted) === String(wants[i]), "demand equals the tasks", () => `${name}: ${String(wanted)} for ${String(wants[i])}`);
       for (const [place, { open }] of origins.entries()) {
-        const there = own.reduce((sum, batch) => sum + (batch.origin === place ? Math.min(batch.lanes, batch.left) : 0), 0);
+        const there = own.reduce((sum, batch) => sum + (batch.origin === place ? heldBy(batch) : 0), 0);
         must(open === there, "origins equal the batches", () => `${name} ${place}: ${open} for ${there}`);
       }
       const entries = ready.flatMap(({ items, head }) => items.slice(head)).filter((task) => tasks.status[task] === 0);

@@ -4,11 +4,13 @@
  * reached the upstream, and what came of it. An executor may die, or lose its
  * stream and report by `settle`; it never runs an attempt twice by itself.
  * Where permits end, so do the calls, unless they were renewed; where calls do
- * not get through, the rest is given back.
+ * not get through, the rest is given back. A call that is due and may be hedged
+ * is made a second time by a lane that is free, and the better of its answers
+ * counts.
  */
 import { EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
-import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
+import { type Beaten, formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -26,6 +28,7 @@ export interface Item {
   readonly task: number;
   readonly attempt: number;
   readonly timeoutMs: number;
+  readonly isHedgeable?: boolean;
 }
 
 export interface Job {
@@ -35,6 +38,16 @@ export interface Job {
   readonly permitMs: number | null;
   readonly lanes: number;
   readonly items: readonly Item[];
+  readonly hedge?: { readonly afterMs: number; readonly most: number } | undefined;
+}
+
+/** An attempt that is under way. */
+interface Race {
+  readonly item: Item;
+  readonly startedAtMs: number;
+  hedgedAtMs: number;
+  tries: number;
+  failedStatus: number;
 }
 
 /** Where a run's reports go, and what it may know. */
@@ -74,6 +87,18 @@ function effectOf({ outcome, status }: Answer): Call["effect"] {
   return outcome === "answered" && [408, 425, 429].includes(status) ? "refused" : "maybe";
 }
 
+/** Whether the answer of another try would be better. */
+function isTransient({ outcome, status }: Answer): boolean {
+  if (outcome === "answered") return status >= 500 || [408, 425, 429].includes(status);
+  return outcome !== "too_large";
+}
+
+/** What is said of the try that does not count. */
+function beatenIn({ startedAtMs, hedgedAtMs, failedStatus }: Race, isHedge: boolean): Beaten | undefined {
+  if (hedgedAtMs === 0) return undefined;
+  return { isFirst: isHedge, startedAtMs: isHedge ? startedAtMs : hedgedAtMs, status: failedStatus };
+}
+
 export class Run {
   readonly job: Job;
   readonly #clock: Clock;
@@ -82,8 +107,11 @@ export class Run {
   readonly #ledger: (call: Call) => void;
   readonly #link: Link;
   readonly #aborted = new Set<number>();
-  /** Calls that are open: item and start. */
-  readonly #open = new Map<Item, number>();
+  readonly #races = new Set<Race>();
+  readonly #due: Race[] = [];
+  /** Lanes that have nothing to do. */
+  #idle = 0;
+  #hedges: number;
   /** Calls in a row that did not get through. */
   #failures = 0;
   #permitUntilMs = Number.POSITIVE_INFINITY;
@@ -95,6 +123,7 @@ export class Run {
 
   constructor(job: Job, around: { clock: Clock; random: Random; faults: () => Faults; ledger: (call: Call) => void; link: Link }) {
     this.job = job;
+    this.#hedges = job.hedge?.most ?? 0;
     this.#clock = around.clock;
     this.#random = around.random;
     this.#faults = around.faults;
@@ -130,26 +159,87 @@ export class Run {
       if (this.#isDead) return;
       if (this.#clock.nowMs < this.#permitUntilMs) return this.#watch();
       this.#next = this.job.items.length;
-      for (const [item, startedAtMs] of this.#open) if (!this.#aborted.has(item.task)) this.#report(item, CUT_OFF, startedAtMs);
-      this.#open.clear();
+      for (const race of this.#races)
+        if (!this.#aborted.has(race.item.task)) this.#report(race.item, CUT_OFF, race.startedAtMs, beatenIn(race, false));
+      this.#races.clear();
       this.#finish();
     });
   }
 
   #call(): void {
     while (this.#next < this.job.items.length && this.#aborted.has(this.job.items[this.#next]!.task)) this.#next++;
-    const item = this.job.items[this.#next++];
-    if (item === undefined) return this.#finish();
+    const due = this.#takeDue();
+    if (due !== null) return this.#try(due);
+    const item = this.job.items[this.#next];
+    if (item === undefined) {
+      this.#idle++;
+      return this.#finish();
+    }
+    this.#next++;
+    const race = { item, startedAtMs: this.#clock.nowMs, hedgedAtMs: 0, tries: 0, failedStatus: 0 };
+    this.#races.add(race);
+    this.#try(race);
+    const { hedge } = this.job;
+    if (hedge === undefined || item.isHedgeable !== true) return;
+    this.#clock.after(hedge.afterMs, () => {
+      this.#due.push(race);
+      if (this.#idle === 0 || this.#isDead) return;
+      this.#idle--;
+      this.#call();
+    });
+  }
+
+  /** Calls that are open and wanted. */
+  get open(): number {
+    let tries = 0;
+    for (const race of this.#races) if (!this.#aborted.has(race.item.task)) tries += race.tries;
+    return this.#isDead ? 0 : tries;
+  }
+
+  /** A call to make a second time, within the batch's lanes and one beside what is left. */
+  #takeDue(): Race | null {
+    const { lanes, items } = this.job;
+    let open = 0;
+    for (const { tries } of this.#races) open += tries;
+    if (this.#hedges === 0 || this.#failures > 0 || open >= Math.min(lanes, items.length - this.#next + this.#races.size + 1)) return null;
+    const race = this.#due.shift();
+    if (race === undefined) return null;
+    if (!this.#races.has(race) || this.#aborted.has(race.item.task)) return this.#takeDue();
+    this.#hedges--;
+    race.hedgedAtMs = this.#clock.nowMs;
+    return race;
+  }
+
+  /** Makes one try; the next call of its lane follows when it has ended, or was beaten. */
+  #try(race: Race): void {
+    const { item } = race;
+    const isHedge = race.hedgedAtMs > 0;
     const startedAtMs = this.#clock.nowMs;
-    this.#open.set(item, startedAtMs);
+    race.tries++;
     const answer = answerOf(this.#random, this.#faults(), item.timeoutMs);
     this.#ledger({ task: item.task, attempt: item.attempt, startedAtMs, effect: effectOf(answer) });
     this.#clock.after(answer.ms, () => {
-      if (this.#isDead || !this.#open.delete(item)) return;
-      if (!this.#aborted.has(item.task)) this.#report(item, answer, startedAtMs);
+      if (this.#isDead || !this.#races.has(race)) return;
+      race.tries--;
+      this.#ended(race, answer, isHedge);
       this.#note(answer);
       this.#call();
     });
+  }
+
+  #ended(race: Race, answer: Answer, isHedge: boolean): void {
+    if (this.#aborted.has(race.item.task)) {
+      if (race.tries === 0) this.#races.delete(race);
+      return;
+    }
+    if (race.tries > 0 && isTransient(answer)) {
+      race.failedStatus = answer.outcome === "answered" ? answer.status : 0;
+      return;
+    }
+    this.#races.delete(race);
+    this.#report(race.item, answer, race.startedAtMs, beatenIn(race, isHedge));
+    // The other try is cut off, and its lane is free.
+    for (; race.tries > 0; race.tries--) this.#call();
   }
 
   #note({ outcome, status }: Answer): void {
@@ -161,8 +251,8 @@ export class Run {
     this.#next = this.job.items.length;
   }
 
-  #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Omit<Answer, "ms">, startedAtMs: number): void {
-    const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs, endedAtMs: this.#clock.nowMs };
+  #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Omit<Answer, "ms">, startedAtMs: number, beaten?: Beaten): void {
+    const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs, endedAtMs: this.#clock.nowMs, beaten };
     this.#lines.push(formatLine(head, `{"status":${status}}`).trimEnd());
     if (this.#isFlushing) return;
     this.#isFlushing = true;
@@ -176,7 +266,7 @@ export class Run {
   }
 
   #finish(): void {
-    if (this.#open.size > 0 || this.#isClosed) return;
+    if (this.#races.size > 0 || this.#next < this.job.items.length || this.#isClosed) return;
     this.#isClosed = true;
     this.#flush();
     if (!this.#isDead) this.#link.closed();

@@ -102,7 +102,7 @@ const CEILINGS: Readonly<Record<keyof Faults, number>> = {
 
 export interface Plan {
   readonly faults: Faults;
-  readonly upstreams: readonly Upstream[];
+  readonly upstreams: Upstream[];
   readonly rule: CompletionRule;
   readonly deadlineMs: number | null;
   /** Requests with tasks, and the most tasks in one. */

@@ -18,6 +18,8 @@ interface Surroundings {
   readonly random: Random;
   readonly faults: () => Faults;
   readonly log: (text: string) => void;
+  /** When calls may be hedged; null for never, now. */
+  readonly hedgeAfterMs: () => number | null;
 }
 
 interface Governor {
@@ -113,6 +115,7 @@ export class Governors {
       isOpen,
       origins: isResting ? [random.between(0, count - 1)] : null,
       callsPerSecond: 0,
+      hedgeAfterMs: this.#around.hedgeAfterMs(),
     };
     const { epoch, number, ttlMs } = grant;
     log(

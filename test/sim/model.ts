@@ -13,6 +13,8 @@ export interface Known {
   readonly spec: TaskSpec;
   readonly upstream: string | null;
   readonly isIdempotent: boolean;
+  /** May be open twice at once. */
+  readonly isHedgeable: boolean;
   readonly rule: CompletionRule;
   readonly expiresAtMs: number | null;
   parent: number | null;
@@ -124,10 +126,12 @@ export class Model {
     const { call, ttlMs, parentTaskId } = spec;
     const named = (name: string): number => this.keys.get(name) ?? parseTaskId(name)!.index;
     const upstream = call === undefined ? null : this.upstream(call.upstream);
+    const isDeclared = call?.idempotent ?? (upstream?.idempotency === "key" || ["GET", "HEAD"].includes(call?.method ?? "GET"));
     return {
       spec,
       upstream: upstream?.name ?? null,
       isIdempotent: spec.run !== undefined || (call?.idempotent ?? (upstream?.idempotency === "key" || SAFE.has(call?.method ?? "GET"))),
+      isHedgeable: call !== undefined && isDeclared && spec.locks === undefined,
       rule: spec.completion ?? {},
       expiresAtMs: ttlMs === undefined ? null : nowMs + ttlMs,
       parent: parentTaskId === undefined ? null : named(parentTaskId),

@@ -4,6 +4,7 @@
  * has died. Messages of one stream keep their order.
  */
 import type { Send } from "../../durable-objects/goal/core/recorder.ts";
+import { isHedgeable } from "../../durable-objects/goal/core/hedges.ts";
 import type { Refusal } from "../../durable-objects/goal/core/settle.ts";
 import type { Clock } from "./clock.ts";
 import { type Call, type Item, type Job, type Link, Run } from "./executor.ts";
@@ -31,6 +32,7 @@ const ABORT_MS = 20;
 export class Network {
   readonly #around: Surroundings;
   readonly #runs = new Map<number, Run | FunctionRun>();
+  readonly #lost = new Set<number>();
 
   constructor(around: Surroundings) {
     this.#around = around;
@@ -41,7 +43,14 @@ export class Network {
     const { clock, random, log } = this.#around;
     const faults = this.#around.faults();
     const { tasks } = shell.state;
-    const items = send.tasks.map((task): Item => ({ task, attempt: tasks.attempt[task]!, timeoutMs: tasks.timeoutMs[task]! }));
+    const items = send.tasks.map((task): Item => ({
+      task,
+      attempt: tasks.attempt[task]!,
+      timeoutMs: tasks.timeoutMs[task]!,
+      isHedgeable: isHedgeable(shell.state, task),
+    }));
+    const afterMs = shell.state.admissions[send.upstream]?.lease.hedgeAfterMs ?? null;
+    const hedge = send.hedges === undefined || afterMs === null ? undefined : { afterMs, most: send.hedges.left };
     if (random.chance(faults.sendLost)) {
       log(`batch ${send.batch} never arrives`);
       return this.#tellLost(shell, send.batch);
@@ -53,7 +62,8 @@ export class Network {
     const isUnheard = random.chance(faults.unreachable);
     const link = this.#linkOf(shell, send.batch, isUnheard);
     if (isUnheard) this.#tellLost(shell, send.batch, "unreachable");
-    const job = { batch: send.batch, upstream: send.upstream, permitMs: shell.permitMs(send.upstream), lanes: send.lanes, items };
+    const { batch, upstream, lanes } = send;
+    const job = { batch, upstream, permitMs: shell.permitMs(upstream), lanes, items, hedge };
     const run = this.#runOf(shell, job, link);
     this.#runs.set(send.batch, run);
     clock.after(random.between(0, DELAY_MS_MAX), () => run.start());
@@ -105,8 +115,17 @@ export class Network {
     this.#runs.clear();
   }
 
+  /** Calls that are open at an upstream, of batches that nobody has given up. */
+  openAt(upstream: number): number {
+    let open = 0;
+    for (const [batch, run] of this.#runs)
+      if (run instanceof Run && run.job.upstream === upstream && !this.#lost.has(batch)) open += run.open;
+    return open;
+  }
+
   #tellLost(shell: Shell, batch: number, refusal?: Refusal): void {
     const { clock, random } = this.#around;
+    this.#lost.add(batch);
     if (refusal === undefined && random.chance(this.#around.faults().silent)) return;
     clock.after(random.between(0, 200), () => {
       if (!shell.isDead) shell.close(batch, refusal);

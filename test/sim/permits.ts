@@ -136,6 +136,10 @@ export class PermitChecker {
       const verdict = verdictOf(head);
       if (verdict !== "nothing") client.met++;
       if (verdict === "refused" || verdict === "unavailable") client.spoiled++;
+      // The try that was beaten met something too.
+      const other = head.beaten?.status ?? 0;
+      if (other > 0) client.met++;
+      if ([429, 502, 503, 504].includes(other)) client.spoiled++;
       counted.push({ head, client, verdict, isOpen: client.held?.grant.isOpen ?? false });
     }
     return counted;
@@ -179,7 +183,8 @@ export class PermitChecker {
   #failure({ head, client, verdict, isOpen }: Settled, state: GoalState, statuses: readonly TaskStatus[], nowMs: number): void {
     const { tasks } = state;
     const { task } = head;
-    if (verdict === "answered") client.budget = Math.min(RETRY_BUDGET_MAX, client.budget + RETRY_BUDGET_SHARE);
+    const answers = (verdict === "answered" ? 1 : 0) + (head.beaten?.status === 500 ? 1 : 0);
+    client.budget = Math.min(RETRY_BUDGET_MAX, client.budget + answers * RETRY_BUDGET_SHARE);
     const before = this.#failures.get(task) ?? 0;
     if (mayRepeat(head, this.#model.tasks.get(task)!.isIdempotent) && (!isOpen || verdict === "answered")) {
       if (before + 1 < tasks.maxAttempts[task]!) {
@@ -206,13 +211,13 @@ export class PermitChecker {
   }
 
   #sends({ state, sends, nowMs }: Turn): void {
-    for (const { upstream, origin, tasks } of sends) {
+    for (const { upstream, origin, tasks, hedges } of sends) {
       const { name, config, lanes, running } = state.upstreams[upstream]!;
       if (name.startsWith("run:")) continue;
       const { held, closing, spoiled } = this.#client(name);
       must(held !== null, "nothing starts without a permit", () => name);
       const { grant } = held;
-      held.starts -= tasks.length;
+      held.starts -= tasks.length + (hedges?.left ?? 0);
       const calls = grant.calls - spoiled;
       must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
       must(lanes + closing <= calls, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);

@@ -11,6 +11,8 @@ import { Workers } from "./claims/worker.ts";
 import { Client, type Request } from "./client.ts";
 import { Clock } from "./clock.ts";
 import { changed, type Faults, NO_FAULTS, type Plan, planOf } from "./faults.ts";
+import { checkOpen } from "./hedges/checker.ts";
+import { hedgePlanOf } from "./hedges/plan.ts";
 import { Governors } from "./governors.ts";
 import { Network } from "./network.ts";
 import { Random } from "./random.ts";
@@ -63,6 +65,8 @@ class World {
     this.#random = new Random(seed);
     this.plan = planOf(this.#random.fork());
     this.#chaos = this.#random.fork();
+    const hedging = new Random(seed ^ 0x2545f491);
+    const hedges = hedgePlanOf(hedging, this.plan.upstreams);
     this.#say = say;
     say(`seed ${seed} ${JSON.stringify(this.plan)}`);
     const administering = new Random(seed ^ 0x7f4a7c15);
@@ -107,7 +111,9 @@ class World {
       faults: () => this.#faults,
       ledger: (call) => {
         this.#log(`call ${call.task}.${call.attempt} ${call.effect}`);
-        this.checkers.call(call);
+        this.checkers.call(call, this.#shell?.state);
+        const upstream = this.#shell?.state.tasks.upstream[call.task];
+        if (upstream !== undefined) checkOpen(this.#shell!.state, upstream, this.#network.openAt(upstream));
       },
       current: () => this.#current(),
       runs: {
@@ -125,6 +131,7 @@ class World {
       random: this.#random.fork(),
       faults: () => this.#faults,
       log: (text) => this.#log(text),
+      hedgeAfterMs: () => (hedging.chance(hedges.lets) ? hedging.between(1, hedges.afterMsMax) : null),
     });
   }
 

@@ -24,6 +24,7 @@ export const ROOMS: readonly Room[] = [
     may: [
       "durable-objects/$1/core/",
       "!shared/rpc.ts",
+      "!shared/rpc-batch.ts",
       "!shared/rpc-relatives.ts",
       "!shared/rpc-functions.ts",
       "!shared/rpc-flight.ts",

@@ -16,6 +16,7 @@ const DEFAULTS = {
   retry: { maxAttempts: 5 },
   headers: {},
   coalesce: "safe",
+  hedge: false,
 };
 
 test("an upstream is made with 201 and changed with 200, and a GET shows every default", async () => {
@@ -30,7 +31,17 @@ test("an upstream is made with 201 and changed with 200, and a GET shows every d
   const got = await call("GET", "/v1/upstreams/search");
   // Nobody has called it yet.
   const times = { p50Ms: null, p95Ms: null, p99Ms: null, count: 0 };
-  const live = { limit: null, inFlight: 0, queued: 0, ...times, circuit: "closed", tokensPerCall: 0, messages: 0, calls: 0 };
+  const live = {
+    limit: null,
+    inFlight: 0,
+    queued: 0,
+    ...times,
+    circuit: "closed",
+    hedgeAfterMs: null,
+    tokensPerCall: 0,
+    messages: 0,
+    calls: 0,
+  };
   expect(await got.json()).toEqual({ ...shown, maxConcurrency: 40, live });
 });
 

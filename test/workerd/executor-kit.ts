@@ -1,7 +1,7 @@
 /** What the executor's tests share: batches against the test upstream, and replies read to their end. */
 import { inject } from "vitest";
 import { parseLineHead, payloadOf, type LineHead } from "../../shared/protocol/line.ts";
-import type { Batch, BatchItem, BatchReply } from "../../shared/rpc.ts";
+import type { Batch, BatchItem, BatchReply } from "../../shared/rpc-batch.ts";
 import { tcpReach } from "../../workers/executor/reach.ts";
 import { runBatch, type BatchHost } from "../../workers/executor/run-batch.ts";
 

@@ -3,7 +3,7 @@ import { env, exports } from "cloudflare:workers";
 import { expect, test } from "vitest";
 import { BATCH_LANES_MAX, EXECUTOR_BUFFER_BYTES_MAX, EXECUTOR_CHUNK_INTERVAL_MS, EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
-import type { BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import { runBatch } from "../../workers/executor/run-batch.ts";
 import { batchOf, countsOf, delay, hostOf, itemOf, readAll, reportsOf, run, runStreamed } from "./executor-kit.ts";
 

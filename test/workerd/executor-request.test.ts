@@ -1,7 +1,7 @@
 /** What the executor sends, as a real server sees it. */
 import { expect, test } from "vitest";
 import { UNSENDABLE_STATUS } from "../../shared/policy/outcome.ts";
-import type { BatchItem } from "../../shared/rpc.ts";
+import type { BatchItem } from "../../shared/rpc-batch.ts";
 import { spanOf } from "../../workers/executor/request.ts";
 import { GOAL_ID, run, runOne, itemOf, TRACE_ID } from "./executor-kit.ts";
 

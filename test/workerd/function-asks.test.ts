@@ -4,7 +4,7 @@ import type { Goal } from "../../durable-objects/goal/object.ts";
 import { type GoalId, taskIdOf } from "../../shared/ids.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
-import type { BatchReply } from "../../shared/rpc.ts";
+import type { BatchReply } from "../../shared/rpc-batch.ts";
 import type { GoalAsk, RunBatch } from "../../shared/rpc-functions.ts";
 import { VERSION } from "./host-kit.ts";
 import { create, delay, inLaboratory, REGISTRY, until } from "./goal-kit.ts";

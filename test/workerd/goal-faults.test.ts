@@ -5,7 +5,8 @@
  */
 import { expect, test, vi } from "vitest";
 import { WATCHDOG_MS } from "../../shared/limits.ts";
-import type { Batch, BatchReply, TenantRpc } from "../../shared/rpc.ts";
+import type { TenantRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
 import { allAnswered, answered, create, delay, inLaboratory, marked, REGISTRY, type Run, until, viewOf } from "./goal-kit.ts";
 
 // Broken batches are logged, and these tests break many.

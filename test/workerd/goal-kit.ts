@@ -13,7 +13,8 @@ import type { Grant } from "../../shared/protocol/admission.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
-import type { Batch, BatchReply, GovernorRpc, Registry, TenantRpc } from "../../shared/rpc.ts";
+import type { GovernorRpc, Registry, TenantRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
 import type { RunBatch } from "../../shared/rpc-functions.ts";
 import { call, put } from "./edge-kit.ts";
 

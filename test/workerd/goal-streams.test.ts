@@ -5,7 +5,7 @@
  */
 import { expect, test } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
-import type { Batch } from "../../shared/rpc.ts";
+import type { Batch } from "../../shared/rpc-batch.ts";
 import { call } from "./edge-kit.ts";
 import {
   allAnswered,

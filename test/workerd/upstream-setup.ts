@@ -27,6 +27,9 @@ const counts = new Map<string, Count>();
 
 const kept = new Map<string, Buffer>();
 
+/** Tries that were seen, by path and idempotency key. */
+const tries = new Map<string, number>();
+
 function countOf(name: string): Count {
   let count = counts.get(name);
   if (count === undefined) counts.set(name, (count = { total: 0, inFlight: 0, max: 0 }));
@@ -76,6 +79,17 @@ const PAGES: Record<string, (visit: Visit) => void> = {
     // What a caller's headers are told apart by.
     if (query.has("echo")) query.set("text", `${String(request.headers["authorization"])} ${visit.body.toString()}`);
     setTimeout(() => sendBody(visit), Number(query.get("ms") ?? 200));
+  },
+  // Each try of a call by its own segment, `ms` or `ms-status`; the last one for all that follow.
+  tries: ({ request, response, rest }) => {
+    const key = `${request.url} ${request.headers["idempotency-key"] as string}`;
+    const seen = tries.get(key) ?? 0;
+    tries.set(key, seen + 1);
+    const [ms, status = "200"] = (rest[seen] ?? rest.at(-1)!).split("-");
+    setTimeout(() => {
+      response.statusCode = Number(status);
+      sendJson(response, { try: seen + 1 });
+    }, Number(ms));
   },
   status: (visit) => {
     visit.response.statusCode = Number(visit.rest[0]);

@@ -26,7 +26,7 @@ import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS, UNSENDABLE_STATUS, type Verdict, verdictOfCall } from "../../shared/policy/outcome.ts";
 import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
-import type { Batch, BatchItem } from "../../shared/rpc.ts";
+import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
 import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf, type Usage, usageOf } from "./answer.ts";
 import type { Network } from "../kit/network.ts";
 import { retryAfterMsOf } from "../kit/retry-after.ts";

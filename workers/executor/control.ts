@@ -3,7 +3,7 @@
  * open until the goal disposes of it.
  */
 import { RpcTarget } from "cloudflare:workers";
-import type { BatchControl } from "../../shared/rpc.ts";
+import type { BatchControl } from "../../shared/rpc-batch.ts";
 
 export class Control extends RpcTarget implements BatchControl {
   readonly #verbs: BatchControl;

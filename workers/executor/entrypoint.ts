@@ -5,7 +5,7 @@
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
-import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
 import { networkOf } from "../kit/network.ts";
 import { hostsOf } from "./host/hosts.ts";

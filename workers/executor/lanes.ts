@@ -1,14 +1,15 @@
 /**
  * Runs the items of a batch, so many at a time. Of calls that is six at most:
  * the platform lets one invocation wait for no more answers than that, and
- * local workerd does not check. One timer watches all deadlines, because a
- * timer an item is a cost.
+ * local workerd does not check. One timer watches all deadlines, and when calls
+ * are due to be hedged, because a timer an item is a cost.
  */
 import { assert } from "../../shared/assert.ts";
-import { BATCH_LANES_MAX, BATCH_TASKS_MAX, EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
+import { ABORT_MS, BATCH_LANES_MAX, BATCH_TASKS_MAX, EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
 import type { Verdict } from "../../shared/policy/outcome.ts";
-import type { Batch, BatchItem } from "../../shared/rpc.ts";
+import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
 import { call, type CallContext, givenBack, LEASE_ENDED, NOT_BEGUN, TIMED_OUT, UNWANTED } from "./call.ts";
+import { Hedger, type HedgePlan, type Race } from "./hedger.ts";
 import type { Work } from "./reply.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
@@ -28,8 +29,10 @@ export interface Load<I extends Item> {
   readonly permitMs: number | null;
   /** How long an item may wait until it says that it has begun; null where it begins at once. */
   readonly patienceMs: number | null;
-  /** One attempt, from beginning to end, as its line; null where nobody wants to know. */
-  readonly attempt: (item: I, signal: AbortSignal, begun: () => void) => Promise<string | null>;
+  /** One try, from beginning to end, as its line; null where nobody wants to know. */
+  readonly attempt: (item: I, signal: AbortSignal, begun: () => void, isHedge: boolean) => Promise<string | null>;
+  /** Left out where no item is tried a second time. */
+  readonly hedge?: HedgePlan<I> | undefined;
   /** The line of an item that was not tried. */
   readonly givenBack: (item: I) => string;
 }
@@ -38,6 +41,10 @@ interface Lane<I extends Item> {
   item: I | null;
   hasBegun: boolean;
   deadlineAtMs: number;
+  /** Null where nothing is hedged. */
+  race: Race<I> | null;
+  /** When the item is due for a second try. */
+  hedgeAtMs: number;
   /** Serves one item after another until it is used to abort one. */
   controller: AbortController;
 }
@@ -49,6 +56,7 @@ export class Lanes<I extends Item> implements Work {
   readonly #replies: ReplyStream;
   readonly #lanes: Lane<I>[] = [];
   readonly #unwanted = new Set<string>();
+  readonly #hedger: Hedger<I> | null;
   #next = 0;
   /** Calls in a row that did not get through. */
   #failures = 0;
@@ -61,6 +69,7 @@ export class Lanes<I extends Item> implements Work {
     assert(load.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
     this.#load = load;
     this.#replies = replies;
+    this.#hedger = load.hedge === undefined ? null : new Hedger(load.hedge);
     this.#permitUntilMs = load.permitMs === null ? Infinity : Date.now() + load.permitMs;
   }
 
@@ -75,7 +84,8 @@ export class Lanes<I extends Item> implements Work {
     const count = Math.max(1, Math.min(lanes, items.length));
     const running: Promise<void>[] = [];
     for (let i = 0; i < count; i++) {
-      const lane: Lane<I> = { item: null, hasBegun: true, deadlineAtMs: Infinity, controller: new AbortController() };
+      const controller = new AbortController();
+      const lane: Lane<I> = { item: null, hasBegun: true, deadlineAtMs: Infinity, race: null, hedgeAtMs: Infinity, controller };
       this.#lanes.push(lane);
       running.push(this.#drive(lane));
     }
@@ -86,6 +96,7 @@ export class Lanes<I extends Item> implements Work {
   /** Starts nothing more; what runs goes on. */
   drain(): void {
     this.#next = this.#load.items.length;
+    this.#hedger?.stop();
   }
 
   /** Gives up everything that is left. */
@@ -118,22 +129,74 @@ export class Lanes<I extends Item> implements Work {
 
   async #drive(lane: Lane<I>): Promise<void> {
     const { items, attempt, patienceMs } = this.#load;
+    const hedger = this.#hedger;
     const begun = (): void => this.#begin(lane);
     for (;;) {
       while (this.#replies.isFull) await this.#replies.room();
+      if (hedger !== null && (await this.#hedged(lane, hedger))) continue;
       const item = items[this.#next];
-      if (item === undefined) return;
+      if (item === undefined) {
+        if (hedger?.isUseful !== true) return;
+        await hedger.changed();
+        continue;
+      }
       this.#next++;
       if (this.#unwanted.size > 0 && this.#unwanted.has(keyOf(item.task, item.attempt))) continue;
-      if (lane.controller.signal.aborted) lane.controller = new AbortController();
-      lane.item = item;
+      const nowMs = Date.now();
+      const deadlineAtMs = nowMs + (patienceMs ?? item.timeoutMs);
+      const race = hedger === null ? null : hedger.begin(item, nowMs, deadlineAtMs);
+      this.#enter(lane, item, deadlineAtMs, race);
+      if (race !== null) lane.hedgeAtMs = hedger!.dueAtMs(race);
       lane.hasBegun = patienceMs === null;
-      lane.deadlineAtMs = Date.now() + (patienceMs ?? item.timeoutMs);
-      this.#watch(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
-      const line = await attempt(item, lane.controller.signal, begun);
+      this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
+      const line = await attempt(item, lane.controller.signal, begun, false);
+      if (race !== null) await this.#leave(lane, race, line, false);
+      else if (line !== null) this.#replies.append(line);
       lane.item = null;
-      if (line !== null) this.#replies.append(line);
     }
+  }
+
+  #enter(lane: Lane<I>, item: I, deadlineAtMs: number, race: Race<I> | null): void {
+    if (lane.controller.signal.aborted) lane.controller = new AbortController();
+    lane.item = item;
+    lane.deadlineAtMs = deadlineAtMs;
+    lane.race = race;
+    lane.hedgeAtMs = Infinity;
+  }
+
+  /** Makes a second try of a call that is due for it. False where there is none. */
+  async #hedged(lane: Lane<I>, hedger: Hedger<I>): Promise<boolean> {
+    const { items, lanes, attempt } = this.#load;
+    // Where calls fail, more of them are no help.
+    if (this.#failures > 0) return false;
+    const busy = this.#lanes.reduce((sum, { item }) => (item === null ? sum : sum + 1), 0);
+    const race = hedger.take(Math.min(lanes, items.length - this.#next + hedger.open + 1) - busy);
+    if (race === null) return false;
+    const { item } = race;
+    if (this.#unwanted.has(keyOf(item.task, item.attempt))) {
+      hedger.ended(race, null, true);
+      return true;
+    }
+    this.#enter(lane, item, race.deadlineAtMs, race);
+    lane.hasBegun = true;
+    await this.#leave(lane, race, await attempt(item, lane.controller.signal, () => undefined, true), true);
+    lane.item = null;
+    return true;
+  }
+
+  /** A try has ended: reports the attempt once it is decided, and cuts its other try off. */
+  async #leave(lane: Lane<I>, race: Race<I>, line: string | null, isHedge: boolean): Promise<void> {
+    const decided = this.#hedger!.ended(race, line, isHedge);
+    if (decided !== null) {
+      this.#replies.append(decided);
+      for (const other of this.#lanes) {
+        if (other !== lane && other.race === race && other.item !== null) other.controller.abort(UNWANTED);
+      }
+    }
+    lane.race = null;
+    // A call that was cut off counts as open until the upstream has noticed.
+    const isCutOff = race.hedgedAtMs > 0 && lane.controller.signal.aborted;
+    if (isCutOff && this.#load.permitMs !== null) await new Promise((resolve) => setTimeout(resolve, ABORT_MS));
   }
 
   /** The item's own time runs from here on. */
@@ -157,12 +220,22 @@ export class Lanes<I extends Item> implements Work {
     const nowMs = Date.now();
     // Somebody else may have the permits by now, so nothing of this batch may stay open.
     const isOver = this.#permitUntilMs <= nowMs;
-    if (isOver) this.#giveBack();
-    for (const { item, hasBegun, deadlineAtMs, controller } of this.#lanes) {
+    if (isOver) {
+      this.#giveBack();
+      this.#hedger?.stop();
+    }
+    for (const lane of this.#lanes) {
+      const { item, hasBegun, deadlineAtMs, controller } = lane;
       if (item === null || controller.signal.aborted) continue;
       if (deadlineAtMs <= nowMs) controller.abort(hasBegun ? TIMED_OUT : NOT_BEGUN);
       else if (isOver) controller.abort(LEASE_ENDED);
-      else this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs));
+      else {
+        if (lane.hedgeAtMs <= nowMs) {
+          lane.hedgeAtMs = Infinity;
+          this.#hedger!.isDue(lane.race!);
+        }
+        this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
+      }
     }
   }
 }
@@ -170,8 +243,11 @@ export class Lanes<I extends Item> implements Work {
 /** Lanes for calls, one connection each. */
 export function lanesOfCalls(batch: Batch, replies: ReplyStream, { reach, network }: Pick<CallContext, "reach" | "network">): Work {
   const context: CallContext = { batch, common: commonHeaders(batch), reach, network, note: (verdict) => lanes.note(verdict) };
-  const { items, permitMs } = batch;
+  const { items, permitMs, hedge } = batch;
   const load = { items, lanes: Math.min(batch.lanes, BATCH_LANES_MAX), permitMs, patienceMs: null, givenBack };
-  const lanes = new Lanes({ ...load, attempt: (item: BatchItem, signal) => call(context, item, signal) }, replies);
+  const second: CallContext = hedge === undefined ? context : { ...context, batch: { ...batch, origin: hedge.origin } };
+  const plan = hedge === undefined ? undefined : { ...hedge, may: ({ isHedgeable }: BatchItem) => isHedgeable === true };
+  const attempt: Load<BatchItem>["attempt"] = (item, signal, _begun, isHedge) => call(isHedge ? second : context, item, signal);
+  const lanes = new Lanes({ ...load, attempt, hedge: plan }, replies);
   return lanes;
 }

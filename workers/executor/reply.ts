@@ -5,7 +5,7 @@
  * larger than three times EXECUTOR_BUFFER_BYTES_MAX, far below what RPC takes.
  */
 import { EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
-import type { BatchControl, BatchReply } from "../../shared/rpc.ts";
+import type { BatchControl, BatchReply } from "../../shared/rpc-batch.ts";
 import { Control } from "./control.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 

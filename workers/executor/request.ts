@@ -5,7 +5,7 @@
  * sent as two values.
  */
 import { bytesOf } from "../kit/base64.ts";
-import type { Batch, BatchItem } from "../../shared/rpc.ts";
+import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
 
 const JSON_TYPE = /^application\/(?:[^;]+\+)?json\s*(?:;|$)/i;
 const SPAN_HALF = 8;

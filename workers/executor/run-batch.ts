@@ -1,5 +1,6 @@
 /** A batch of calls, from request to reply. */
-import type { Batch, BatchReply, GoalRpc } from "../../shared/rpc.ts";
+import type { GoalRpc } from "../../shared/rpc.ts";
+import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
 import { lanesOfCalls } from "./lanes.ts";
 import { type Network, PLAIN_NETWORK } from "../kit/network.ts";
 import type { Reach } from "./reach.ts";

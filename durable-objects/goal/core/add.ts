@@ -6,9 +6,9 @@ import { assert } from "../../../shared/assert.ts";
 import { parseTaskId } from "../../../shared/ids.ts";
 import { ATTEMPTS_DEFAULT, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts";
 import { spend } from "../../../shared/policy/account.ts";
-import { IDEMPOTENT_METHODS, PRIORITIES, type TaskSpec } from "../../../shared/protocol/task.ts";
+import { IDEMPOTENT_METHODS, PRIORITIES, SAFE_METHODS, type TaskSpec } from "../../../shared/protocol/task.ts";
 import type { TasksAdded } from "./change.ts";
-import { DEPENDENCY_FAILED, GROUP, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, RUN, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
+import { DEPENDENCY_FAILED, GROUP, HEDGEABLE, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, RUN, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { declareLocks } from "./locks.ts";
 import { SUBGOALS } from "./kin.ts";
@@ -132,7 +132,7 @@ function flagsOf({ call, run, work, goal }: TaskSpec, hasKeys: boolean): number 
   if (run !== undefined) return RUN | IDEMPOTENT;
   if (work !== undefined) return WORK | IDEMPOTENT;
   if (call === undefined) return GROUP;
-  return isIdempotent(call, hasKeys) ? IDEMPOTENT : 0;
+  return (isIdempotent(call, hasKeys) ? IDEMPOTENT : 0) | (isHedgeable(call, hasKeys) ? HEDGEABLE : 0);
 }
 
 /** Neighbours mostly call the same upstream, and comparing names is cheaper than looking one up. */
@@ -144,6 +144,11 @@ function upstreamOf(state: GoalState, name: string, task: number): number {
 
 function isIdempotent(call: NonNullable<TaskSpec["call"]>, hasKeys: boolean): boolean {
   return call.idempotent ?? (hasKeys || IDEMPOTENT_METHODS.has(call.method ?? "GET"));
+}
+
+/** Narrower: the second of two DELETEs may find nothing, and a PUT that was beaten may arrive after what comes next. */
+function isHedgeable(call: NonNullable<TaskSpec["call"]>, hasKeys: boolean): boolean {
+  return call.idempotent ?? (hasKeys || SAFE_METHODS.has(call.method ?? "GET"));
 }
 
 /** Ties a task to its parent and to what it comes after. */

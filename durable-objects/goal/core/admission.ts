@@ -3,10 +3,17 @@
  * what its calls met. None of it is durable. A new incarnation begins without
  * permits, and its governors still count those of the last one.
  */
-import { RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RETRY_CAP_MS, RETRY_SPREAD_MS } from "../../../shared/limits.ts";
+import {
+  HEDGES_START,
+  RETRY_BUDGET_MAX,
+  RETRY_BUDGET_SHARE,
+  RETRY_BUDGET_START,
+  RETRY_CAP_MS,
+  RETRY_SPREAD_MS,
+} from "../../../shared/limits.ts";
 import { askDueAtMs, asked, type Lease, newLease, take, totalOf, unanswered } from "../../../shared/policy/lease.ts";
-import type { Verdict } from "../../../shared/policy/outcome.ts";
-import { count, drain, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
+import { type Verdict, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { count, drain, type Ended, newSampler, type Sampler } from "../../../shared/policy/sample.ts";
 import type { LineHead } from "../../../shared/protocol/line.ts";
 import type { Demand, Grant } from "../../../shared/protocol/admission.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -25,6 +32,8 @@ export interface Admission {
   nextRetryAtMs: number;
   /** Calls that are being aborted, and may still be open. */
   closing: number;
+  /** Calls that may be hedged: the bucket that calls fill as they start. */
+  hedges: number;
   /** The upstream as it was last known. */
   config: Upstream | null;
 }
@@ -38,6 +47,7 @@ export function admissionOf(state: GoalState, upstream: number): Admission {
       retries: RETRY_BUDGET_START,
       nextRetryAtMs: 0,
       closing: 0,
+      hedges: HEDGES_START,
       config: null,
     };
     state.admissions[upstream] = admission;
@@ -59,11 +69,21 @@ export function demandOf(state: GoalState, upstream: number): Demand {
 
 /** Notes what the end of a call says of its upstream. Before the call leaves its batch. */
 export function observe(rec: Recorder, head: LineHead, verdict: Verdict): void {
-  const { task, startedAtMs, endedAtMs, retryAfterMs, tokens: used } = head;
+  const { task, startedAtMs, endedAtMs, retryAfterMs, tokens: used, beaten } = head;
   const { tasks, batches } = rec.state;
   const admission = admissionOf(rec.state, tasks.upstream[task]!);
-  const origin = batches.get(tasks.batch[task]!)?.origin ?? 0;
-  count(admission.sampler, { origin, verdict, ms: endedAtMs - startedAtMs, retryAfterMs, tokens: used }, rec.nowMs);
+  const batch = batches.get(tasks.batch[task]!);
+  const [first, second] = [batch?.origin ?? 0, batch?.hedges?.origin ?? 0];
+  const origin = beaten?.isFirst === true ? second : first;
+  meet(admission, { origin, verdict, ms: endedAtMs - startedAtMs, retryAfterMs, tokens: used }, rec.nowMs);
+  if (beaten === undefined || beaten.status === 0) return;
+  const other = { verdict: verdictOfCall("answered", beaten.status), ms: endedAtMs - beaten.startedAtMs, retryAfterMs: 0, tokens: 0 };
+  meet(admission, { origin: beaten.isFirst ? first : second, ...other }, rec.nowMs);
+}
+
+function meet(admission: Admission, ended: Ended, nowMs: number): void {
+  const { verdict } = ended;
+  count(admission.sampler, ended, nowMs);
   admission.lease.results++;
   if (verdict === "refused" || verdict === "unavailable") admission.lease.spoiled++;
   if (verdict === "answered") admission.retries = Math.min(RETRY_BUDGET_MAX, admission.retries + RETRY_BUDGET_SHARE);

@@ -11,6 +11,7 @@ import {
   DELAYED_WIDTH,
   DOUBTED_WIDTH,
   ENDED_WIDTH,
+  HEDGED_WIDTH,
   type TasksAdded,
   WORKED_WIDTH,
 } from "./change.ts";
@@ -21,6 +22,7 @@ import {
   doubtTask,
   endGoal,
   endTask,
+  hedgeTask,
   keepWork,
   loseLocks,
   loseTask,
@@ -178,6 +180,9 @@ function applyRows(state: GoalState, change: WithRows): void {
       for (let i = 0; i < rows.length; i += DOUBTED_WIDTH) {
         doubtTask(state, rows[i]!, outcomeWord(rows[i + 1]!), rows[i + 2]!, rows[i + 3]!);
       }
+      return;
+    case "tasks.hedged":
+      for (let i = 0; i < rows.length; i += HEDGED_WIDTH) hedgeTask(state, rows[i]!, rows[i + 1] === 1, rows[i + 2]!, rows[i + 3]!);
       return;
     case "usage.corrected":
       for (let i = 0; i < rows.length; i += CORRECTED_WIDTH) correctUsage(state, rows[i]!, [0, rows[i + 1]!, rows[i + 2]!, rows[i + 3]!]);

@@ -12,6 +12,7 @@ import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import type { BudgetChange } from "./budget.ts";
 import type { ClaimChange } from "./claims.ts";
+import type { Hedges } from "./hedges.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { RightsChange } from "./rights.ts";
 import type { LocksChange } from "./locks.ts";
@@ -71,6 +72,7 @@ export type Change =
       readonly tasks: readonly number[];
       /** What each attempt reserves whose task declares nothing; left out for a call alone. */
       readonly reserve?: Amounts | undefined;
+      readonly hedges?: Hedges | undefined;
     }
   /** task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs; the times are 0 where no attempt ended it. */
   | { readonly kind: "tasks.ended"; readonly atMs: number; readonly rows: number[] }
@@ -85,6 +87,8 @@ export type Change =
   | { readonly kind: "tasks.released"; readonly atMs: number; readonly tasks: number[] }
   | { readonly kind: "tasks.lost"; readonly suspicion: number; readonly tasks: number[] }
   | { readonly kind: "results.late"; count: number }
+  /** task, whether the try that was beaten was the first, when that one began and ended: the attempt was tried twice. */
+  | { readonly kind: "tasks.hedged"; readonly rows: number[] }
   /** task, calls, tokens, costMicros: an attempt that has ended used so much more, or less, than it reserved. */
   | { readonly kind: "usage.corrected"; readonly rows: number[] }
   | SubgoalChange
@@ -104,3 +108,4 @@ export const DELAYED_WIDTH = 5;
 export const DOUBTED_WIDTH = 4;
 export const DEFERRED_WIDTH = 4;
 export const CORRECTED_WIDTH = 4;
+export const HEDGED_WIDTH = 4;

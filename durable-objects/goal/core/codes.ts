@@ -47,6 +47,8 @@ export const NEEDS_APPROVAL = 512;
 export const APPROVED = 1024;
 /** Its work is a function. */
 export const RUN = 2048;
+/** Declared to be safe to have open twice at once. */
+export const HEDGEABLE = 4096;
 
 export const CODES: readonly (TaskErrorCode | "")[] = [
   "",

@@ -12,6 +12,7 @@ import { admissionOf } from "./admission.ts";
 import { admitted } from "./approval.ts";
 import { allowanceOf, reviewBudget } from "./afford.ts";
 import { IDEMPOTENT, QUEUED } from "./codes.ts";
+import { hedgesFor } from "./hedges.ts";
 import { isPaused } from "./kin.ts";
 import type { Recorder } from "./recorder.ts";
 import { isRunQueue } from "./run-state.ts";
@@ -48,7 +49,9 @@ function sendOne(rec: Recorder, upstream: UpstreamState, number: number, seed: n
   // Others may be in the place of those that may not start.
   if (tasks.length === 0) return true;
   lease.starts -= tasks.length;
-  rec.start({ batch: rec.state.nextBatch, upstream: number, origin, lanes: Math.min(lanes, tasks.length), tasks });
+  const used = Math.min(lanes, tasks.length);
+  const hedges = hedgesFor(rec, number, { tasks, lanes: used, origin }, seed);
+  rec.start({ batch: rec.state.nextBatch, upstream: number, origin, lanes: used, tasks, ...(hedges !== null && { hedges }) });
   return true;
 }
 

@@ -30,12 +30,24 @@ import {
   WORK_DONE,
 } from "./codes.ts";
 import type { Change } from "./change.ts";
+import { beginHedges, chargeHedge, chargeUnheard, endHedges, freeLanes, heldBy } from "./hedges.ts";
 import { endLocks, leaveLocks, waitsForLocks } from "./locks.ts";
 import { isPaused, noteStandstill, reckon } from "./kin.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
 import { contents, peek, type Queue, shift } from "./queue.ts";
 import { chargeAttempt, reserveAttempt } from "./reserve.ts";
-import { type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
+import {
+  type AttemptRecord,
+  BEATEN,
+  type BatchState,
+  type GoalState,
+  newFamily,
+  newOrigin,
+  newUpstream,
+  ROOT,
+  type UpstreamState,
+  upstreamNamed,
+} from "./state.ts";
 import { addTimer } from "./timers.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -144,33 +156,39 @@ export function startBatch(state: GoalState, change: Extract<Change, { kind: "ta
   }
   const left = change.tasks.length;
   const leaseUntilMs = change.atMs + timeoutMs + LEASE_GRACE_MS;
-  const { batch, origin, lanes, reserve } = change;
+  const { batch, origin, lanes, reserve, hedges } = change;
   const about = { upstream: change.upstream, origin, lanes, timeoutMs, left, leaseUntilMs };
-  state.batches.set(batch, reserve === undefined ? about : { ...about, reserve });
+  const whole: BatchState = {
+    ...about,
+    ...(reserve === undefined ? {} : { reserve }),
+    ...(hedges === undefined ? {} : { hedges: beginHedges(state, hedges) }),
+  };
+  state.batches.set(batch, whole);
   state.nextBatch = batch + 1;
   upstream.running += left;
-  upstream.lanes += Math.min(lanes, left);
-  upstream.origins[origin]!.open += Math.min(lanes, left);
+  upstream.lanes += heldBy(whole);
+  upstream.origins[origin]!.open += heldBy(whole);
 }
 
-/** The attempt is over: its batch, its upstream's room and its lane are given back. */
-export function leaveBatch(state: GoalState, task: number, heardAtMs: number): void {
+/** The attempt is over: its batch, its upstream's room and its lane are given back. `wasTried`: an executor may have made calls that nobody has heard of. */
+export function leaveBatch(state: GoalState, task: number, heardAtMs: number, wasTried = heardAtMs === 0): void {
   const { tasks } = state;
   const id = tasks.batch[task]!;
   const batch = state.batches.get(id);
   if (batch === undefined) return leaveClaim(state, task);
   chargeAttempt(state, task);
+  if (wasTried) chargeUnheard(state, task);
   tasks.batch[task] = 0;
   const upstream = state.upstreams[batch.upstream]!;
   upstream.running--;
   upstream.wanted[tasks.priority[task]!]!--;
-  if (batch.left <= batch.lanes) {
-    upstream.lanes--;
-    upstream.origins[batch.origin]!.open--;
-  }
+  const before = heldBy(batch);
   batch.left--;
+  freeLanes(state, batch, before);
   batch.leaseUntilMs = Math.max(batch.leaseUntilMs, heardAtMs + batch.timeoutMs + LEASE_GRACE_MS);
-  if (batch.left === 0) state.batches.delete(id);
+  if (batch.left > 0) return;
+  endHedges(state, batch);
+  state.batches.delete(id);
 }
 
 /** As `leaveBatch`, for work that somebody has claimed. */
@@ -207,13 +225,24 @@ function noteLatency(state: GoalState, task: number, startedAtMs: number, endedA
 
 /** Keeps as many as can count against a task: overload and restarts, which do not count, may go on for hours. */
 export function keepAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number, outcome: string): void {
+  keepRecord(state, task, { startedAtMs, endedAtMs, outcome });
+}
+
+function keepRecord(state: GoalState, task: number, record: AttemptRecord): void {
   const list = state.attempts.get(task);
   if (list === undefined) {
-    state.attempts.set(task, [{ startedAtMs, endedAtMs, outcome }]);
+    state.attempts.set(task, [record]);
     return;
   }
   if (list.length >= ATTEMPTS_MAX) list.shift();
-  list.push({ startedAtMs, endedAtMs, outcome });
+  list.push(record);
+}
+
+/** The attempt was tried twice. Before it leaves its batch. */
+export function hedgeTask(state: GoalState, task: number, wasFirstBeaten: boolean, startedAtMs: number, endedAtMs: number): void {
+  const record = { startedAtMs, endedAtMs, outcome: BEATEN };
+  keepRecord(state, task, wasFirstBeaten ? record : { ...record, hedge: true });
+  chargeHedge(state, task);
 }
 
 export interface Ending {
@@ -312,7 +341,7 @@ export function doubtTask(state: GoalState, task: number, outcome: string, start
 export function loseTask(state: GoalState, task: number, suspicion: number): void {
   const { tasks } = state;
   keepAttempt(state, task, tasks.startedAtMs[task]!, 0, "lost");
-  leaveBatch(state, task, 0);
+  leaveBatch(state, task, 0, suspicion > 0);
   tasks.suspicion[task] = tasks.suspicion[task]! + suspicion;
   // Into its queue, unless it has lost its locks as well.
   const { status, reason } = destinationOf(state, task);

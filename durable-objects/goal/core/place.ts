@@ -13,6 +13,7 @@ import {
   FOR_CHILDREN,
   FOR_LOCK,
   GROUP,
+  HEDGEABLE,
   IDEMPOTENT,
   LOCKED,
   NEEDS_APPROVAL,
@@ -73,7 +74,7 @@ export function repeatTask(state: GoalState, original: number, atMs: number): vo
   state.goal!.touchedAtMs = Math.max(state.goal!.touchedAtMs, atMs);
 }
 
-const INHERITED_FLAGS = IDEMPOTENT | GROUP | RUN | WORK | SUBGOAL | LOCKED | NEEDS_APPROVAL;
+const INHERITED_FLAGS = IDEMPOTENT | HEDGEABLE | GROUP | RUN | WORK | SUBGOAL | LOCKED | NEEDS_APPROVAL;
 const ONE_TASK = [1, 0, 0, 0];
 const INHERITED = ["upstream", "reserve", "offer", "position", "priority", "timeoutMs", "maxAttempts", "depth"] as const;
 

@@ -8,7 +8,7 @@ import { type Amounts, CALLS, COST, type FundRequest, TOKENS } from "../../../sh
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { Report } from "../../../shared/protocol/admission.ts";
-import type { LineHead } from "../../../shared/protocol/line.ts";
+import type { Beaten, LineHead } from "../../../shared/protocol/line.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { CallSpec } from "../../../shared/protocol/task.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
@@ -17,9 +17,11 @@ import type { LockMessage } from "../../../shared/policy/lock-steps.ts";
 import { addTasks } from "./add.ts";
 import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
+import type { Hedges } from "./hedges.ts";
 import type { Change, Rest, TasksAdded } from "./change.ts";
 import type { SettledLine } from "./lock-turn.ts";
-import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseLocks, loseTask } from "./mutate.ts";
+import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, hedgeTask, keepWork, loseLocks } from "./mutate.ts";
+import { loseTask } from "./mutate.ts";
 import { pauseGoal, releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
 import { applyRights, approveTask, parkTask, setTenantPolicy } from "./rights.ts";
@@ -39,6 +41,9 @@ export interface Registered {
   readonly bounded?: readonly boolean[] | undefined;
 }
 
+/** The number of no batch: its executor has aborted the call by itself. */
+const NO_BATCH = 0;
+
 /** Where a result line was put. */
 export interface Place {
   readonly row: number;
@@ -52,6 +57,8 @@ export interface Send {
   readonly origin: number;
   readonly lanes: number;
   readonly tasks: readonly number[];
+  /** What may be hedged; left out for nothing. */
+  readonly hedges?: Hedges | undefined;
 }
 
 /** What a step leaves behind for the shell. */
@@ -170,10 +177,11 @@ export class Recorder {
   }
 
   start(send: Send): void {
-    const { batch, upstream, origin, lanes, tasks } = send;
+    const { batch, upstream, origin, lanes, tasks, hedges } = send;
     const reserve = reserveAt(this.state.upstreams[upstream]!.config);
     const change = { kind: "tasks.started", batch, upstream, origin, lanes, atMs: this.nowMs, tasks } as const;
-    const whole = isOneCall(reserve) ? change : { ...change, reserve };
+    const paid = isOneCall(reserve) ? change : { ...change, reserve };
+    const whole = hedges === undefined ? paid : { ...paid, hedges };
     startBatch(this.state, whole);
     this.out.changes.push(whole);
     this.out.sends.push(send);
@@ -184,8 +192,21 @@ export class Recorder {
     const { tasks } = this.state;
     // Nobody's batch: a sub-goal is told by other means.
     if (tasks.batch[task] === 0) return;
-    this.out.aborts.push([tasks.batch[task]!, task, tasks.attempt[task]!]);
-    admissionOf(this.state, tasks.upstream[task]!).closing++;
+    this.#closing(tasks.batch[task]!, task, tasks.attempt[task]!);
+  }
+
+  /** The attempt that is reported was tried twice. Where the call that was cut off counts, it does until it is closed. */
+  hedged({ task, attempt, endedAtMs }: LineHead, beaten: Beaten): void {
+    const { tasks, upstreams } = this.state;
+    hedgeTask(this.state, task, beaten.isFirst, beaten.startedAtMs, endedAtMs);
+    this.#rows("tasks.hedged").push(task, beaten.isFirst ? 1 : 0, beaten.startedAtMs, endedAtMs);
+    const isBounded = upstreams[tasks.upstream[task]!]!.config?.maxConcurrency !== null;
+    if (isBounded && beaten.status === 0) this.#closing(NO_BATCH, task, attempt);
+  }
+
+  #closing(batch: number, task: number, attempt: number): void {
+    this.out.aborts.push([batch, task, attempt]);
+    admissionOf(this.state, this.state.tasks.upstream[task]!).closing++;
   }
 
   end(ending: Ending): void {
@@ -270,7 +291,9 @@ export class Recorder {
     return last as Extract<Change, { kind: K }>;
   }
 
-  #rows(kind: "runs.used" | "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted" | "usage.corrected"): number[] {
+  #rows(
+    kind: "runs.used" | "tasks.hedged" | "tasks.worked" | "tasks.delayed" | "tasks.deferred" | "tasks.doubted" | "usage.corrected",
+  ): number[] {
     const last = this.#last(kind);
     if (last !== undefined) return last.rows;
     const rows: number[] = [];

@@ -12,7 +12,7 @@ import { RUN, WORK } from "./codes.ts";
 import type { GoalState } from "./state.ts";
 
 /** A call that is only a call. */
-const ONE_CALL: Amounts = [0, 1, 0, 0];
+export const ONE_CALL: Amounts = [0, 1, 0, 0];
 
 export const isOneCall = (amounts: Amounts): boolean => amounts === ONE_CALL;
 

@@ -6,7 +6,7 @@
 import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import { isNothing, minus, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
-import { GIVEN_BACK_STATUS, isRefusal, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { GIVEN_BACK_STATUS, isRefusal, isTransient, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { admissionOf, observe, retryAtMs } from "./admission.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUN, RUNNING, WAITING } from "./codes.ts";
@@ -16,8 +16,6 @@ import { settleRun } from "./runs.ts";
 import { chargedFor, differenceOf, reservedFor } from "./reserve.ts";
 import { expireLeases } from "./tenant-locks.ts";
 
-/** RFC 9110: worth another try. */
-const isTransient = (status: number): boolean => status === 408 || status === 425 || status === 429 || status >= 500;
 const isSuccess = (status: number): boolean => status >= 200 && status < 400;
 
 /** Takes result lines. `seed` is the chance for the backoffs. */
@@ -35,6 +33,7 @@ export function settle(rec: Recorder, lines: readonly string[], seed: number): v
         continue;
       }
       const reserved = reservedFor(rec.state, task);
+      if (head.beaten !== undefined) rec.hedged(head, head.beaten);
       settleOne(rec, head, line, seed);
       const difference = differenceOf(rec.state, head, head.outcome === "answered" && isRefusal(head.status), reserved);
       if (difference !== null) rec.correct(task, difference);

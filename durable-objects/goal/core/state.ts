@@ -11,6 +11,7 @@ import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
 import type { Admission } from "./admission.ts";
 import { type BudgetState, newBudget } from "./budget.ts";
+import type { Hedges } from "./hedges.ts";
 import { type Kin, type Mail, newKin, newMail } from "./kin.ts";
 import { newTable, type TaskTable } from "./columns.ts";
 import { type GoalLocks, newGoalLocks } from "./lock-state.ts";
@@ -82,6 +83,8 @@ export interface BatchState {
   readonly timeoutMs: number;
   /** What each attempt has reserved whose task declares nothing; left out for a call alone. */
   readonly reserve?: Amounts | undefined;
+  /** Left out where nothing may be hedged. */
+  readonly hedges?: Hedges | undefined;
   left: number;
   leaseUntilMs: number;
 }
@@ -90,7 +93,12 @@ export interface AttemptRecord {
   readonly startedAtMs: number;
   readonly endedAtMs: number;
   readonly outcome: string;
+  /** It was the second try of its attempt. */
+  readonly hedge?: true;
 }
+
+/** What the record of a try says that the other one of its attempt was better than. */
+export const BEATEN = "beaten";
 
 /** The family of the root tasks. */
 export const ROOT = -1;

@@ -74,6 +74,7 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
     isOpen: health.isOpen,
     origins,
     callsPerSecond: expectation(governor, client.weight, client),
+    hedgeAfterMs: governor.hedgeAfterMs,
   };
 }
 

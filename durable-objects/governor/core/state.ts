@@ -84,6 +84,8 @@ export interface Governor {
   /** Done in a second while more was wanted; 0 while unknown. */
   callsPerSecond: number;
   readonly latencies: Uint32Array;
+  /** A call that takes longer may be hedged; null while none may. */
+  hedgeAfterMs: number | null;
   /** Calls whose latency was told: in all, and since older ones were last made to count for less. */
   timed: number;
   timedSinceAged: number;
@@ -118,6 +120,7 @@ export function newGovernor(kept: Kept | null, boot: string, nowMs: number): Gov
     sharedAtMs: nowMs,
     callsPerSecond: 0,
     latencies: newHistogram(),
+    hedgeAfterMs: null,
     timed: 0,
     timedSinceAged: 0,
     messages: 0,

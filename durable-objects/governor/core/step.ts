@@ -7,6 +7,7 @@ import { GOVERNOR_IDLE_MS, LATENCY_CALLS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, PU
 import { age, merge } from "../../../shared/policy/histogram.ts";
 import type { Grant, Report, Sample } from "../../../shared/protocol/admission.ts";
 import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
+import { hedgeAfterMs } from "./hedging.ts";
 import { note, setOrigins, wakeOrigins } from "./health.ts";
 import { closeWindow, cut, fitLimit, observe } from "./limiter.ts";
 import { giveBackRate, isRated, meterTokens } from "./rate.ts";
@@ -60,6 +61,7 @@ function report(governor: Governor, nowMs: number, said: Report, chance: number)
   hear(governor, client, said, nowMs);
   learn(governor, said.sample, nowMs, chance);
   reshare(governor, nowMs);
+  governor.hedgeAfterMs = hedgeAfterMs(governor, nowMs);
   return grantTo(governor, client, known === undefined || said.epoch !== governor.epoch ? said.held : 0, nowMs);
 }
 

@@ -11,10 +11,10 @@ const SECRET_HEADER = /auth|cookie|token|secret|key|passw|credential/i;
 const nameOf = (c: EdgeContext): string => c.req.param("name") ?? "";
 
 /** A single origin is shown as it is mostly given. */
-function shown({ origins, ...upstream }: Upstream): object {
+function shown({ origins, hedge, ...upstream }: Upstream): object {
   const at = origins.length === 1 ? { origin: origins[0] } : { origins };
   const headers = Object.entries(upstream.headers).map(([name, value]) => [name, SECRET_HEADER.test(name) ? MASK : value]);
-  return { ...at, ...upstream, headers: Object.fromEntries(headers) };
+  return { ...at, ...upstream, headers: Object.fromEntries(headers), hedge: hedge ?? false };
 }
 
 /** What a GET shows and a PUT sends back would replace the secret by its mask. */

@@ -1,7 +1,7 @@
 /** A batch of functions' tasks, from request to reply. */
 import { RUN_BATCH_TASKS_MAX, RUN_PATIENCE_MS } from "../../../shared/limits.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
-import type { BatchReply } from "../../../shared/rpc.ts";
+import type { BatchReply } from "../../../shared/rpc-batch.ts";
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
 import type { FunctionHost } from "../host/types.ts";
 import type { Program } from "../../sandbox/programs.ts";

@@ -1,0 +1,55 @@
+/** Bugs that are planted in second tries, to show that the checkers find them. */
+import type { Bug } from "../bugs.ts";
+
+const core = (name: string): string => `durable-objects/goal/core/${name}.ts`;
+
+export const HEDGE_BUGS: Readonly<Record<string, Bug>> = {
+  "hedge-post": {
+    says: "what is merely sent once more after a failure is open twice at once",
+    file: core("hedges"),
+    from: "(tasks.flags[task]! & (HEDGEABLE | LOCKED)) === HEDGEABLE",
+    to: "(tasks.flags[task]! & LOCKED) === 0",
+  },
+  "hedge-for-nothing": {
+    says: "a second try is charged to nobody",
+    file: core("recorder"),
+    from: "    hedgeTask(this.state, task, beaten.isFirst, beaten.startedAtMs, endedAtMs);\n",
+    to: "",
+  },
+  "forget-unheard-hedge": {
+    says: "a second try that nobody heard of is charged to nobody",
+    file: core("hedges"),
+    from: "if (isHedgeable(state, task)) chargeHedge(state, task);",
+    to: "if (isHedgeable(state, task) && task < 0) chargeHedge(state, task);",
+  },
+  "keep-hedges-reserved": {
+    says: "what was set aside for second tries stays so",
+    file: core("hedges"),
+    from: "    release(state.budget.account, hedges.reserve);\n",
+    to: "",
+  },
+  "hedge-without-permit": {
+    says: "a second try at a batch's end has no permit of its own",
+    file: core("hedges"),
+    from: "hedges !== undefined && hedges.left > 0 ? 1 : 0",
+    to: "hedges !== undefined && hedges.left < 0 ? 1 : 0",
+  },
+  "hedge-without-end": {
+    says: "hedges are not taken out of their bucket",
+    file: core("hedges"),
+    from: "  admission.hedges -= left;\n",
+    to: "",
+  },
+  "hedge-beyond-starts": {
+    says: "second tries are no starts",
+    file: core("hedges"),
+    from: "  lease.starts -= left;\n",
+    to: "",
+  },
+  "forget-to-write-hedge": {
+    says: "that an attempt was tried twice is not in the journal",
+    file: core("recorder"),
+    from: 'this.#rows("tasks.hedged").push(task',
+    to: "[].push.call([], task",
+  },
+};
