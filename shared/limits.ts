@@ -259,18 +259,6 @@ export const ORIGIN_REST_MS_MAX = 30_000;
 /** How much a rate of calls may bunch, and a rate of tokens. */
 export const RATE_SLICE_MS = 150;
 export const TOKEN_SLICE_MS = 5_000;
-// Hedging: a second try of a call that takes longer than its upstream's calls mostly do.
-export const HEDGE_QUANTILE_DEFAULT = 0.95;
-export const HEDGE_BUDGET_PERCENT_DEFAULT = 5;
-/** An upstream's quantile counts for something from so many calls on. */
-export const HEDGE_CALLS_MIN = 100;
-/** No call is hedged sooner. */
-export const HEDGE_AFTER_MS_MIN = 5;
-/** Hedges that a goal has to begin with at an upstream, and the most that it saves up. */
-export const HEDGES_START = 1;
-export const HEDGES_MAX = 100;
-/** After a refusal nothing is hedged for so long. */
-export const HEDGE_REST_MS = 2_000;
 /** How long the end of an aborted call takes to arrive at the upstream, at most. */
 export const ABORT_MS = 20;
 /** After so many calls, the latencies of those before count half. */

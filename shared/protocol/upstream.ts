@@ -1,16 +1,8 @@
 /** An upstream: a backend that tasks call, and what it can take. */
 import * as v from "valibot";
 import type { Fault } from "../errors.ts";
-import {
-  ATTEMPTS_DEFAULT,
-  ATTEMPTS_MAX,
-  HEDGE_BUDGET_PERCENT_DEFAULT,
-  HEDGE_QUANTILE_DEFAULT,
-  ORIGINS_MAX,
-  TIMEOUT_MS_DEFAULT,
-  TIMEOUT_MS_MAX,
-  TOKENS_MAX,
-} from "../limits.ts";
+import { ATTEMPTS_DEFAULT, ATTEMPTS_MAX, ORIGINS_MAX, TIMEOUT_MS_DEFAULT, TIMEOUT_MS_MAX, TOKENS_MAX } from "../limits.ts";
+import { HEDGE_BUDGET_PERCENT_DEFAULT, HEDGE_QUANTILE_DEFAULT } from "../limits-hedging.ts";
 import { err, ok, type Result } from "../result.ts";
 import { faultsOf } from "./faults.ts";
 import { headers, integer, object, upstreamName } from "./task-schema.ts";

@@ -1,7 +1,7 @@
 /** Second tries as the goal sees them: who may have one, what they cost, whose permits they use, and how many there are. */
 import { expect, test } from "vitest";
 import { inUseAt } from "../../durable-objects/goal/core/admission.ts";
-import { HEDGES_START } from "../../shared/limits.ts";
+import { HEDGES_START } from "../../shared/limits-hedging.ts";
 import type { Send } from "../../durable-objects/goal/core/recorder.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";

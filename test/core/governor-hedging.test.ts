@@ -1,6 +1,7 @@
 /** After how long a governor lets calls be hedged, and when it lets none be. */
 import { expect, test } from "vitest";
-import { HEDGE_CALLS_MIN, HEDGE_REST_MS, LIMIT_WINDOW_MS } from "../../shared/limits.ts";
+import { LIMIT_WINDOW_MS } from "../../shared/limits.ts";
+import { HEDGE_CALLS_MIN, HEDGE_REST_MS } from "../../shared/limits-hedging.ts";
 import { bucketOf } from "../../shared/policy/histogram.ts";
 import type { Report } from "../../shared/protocol/admission.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";

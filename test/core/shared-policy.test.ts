@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { ERRORS, failure, problemOf, REQUEST_ERRORS, TASK_ERRORS } from "../../shared/errors.ts";
 import * as limits from "../../shared/limits.ts";
+import * as ofHedging from "../../shared/limits-hedging.ts";
 import { backoffMs, chance } from "../../shared/policy/backoff.ts";
 import { faultsOf } from "../../shared/protocol/faults.ts";
 
@@ -52,7 +53,7 @@ test.for(["the task", "the attempt", "the seed"] as const)("chance is even over 
 
 test("every limit is a positive whole number, every share a part of one, and the relations between them hold", () => {
   const shares = new Set(["RETRY_BUDGET_SHARE", "LEASE_USE", "BAND_FLOOR", "FUNCTION_STRIKE_SHARE", "HEDGE_QUANTILE_DEFAULT"]);
-  const entries = Object.entries(limits);
+  const entries = [...Object.entries(limits), ...Object.entries(ofHedging)];
   expect(entries.length).toBeGreaterThan(40);
   for (const [name, value] of entries) {
     const isGood = shares.has(name) ? value > 0 && value < 1 : Number.isSafeInteger(value) && value > 0;

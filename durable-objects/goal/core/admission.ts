@@ -3,14 +3,8 @@
  * what its calls met. None of it is durable. A new incarnation begins without
  * permits, and its governors still count those of the last one.
  */
-import {
-  HEDGES_START,
-  RETRY_BUDGET_MAX,
-  RETRY_BUDGET_SHARE,
-  RETRY_BUDGET_START,
-  RETRY_CAP_MS,
-  RETRY_SPREAD_MS,
-} from "../../../shared/limits.ts";
+import { RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RETRY_CAP_MS, RETRY_SPREAD_MS } from "../../../shared/limits.ts";
+import { HEDGES_START } from "../../../shared/limits-hedging.ts";
 import { askDueAtMs, asked, type Lease, newLease, take, totalOf, unanswered } from "../../../shared/policy/lease.ts";
 import { type Verdict, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { count, drain, type Ended, newSampler, type Sampler } from "../../../shared/policy/sample.ts";

@@ -5,7 +5,8 @@
  * comes from a bucket that fills with each call that is started, and what was
  * not used goes back into it.
  */
-import { BATCH_LANES_MAX, HEDGES_MAX } from "../../../shared/limits.ts";
+import { BATCH_LANES_MAX } from "../../../shared/limits.ts";
+import { HEDGES_MAX } from "../../../shared/limits-hedging.ts";
 import {
   type Amounts,
   canReserve,

@@ -3,7 +3,8 @@
  * where a few calls are slow by bad luck. Where all are, because more is wanted
  * than the upstream takes, it would only add to that: then nothing is hedged.
  */
-import { HEDGE_AFTER_MS_MIN, HEDGE_CALLS_MIN, HEDGE_REST_MS, LIMIT_NOISE_MS, LIMIT_SLACK_MS } from "../../../shared/limits.ts";
+import { LIMIT_NOISE_MS, LIMIT_SLACK_MS } from "../../../shared/limits.ts";
+import { HEDGE_AFTER_MS_MIN, HEDGE_CALLS_MIN, HEDGE_REST_MS } from "../../../shared/limits-hedging.ts";
 import { ceilingMs, quantileMs } from "../../../shared/policy/histogram.ts";
 import { capacityOf } from "./grant.ts";
 import { isRated, rateRoom } from "./rate.ts";

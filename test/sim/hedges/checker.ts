@@ -4,7 +4,7 @@
  * counts.
  */
 import type { BatchState, GoalState } from "../../../durable-objects/goal/core/state.ts";
-import { HEDGES_START } from "../../../shared/limits.ts";
+import { HEDGES_START } from "../../../shared/limits-hedging.ts";
 import type { Call } from "../executor.ts";
 import type { Model } from "../model.ts";
 import type { Turn } from "../shell.ts";

@@ -1,0 +1,15 @@
+/**
+ * Bounds of hedging: a second try of a call that takes longer than its
+ * upstream's calls mostly do. A part of `limits.ts`.
+ */
+export const HEDGE_QUANTILE_DEFAULT = 0.95;
+export const HEDGE_BUDGET_PERCENT_DEFAULT = 5;
+/** An upstream's quantile counts for something from so many calls on. */
+export const HEDGE_CALLS_MIN = 100;
+/** No call is hedged sooner. */
+export const HEDGE_AFTER_MS_MIN = 5;
+/** Hedges that a goal has to begin with at an upstream, and the most that it saves up. */
+export const HEDGES_START = 1;
+export const HEDGES_MAX = 100;
+/** After a refusal nothing is hedged for so long. */
+export const HEDGE_REST_MS = 2_000;
