@@ -206,11 +206,6 @@ export const HAND_NEWS_MS = 40;
 export const HAND_HOLD_MS = 500;
 /** A batch whose gate is lost tries so often to find it again. */
 export const HAND_TRIES_MAX = 3;
-/** Asks of one run that have no answer yet. */
-export const HOST_ASKS_OPEN_MAX = 1_000;
-/** Lines that one run may log, and the length of one. */
-export const HOST_LOGS_MAX = 1_000;
-export const HOST_LOG_CHARS_MAX = 4_096;
 /** Of an answer's headers. */
 export const HOST_HEADERS_CHARS_MAX = 16 * KIB;
 /** Tasks whose results a run asks for at once, and the length of the answer. */

@@ -7,9 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
-import { runFunctions } from "../../workers/executor/functions/run-functions.ts";
-import { runtimeOf, warmUp } from "../../workers/executor/functions/runtime.ts";
-import { hostsOf } from "../../workers/executor/host/hosts.ts";
+import { runHere, warmUp } from "../../workers/executor/functions/runtime.ts";
 import { runBatch, settlerOf } from "../../workers/executor/run-batch.ts";
 
 export class ExecutorPool extends DurableObject<Env> implements ExecutorRpc, FunctionExecutorRpc {
@@ -23,13 +21,7 @@ export class ExecutorPool extends DurableObject<Env> implements ExecutorRpc, Fun
   }
 
   runFunctions(batch: RunBatch): Promise<BatchReply> {
-    const settle = settlerOf(this.env.GOAL);
-    return runFunctions(batch, {
-      settle,
-      waitUntil: (work) => this.ctx.waitUntil(work),
-      ...runtimeOf(this.env, "object"),
-      hostOf: hostsOf(this.env, null),
-    });
+    return runHere(this.env, batch, { place: "object", waitUntil: (work) => this.ctx.waitUntil(work), reach: null });
   }
 
   async warm(version: FunctionVersion): Promise<void> {

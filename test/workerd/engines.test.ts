@@ -1,5 +1,6 @@
 /** One contract of handlers, in both engines. */
 import { describe, expect, test } from "vitest";
+import { FUNCTION_LOG_CHARS_MAX, FUNCTION_LOGS_MAX } from "../../shared/limits.ts";
 import { buildImage, Sandbox } from "../../workers/sandbox/index.ts";
 import type { Ended, HostCalls } from "../../workers/sandbox/types.ts";
 import { HANDLER_CASES, hostOf } from "./handlers.ts";
@@ -50,6 +51,15 @@ describe.for(ENGINES)("a handler in the engine %s", ([, run]) => {
       ["log", { level: "info", text: `heard true HostError canceled ${reason}` }, 0],
       ["log", { level: "info", text: "abort" }, 0],
     ]);
+  });
+
+  test("logs so many lines of so many characters, and what is beyond is left out", async () => {
+    const bundle = `export default async (lines, ctx) => { ctx.log("x".repeat(10_000)); for (let i = 1; i < lines; i++) console.log(i); }`;
+    const log: (readonly [string, unknown, number])[] = [];
+    expect(await run(bundle, FUNCTION_LOGS_MAX + 10, hostOf(log))).toMatchObject({ outcome: "returned" });
+    expect(log).toHaveLength(FUNCTION_LOGS_MAX);
+    expect(log[0]).toEqual(["log", { level: "info", text: `${"x".repeat(FUNCTION_LOG_CHARS_MAX)}…` }, 0]);
+    expect(log.at(-1)).toEqual(["log", { level: "info", text: `${FUNCTION_LOGS_MAX - 1}` }, 0]);
   });
 
   test("has signals of its own", async () => {

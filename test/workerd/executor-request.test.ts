@@ -31,7 +31,10 @@ test("every call says which goal, task and attempt it belongs to, and carries a 
 });
 
 test("a span is 16 hex digits, never all zero, and another one for another attempt", () => {
-  const spans = [spanOf(0, 0), spanOf(0, 1), spanOf(1, 0), spanOf(1, 1), spanOf(999_999, 65_535)];
+  const own = [spanOf(0, 0), spanOf(0, 1), spanOf(1, 0), spanOf(1, 1), spanOf(999_999, 65_535)];
+  // Calls that the runs of these make.
+  const asked = [spanOf(0, 1, 1), spanOf(0, 1, 2), spanOf(0, 2, 1), spanOf(1, 1, 1), spanOf(999_999, 4_095, 10_000)];
+  const spans = [...own, ...asked];
   for (const span of spans) expect(span).toMatch(/^(?!0{16})[0-9a-f]{16}$/);
   expect(new Set(spans).size).toBe(spans.length);
 });

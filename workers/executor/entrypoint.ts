@@ -8,10 +8,8 @@ import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch } from "../../shared/rpc-functions.ts";
 import { networkOf } from "../kit/network.ts";
-import { hostsOf } from "./host/hosts.ts";
 import { tcpReach } from "./reach.ts";
-import { runFunctions } from "./functions/run-functions.ts";
-import { runtimeOf, warmUp } from "./functions/runtime.ts";
+import { runHere, warmUp } from "./functions/runtime.ts";
 import { runBatch, settlerOf } from "./run-batch.ts";
 
 export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc, FunctionExecutorRpc {
@@ -25,13 +23,8 @@ export class Executor extends WorkerEntrypoint<Env> implements ExecutorRpc, Func
   }
 
   runFunctions(batch: RunBatch): Promise<BatchReply> {
-    const settle = settlerOf(this.env.GOAL);
-    return runFunctions(batch, {
-      settle,
-      waitUntil: (work) => this.ctx.waitUntil(work),
-      ...runtimeOf(this.env, "request"),
-      hostOf: hostsOf(this.env, tcpReach, networkOf(this.env)),
-    });
+    const waitUntil = (work: Promise<unknown>): void => this.ctx.waitUntil(work);
+    return runHere(this.env, batch, { place: "request", waitUntil, reach: tcpReach, network: networkOf(this.env) });
   }
 
   async warm(version: FunctionVersion): Promise<void> {

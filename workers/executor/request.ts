@@ -27,24 +27,35 @@ export function commonHeaders(batch: Batch): Headers {
   return headers;
 }
 
-/** 16 hex digits, the same for the same attempt, unique in its trace and never all zero. */
-export function spanOf(task: number, attempt: number): string {
-  return (task + 1).toString(16).padStart(SPAN_HALF, "0") + attempt.toString(16).padStart(SPAN_HALF, "0");
+/**
+ * 16 hex digits, the same for the same attempt, unique in its trace and never
+ * all zero. A call that a function makes has the number of its ask, of which
+ * 20 bits count, beside 12 of the attempt.
+ */
+export function spanOf(task: number, attempt: number, ask = 0): string {
+  const rest = ask === 0 ? attempt : (attempt & 0xfff) * 0x100000 + (ask & 0xfffff);
+  return (task + 1).toString(16).padStart(SPAN_HALF, "0") + rest.toString(16).padStart(SPAN_HALF, "0");
 }
 
 /** W3C Trace Context, version 00, sampled. */
-function traceparentOf(traceId: string, item: BatchItem): string {
-  return `00-${traceId}-${spanOf(item.task, item.attempt)}-01`;
-}
+export const traceparentOf = (traceId: string, span: string): string => `00-${traceId}-${span}-01`;
 
-/** The body to send, or undefined. Fills in the content type of JSON. */
-function bodyOf(item: BatchItem, headers: Headers): string | Uint8Array | undefined {
-  if (item.bodyBase64 !== undefined) return bytesOf(item.bodyBase64);
-  if (item.body === undefined) return undefined;
+/** The body to send, or undefined. Fills in the content type. `isRaw`: text is sent as it stands, whatever its type. */
+export function bodyOf(
+  { body, bodyBase64 }: { readonly body?: unknown; readonly bodyBase64?: string | undefined },
+  headers: Headers,
+  isRaw = false,
+): string | Uint8Array | undefined {
+  if (bodyBase64 !== undefined) return bytesOf(bodyBase64);
+  if (body === undefined) return undefined;
   const contentType = headers["content-type"];
+  if (isRaw && typeof body === "string") {
+    headers["content-type"] ??= "text/plain;charset=UTF-8";
+    return body;
+  }
   if (contentType === undefined) headers["content-type"] = "application/json";
-  else if (typeof item.body === "string" && !isJsonType(contentType)) return item.body;
-  return JSON.stringify(item.body);
+  else if (typeof body === "string" && !isJsonType(contentType)) return body;
+  return JSON.stringify(body);
 }
 
 /** The second argument of `fetch`. `common` comes from `commonHeaders` of the same batch and is not changed. */
@@ -57,7 +68,7 @@ export function requestOf(batch: Batch, common: Readonly<Headers>, item: BatchIt
   headers["drover-task"] = item.taskId;
   headers["drover-attempt"] = `${item.attempt}`;
   if (item.fence !== undefined) headers["drover-fence"] = item.fence;
-  headers["traceparent"] = traceparentOf(batch.traceId, item);
+  headers["traceparent"] = traceparentOf(batch.traceId, spanOf(item.task, item.attempt));
   const init: RequestInit = { method: item.method, headers, redirect: "manual", signal };
   if (body !== undefined) init.body = body;
   return init;

@@ -1,12 +1,6 @@
 /** `POST /v1/functions/{name}/invoke`: one run outside any goal, for trying a function out. */
 import { type Failure, failure, type Fault } from "../../../shared/errors.ts";
-import {
-  FUNCTION_LOG_CHARS_MAX,
-  FUNCTION_LOGS_MAX,
-  INVOKE_TIMEOUT_MS_MAX,
-  PROBLEM_CHARS_MAX,
-  TIMEOUT_MS_DEFAULT,
-} from "../../../shared/limits.ts";
+import { INVOKE_TIMEOUT_MS_MAX, PROBLEM_CHARS_MAX, TIMEOUT_MS_DEFAULT } from "../../../shared/limits.ts";
 import { rulesOf } from "../../../shared/policy/rules.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
@@ -67,7 +61,7 @@ function hostOf(logs: Log[]): (op: string, args: string) => Promise<string> {
       );
     }
     const { level, text } = JSON.parse(args) as { level: unknown; text: unknown };
-    if (logs.length < FUNCTION_LOGS_MAX) logs.push({ level, text: String(text).slice(0, FUNCTION_LOG_CHARS_MAX) });
+    logs.push({ level, text: String(text) });
     return NOTHING;
   };
 }

@@ -1,10 +1,31 @@
 /** What functions run on in this isolate, in the batches of one executor. */
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
+import type { BatchReply } from "../../../shared/rpc.ts";
+import type { RunBatch } from "../../../shared/rpc-functions.ts";
+import type { Network } from "../../kit/network.ts";
 import { type Place, programOf, warm } from "../../sandbox/programs.ts";
-import type { FunctionsHost } from "./run-functions.ts";
+import { hostsOf } from "../host/hosts.ts";
+import type { Reach } from "../reach.ts";
+import { settlerOf } from "../run-batch.ts";
+import { runFunctions } from "./run-functions.ts";
 
-export function runtimeOf(env: Env, place: Place): Pick<FunctionsHost, "programOf"> {
-  return { programOf: (version) => programOf(env, place, version) };
+/** What differs between executors. */
+export interface Surroundings {
+  readonly place: Place;
+  readonly waitUntil: (work: Promise<unknown>) => void;
+  /** Null where nothing can be said before a call. */
+  readonly reach: Reach | null;
+  /** Left out: `fetch`. */
+  readonly network?: Network | undefined;
+}
+
+export function runHere(env: Env, batch: RunBatch, { place, waitUntil, reach, network }: Surroundings): Promise<BatchReply> {
+  return runFunctions(batch, {
+    settle: settlerOf(env.GOAL),
+    waitUntil,
+    programOf: (version) => programOf(env, place, version),
+    hostOf: hostsOf(env, reach, network),
+  });
 }
 
 export function warmUp(env: Env, place: Place, version: FunctionVersion): Promise<void> {

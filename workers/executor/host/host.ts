@@ -1,9 +1,9 @@
 /**
  * What running functions may ask of the world. One host serves a batch: what
  * it has borrowed of the gate is used by all of its runs, and each run is
- * answered, counted and bounded by itself.
+ * answered and counted by itself. The sandbox has bounded how many asks of a
+ * run are open, how many it makes, and how much it logs.
  */
-import { HOST_ASKS_OPEN_MAX, HOST_LOG_CHARS_MAX, HOST_LOGS_MAX } from "../../../shared/limits.ts";
 import type { CallEnd } from "../../../shared/policy/outcome.ts";
 import { isRefusal } from "../../../shared/policy/outcome.ts";
 import { type Policy, type Rules, rulesOf } from "../../../shared/policy/rules.ts";
@@ -11,6 +11,7 @@ import type { GoalAskRpc, HandsRpc, HandTerms, RunBatch, RunItem } from "../../.
 import { type Network, PLAIN_NETWORK } from "../../kit/network.ts";
 import { type HostCalls, HostError } from "../../sandbox/types.ts";
 import type { Reach } from "../reach.ts";
+import { spanOf, traceparentOf } from "../request.ts";
 import { Asks } from "./asks.ts";
 import { makeCall } from "./call.ts";
 import { Connections } from "./connections.ts";
@@ -38,8 +39,6 @@ interface Run {
   readonly usage: { calls: number; tokens: number; costMicros: number };
   /** Of locks that it has taken itself, by name. */
   readonly fences: Map<string, number>;
-  open: number;
-  logs: number;
 }
 
 const NO_USAGE: HostUsage = { calls: 0, tokens: 0, costMicros: 0 };
@@ -76,8 +75,6 @@ class Host implements FunctionHost {
       deadlineAtMs: Date.now() + item.timeoutMs,
       usage: { ...NO_USAGE },
       fences: new Map(),
-      open: 0,
-      logs: 0,
     };
     this.#runs.set(item, run);
     return (op, args, seq) => this.#answer(run, op, args, seq);
@@ -95,18 +92,12 @@ class Host implements FunctionHost {
   }
 
   async #answer(run: Run, op: string, args: string, seq: number): Promise<string> {
-    if (run.open >= HOST_ASKS_OPEN_MAX) {
-      throw new HostError("temporary_reduced_capacity", `${HOST_ASKS_OPEN_MAX} asks of this run have no answer yet; await some`);
-    }
-    run.open++;
     try {
       return await this.#serve(run, op, args, seq);
     } catch (error) {
       if (error instanceof HostError) throw error;
       console.warn(JSON.stringify({ event: "function.host_failed", op, taskId: run.item.taskId, error: String(error) }));
       throw new HostError("temporary_reduced_capacity", `the call of ctx.${op} could not be served; another attempt may`);
-    } finally {
-      run.open--;
     }
   }
 
@@ -190,26 +181,19 @@ class Host implements FunctionHost {
       "drover-goal": goalId,
       "drover-task": taskId,
       "drover-attempt": `${attempt}`,
-      traceparent: `00-${traceId}-${spanOf(task, attempt, seq)}-01`,
+      traceparent: traceparentOf(traceId, spanOf(task, attempt, seq)),
       ...(all.length > 0 && { "drover-fence": all.join(", ") }),
     };
   }
 
   #log(run: Run, args: string): string {
     const { level, text } = objectIn(args, "ctx.log");
-    if (++run.logs > HOST_LOGS_MAX) throw new HostError("quota_exceeded", `a run logs at most ${HOST_LOGS_MAX} lines`);
     const { goalId, function: fn } = this.#batch;
     const { taskId, attempt } = run.item;
     const about = { event: "function.log", level: LOG_LEVELS.has(level) ? level : "log", function: fn.name, goalId, taskId, attempt };
-    console.log(JSON.stringify({ ...about, text: String(text).slice(0, HOST_LOG_CHARS_MAX) }));
+    console.log(JSON.stringify({ ...about, text: String(text) }));
     return NOTHING;
   }
-}
-
-/** 16 hex digits, another for each call of an attempt: the task, 12 bits of the attempt and 20 of the number of the ask. */
-function spanOf(task: number, attempt: number, seq: number): string {
-  const rest = ((attempt & 0xfff) * 0x100000 + (seq & 0xfffff)).toString(16).padStart(8, "0");
-  return (task + 1).toString(16).padStart(8, "0") + rest;
 }
 
 /** Counts what the goal is charged for the try: what the answer said, or what was set aside for it. */

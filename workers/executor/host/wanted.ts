@@ -3,9 +3,8 @@ import type { Fault } from "../../../shared/errors.ts";
 import { KEY_CHARS_MAX } from "../../../shared/limits.ts";
 import { IDEMPOTENT_METHODS, isTaskSpec, type Reserve } from "../../../shared/protocol/task.ts";
 import { taskFaults } from "../../../shared/protocol/task-schema.ts";
-import { bytesOf } from "../../kit/base64.ts";
 import { HostError } from "../../sandbox/types.ts";
-import { isJsonType } from "../request.ts";
+import { bodyOf } from "../request.ts";
 
 export interface WantedCall {
   readonly upstream: string;
@@ -62,7 +61,7 @@ function callFrom(upstream: unknown, request: Json, isRaw: boolean): WantedCall 
     method: call.method ?? "GET",
     path: call.path,
     headers: lower,
-    body: bodyOf(call.body, call.bodyBase64, lower, isRaw),
+    body: bodyOf(call, lower, isRaw),
     isIdempotent: IDEMPOTENT_METHODS.has(call.method ?? "GET") || call.idempotent === true,
     reserve: spec.reserve,
     timeoutMs: spec.timeoutMs,
@@ -72,25 +71,6 @@ function callFrom(upstream: unknown, request: Json, isRaw: boolean): WantedCall 
 
 const detailOf = ([first]: readonly Fault[]): string =>
   first === undefined ? "this is not a call" : `${first.pointer.replace("/call", "") || "the call"} ${first.detail}`;
-
-/** Fills in the content type. `isRaw`: text is sent as it stands, whatever its type. */
-function bodyOf(
-  body: unknown,
-  base64: string | undefined,
-  headers: Record<string, string>,
-  isRaw: boolean,
-): string | Uint8Array | undefined {
-  if (base64 !== undefined) return bytesOf(base64);
-  if (body === undefined) return undefined;
-  const type = headers["content-type"];
-  if (isRaw && typeof body === "string") {
-    headers["content-type"] ??= "text/plain;charset=UTF-8";
-    return body;
-  }
-  if (type === undefined) headers["content-type"] = "application/json";
-  else if (typeof body === "string" && !isJsonType(type)) return body;
-  return JSON.stringify(body);
-}
 
 /** `{upstream, request}`. */
 export function wantedCall(args: string): WantedCall {
