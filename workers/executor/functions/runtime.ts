@@ -1,6 +1,6 @@
 /** What functions run on in this isolate, in the batches of one executor. */
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
-import type { BatchReply } from "../../../shared/rpc.ts";
+import type { BatchReply } from "../../../shared/rpc-batch.ts";
 import type { RunBatch } from "../../../shared/rpc-functions.ts";
 import type { Network } from "../../kit/network.ts";
 import { type Place, programOf, warm } from "../../sandbox/programs.ts";
