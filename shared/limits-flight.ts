@@ -22,6 +22,14 @@ export const FLIGHT_WAITING_MAX = 20_000;
 export const FLIGHT_BEAT_MS = 250;
 /** Larger bodies of calls that ask to be coalesced are passed on as they are. */
 export const FLIGHT_BODY_BYTES_MAX = 1_048_576;
+/** As FLIGHT_LEASE_MS, for goals; what they lead and wait for they say again three times as often. */
+export const FLIGHT_GOAL_LEASE_MS = 15_000;
+/** A longer result of a task is not told to other goals, which make a call of their own. */
+export const FLIGHT_PAYLOAD_CHARS_MAX = 65_536;
+/** Keys, and characters of results, in one message between a goal and a shard. */
+export const FLIGHT_KEYS_PER_MESSAGE_MAX = 1_000;
+export const FLIGHT_MESSAGE_CHARS_MAX = 4_000_000;
 
 assert(4 * FLIGHT_BEAT_MS < FLIGHT_LEASE_MS, "a leader must be heard of well before it is taken to be gone");
 assert(FLIGHT_ANSWER_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "an answer that is shared must fit one RPC message");
+assert(FLIGHT_MESSAGE_CHARS_MAX * 3 < PLATFORM_RPC_BYTES_MAX, "a message with results must fit one RPC message");

@@ -1,5 +1,6 @@
 /** The typed contract with the shards where equal calls meet. It is a part of `rpc.ts`. */
 import type { Failure } from "./errors.ts";
+import type { FlightMessage, GoalFlightNews } from "./protocol/flight.ts";
 import type { PassRequest } from "./rpc.ts";
 
 /** What of a call decides whether it may be made. */
@@ -40,6 +41,13 @@ export interface SeatRpc {
 }
 
 export interface FlightRpc {
+  /** What a goal has to say and to ask about its tasks. What comes later the shard tells the goal by itself. */
+  exchange(message: FlightMessage): Promise<GoalFlightNews>;
   /** `key` is a hash of all that makes two calls equal. Answers at once, so that nobody can go away unnoticed. */
   join(key: string): Promise<SeatRpc>;
+}
+
+/** A goal, as shards of flights see it. */
+export interface FlightGoalRpc {
+  flightNews(news: GoalFlightNews): Promise<void>;
 }

@@ -10,6 +10,7 @@ import { SHARED_COMMIT_BYTES_MAX, TASKS_PER_GOAL_MAX } from "../../shared/limits
 import type { Amounts, Bounds, FundRequest } from "../../shared/policy/account.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import type { BudgetView, Reserver } from "../../shared/protocol/budget.ts";
+import type { GoalFlightNews } from "../../shared/protocol/flight.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { type Granted, type LockRelease, type LockView, viewOf } from "../../shared/policy/lock-steps.ts";
 import { formatLine } from "../../shared/protocol/line.ts";
@@ -17,6 +18,7 @@ import type { ParentWord, SubgoalOrder, SubgoalReport } from "../../shared/proto
 import type { CreateSubgoalRequest, SubgoalBirth } from "../../shared/rpc-relatives.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { GoalAsk, GoalAskRpc, TabReply, TabRequest, TabRpc } from "../../shared/rpc-functions.ts";
+import type { FlightGoalRpc } from "../../shared/rpc-flight.ts";
 import type { LocksRpc, OutsideAsk, StateValue, StateWrite } from "../../shared/rpc-locks.ts";
 import type {
   Answer,
@@ -39,13 +41,14 @@ import type { Bearer } from "../../shared/token/claims.ts";
 import { type Governors, governorsOf } from "../kit/governors.ts";
 import { ClaimDesk } from "./claim-desk.ts";
 import { isTerminal } from "./core/codes.ts";
-import { type Outlooks, strangersAmong } from "./core/estimate.ts";
 import { revocation } from "./core/rights.ts";
 import { AskDesk } from "./ask-desk.ts";
 import { BudgetDesk } from "./budget-desk.ts";
 import { Directory } from "./directory.ts";
 import { entryNames, parseOffer } from "./offers.ts";
+import { FlightDesk } from "./flight-desk.ts";
 import { LockDesk } from "./lock-desk.ts";
+import { outlooksOf } from "./outlooks.ts";
 import { prepare } from "./prepare.ts";
 import { TaskReader, treeJson } from "./reader.ts";
 import { RelativesDesk } from "./relatives-desk.ts";
@@ -61,7 +64,7 @@ import { goalView, receiptsJson } from "./views.ts";
 const missing = () => err(failure("not_found", "there is no such goal"));
 const NO_NAMES: ReadonlySet<string> = new Set();
 
-export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, TabRpc {
+export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, TabRpc, FlightGoalRpc {
   readonly #store: GoalStore;
   readonly #turns: Turns;
   readonly #reader: TaskReader;
@@ -73,6 +76,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
   readonly #governors: Governors;
   readonly #budget: BudgetDesk;
   readonly #locks: LockDesk;
+  readonly #flights: FlightDesk;
   readonly #shared: StateDesk;
   readonly #runLocks: RunLocks;
   readonly #asks: AskDesk;
@@ -92,6 +96,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
       },
     );
     this.#locks = new LockDesk(env, () => this.#turns);
+    this.#flights = new FlightDesk(env, () => this.#turns);
     this.#shared = new StateDesk(() => this.#turns, this.#store);
     const shard = (number: number): LocksRpc => env.LOCKS.get(env.LOCKS.idFromName(String(number)));
     this.#runLocks = new RunLocks(() => this.#turns.state, this.#locks, shard);
@@ -110,6 +115,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
       governors: this.#governors,
       askFunds: (request) => this.#budget.ask(request),
       locks: this.#locks,
+      tellFlights: (message) => this.#flights.tell(message),
       tellSubgoal: (order) => this.#relatives.tellSubgoal(order),
       tellParent: (report) => this.#relatives.tellParent(report),
       committed: (hasChanged) => {
@@ -178,7 +184,7 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
     await this.#budget.prepareTasks(values.value.length);
     const prepared = await prepare(values.value);
     // A first task has nothing ahead of it at an upstream that is new to the goal; only the others need an estimate.
-    const outlooks = allReceipts ? await this.#outlooks(names) : undefined;
+    const outlooks = allReceipts ? await outlooksOf(this.#governors, this.#turns.state, names) : undefined;
     const ask: Ask = {
       command: { kind: "submit", ...prepared, atomic, ...(outlooks === undefined ? {} : { outlooks }) },
       offer: { format, body, specs: values.value },
@@ -189,13 +195,6 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
     // A large body is worth a commit of its own; small ones wait a moment for one another.
     const reply = await (body.byteLength > SHARED_COMMIT_BYTES_MAX ? this.#turns.runNow(ask) : this.#turns.run(ask));
     return reply.ok ? ok({ ...reply.value, tasksLeft: TASKS_PER_GOAL_MAX - this.#turns.state.tasks.n }) : reply;
-  }
-
-  /** Asks the governors of upstreams that this goal has not dealt with yet what to expect. An estimate is not worth waiting for a second time. */
-  async #outlooks(names: ReadonlySet<string>): Promise<Outlooks> {
-    const { weight } = this.#turns.state.goal!.spec;
-    const strangers = strangersAmong(this.#turns.state, names);
-    return new Map(await Promise.all(strangers.map(async (name) => [name, await this.#governors.outlook(name, weight)] as const)));
   }
 
   async control(verb: GoalVerb, bearer?: Bearer): Promise<Answer<GoalView>> {
@@ -352,6 +351,10 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
 
   async locksFree(names: readonly string[]): Promise<void> {
     if (this.#exists) await this.#turns.run({ command: { kind: "locks-free", names } });
+  }
+
+  async flightNews(news: GoalFlightNews): Promise<void> {
+    await this.#flights.hear(news);
   }
 
   async createSubgoal(request: CreateSubgoalRequest): Promise<Answer<JsonReply>> {

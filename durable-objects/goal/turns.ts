@@ -9,6 +9,7 @@ import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { FundRequest } from "../../shared/policy/account.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
+import type { FlightMessage } from "../../shared/protocol/flight.ts";
 import { parseLineHead } from "../../shared/protocol/line.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { LockMessage } from "../../shared/policy/lock-steps.ts";
@@ -21,6 +22,7 @@ import type { Governors } from "../kit/governors.ts";
 import { storedReply } from "../kit/replies.ts";
 import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
+import { flightsAtMs } from "./core/flight-turn.ts";
 import { awaitsLocks } from "./core/lock-state.ts";
 import { letsGo } from "./core/locks.ts";
 import type { Out } from "./core/recorder.ts";
@@ -67,6 +69,8 @@ interface Surroundings {
   /** After each turn, with whether the goal has changed. */
   readonly committed: (hasChanged: boolean) => void;
   readonly locks: LockDesk;
+  /** Tells a shard of flights, and runs the command that brings its answer. */
+  readonly tellFlights: (message: FlightMessage) => Promise<unknown>;
   /** Sends what goals have to tell one another. */
   readonly tellSubgoal: (order: SubgoalOrder) => Promise<void>;
   readonly tellParent: (report: SubgoalReport) => Promise<void>;
@@ -220,6 +224,7 @@ export class Turns {
       values: commit.values,
       lines: [],
       lockMessages: [],
+      flightMessages: [],
       warms: [],
       orders: [],
       report: null,
@@ -320,6 +325,7 @@ export class Turns {
     for (const report of out.reports) ctx.waitUntil(this.#exchange(report));
     if (out.funds !== undefined) ctx.waitUntil(this.#around.askFunds(out.funds));
     for (const message of out.lockMessages) ctx.waitUntil(this.#tell(message));
+    for (const message of out.flightMessages) ctx.waitUntil(this.#around.tellFlights(message));
     if (out.lines.length > 0) locks.end(out.lines);
     for (const order of out.orders) ctx.waitUntil(this.#around.tellSubgoal(order));
     if (out.report !== null) ctx.waitUntil(this.#around.tellParent(out.report));
@@ -340,7 +346,7 @@ export class Turns {
   #arm(nowMs: number): void {
     const askMs = askAtMs(this.#state);
     if (askMs !== null) this.#schedule(Math.max(askMs, nowMs));
-    const locksMs = tenantLocksAt(this.#state);
+    const locksMs = Math.min(tenantLocksAt(this.#state), flightsAtMs(this.#state));
     if (locksMs < Number.MAX_SAFE_INTEGER) this.#schedule(Math.max(locksMs, nowMs));
     const wakeMs = wakeAt(this.#state);
     if (wakeMs === null) return;

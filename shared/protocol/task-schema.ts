@@ -181,6 +181,7 @@ const task = v.pipe(
     goal: v.optional(v.custom<Record<string, unknown>>(isPlain, "must be an object")),
     group: v.optional(object({})),
     dedupe: v.optional(v.picklist(["key", "content"])),
+    coalesce: v.optional(v.boolean()),
     priority: v.optional(v.picklist(PRIORITIES)),
     timeoutMs: v.optional(integer(1, TIMEOUT_MS_MAX)),
     ttlMs: v.optional(integer(1, DURATION_MS_MAX)),
@@ -197,6 +198,10 @@ const task = v.pipe(
     locks: v.optional(locks),
   }),
   v.check((spec) => spec.reserve === undefined || spec.group === undefined, "is a group, which uses nothing, so it takes no reserve"),
+  v.check(
+    (spec) => spec.coalesce !== true || spec.call !== undefined || spec.run !== undefined,
+    "coalesce is for a call or a run: nothing else has an answer that others could use",
+  ),
   v.check((spec) => KINDS.filter((kind) => spec[kind] !== undefined).length === 1, `needs exactly one of ${KINDS.join(", ")}`),
   v.check(
     (spec) => spec.dedupe !== "content" || (spec.key === undefined && spec.group === undefined),

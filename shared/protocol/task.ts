@@ -85,6 +85,8 @@ export interface TaskSpec {
   readonly goal?: Readonly<Record<string, unknown>>;
   readonly group?: Readonly<Record<string, never>>;
   readonly dedupe?: "key" | "content";
+  /** Equal tasks, of other goals too, that are there at the same time are one call. */
+  readonly coalesce?: boolean;
   readonly priority?: Priority;
   readonly timeoutMs?: number;
   readonly ttlMs?: number;
@@ -300,6 +302,9 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
       case "dedupe":
         if (part !== "key" && part !== "content") return false;
         break;
+      case "coalesce":
+        if (typeof part !== "boolean") return false;
+        break;
       case "priority":
         if (!PRIORITY_SET.has(part)) return false;
         break;
@@ -330,5 +335,6 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
   }
   if (kinds !== 1) return false;
   if (value["reserve"] !== undefined && value["group"] !== undefined) return false;
+  if (value["coalesce"] === true && value["call"] === undefined && value["run"] === undefined) return false;
   return value["dedupe"] !== "content" || (value["key"] === undefined && value["group"] === undefined);
 }

@@ -21,6 +21,7 @@ function stage(funds: Bounds) {
       values: [],
       lines: [],
       lockMessages: [],
+      flightMessages: [],
       warms: [],
       keep: () => ({ row: 1, index: 0 }),
       destroy: false,

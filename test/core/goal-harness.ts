@@ -101,6 +101,7 @@ export class Driver {
   /** Ends of waits for locks by callers from outside. */
   readonly lines: Out["lines"] = [];
   readonly lockMessages: Out["lockMessages"] = [];
+  readonly flightMessages: Out["flightMessages"] = [];
   readonly #isGenerous: boolean;
   #granted = 0;
   aborts: Out["aborts"] = [];
@@ -148,6 +149,7 @@ export class Driver {
       values: [],
       lines: [],
       lockMessages: [],
+      flightMessages: [],
       warms: [],
       destroy: false,
     };
@@ -162,6 +164,7 @@ export class Driver {
     this.asked = out.funds ?? this.asked;
     this.lines.push(...out.lines);
     this.lockMessages.push(...out.lockMessages);
+    this.flightMessages.push(...out.flightMessages);
     this.destroyed ||= out.destroy;
     this.orders.push(...out.orders);
     if (out.report !== null) this.reported.push(out.report);

@@ -79,6 +79,7 @@ function filled(journal: Change[]): GoalState {
       values: [],
       lines: [],
       lockMessages: [],
+      flightMessages: [],
       warms: [],
       keep: () => ({ row: 1, index: 0 }),
       destroy: false,

@@ -148,6 +148,7 @@ export class Shell {
       values: [],
       lines: [],
       lockMessages: [],
+      flightMessages: [],
       warms: [],
       orders: [],
       report: null,

@@ -177,6 +177,47 @@ test("HEAD and GET are two calls, and each answer is whole", async () => {
   expect(await callsOf("heads-too")).toBe(2);
 });
 
+interface Ended {
+  readonly status: string;
+  readonly result: { readonly body: unknown };
+}
+
+async function resultsOf(goal: string): Promise<Ended[]> {
+  const text = await (await send("GET", `/v1/goals/${goal}/results?follow=true`)).text();
+  return text.trim().split("\n").slice(0, -1).map((line) => JSON.parse(line) as Ended); // prettier-ignore
+}
+
+test("tasks of two goals that say so are one call for each of their keys, and every task has its result", async () => {
+  await upstream("tasks-equal");
+  const tasks = times(400, (i) => ({
+    call: { upstream: "tasks-equal", path: `/slow?name=tasks-${i % 20}&ms=300&text=${i % 20}` },
+    coalesce: true,
+    labels: { n: String(i % 20) },
+  }));
+  const made = times(2, async () => {
+    const answer = await send("POST", "/v1/goals", {
+      body: JSON.stringify({ sealed: true, tasks }),
+      headers: { "content-type": "application/json" },
+    });
+    return (await answer.json<{ id: string }>()).id;
+  });
+  for (const goal of await Promise.all(made)) {
+    const results = await resultsOf(goal);
+    expect(results).toHaveLength(400);
+    const bodies = results.map(({ status, result }) => `${status} ${String(result.body)}`);
+    for (let i = 0; i < 20; i++) expect(bodies.filter((body) => body === `succeeded ${i}`)).toHaveLength(20);
+  }
+  for (let i = 0; i < 20; i++) expect(await callsOf(`tasks-${i}`)).toBe(1);
+});
+
+test("a task that coalesces and is neither a call nor a run is refused", async () => {
+  const answer = await send("POST", "/v1/goals", {
+    body: JSON.stringify({ tasks: [{ work: { queue: "q" }, coalesce: true }] }),
+    headers: { "content-type": "application/json" },
+  });
+  expect(await problemIn(answer)).toMatchObject({ status: 400, code: "invalid_request" });
+});
+
 /** A seat as another isolate has it. */
 async function seatOf(key: string) {
   const seat = await env.FLIGHT.get(env.FLIGHT.idFromName("test-shard")).join(key);

@@ -26,6 +26,8 @@ export interface Kept<A> {
 
 /** `P` is a place of somebody who wants an answer, `A` an answer. */
 export interface Flights<P, A> {
+  /** How long a leader may say nothing. */
+  readonly leaseMs: number;
   /** Calls whose answers have not begun to come, by what makes them equal. */
   readonly flights: Map<string, Flight<P>>;
   /** By leader: calls whose answers come. Nobody joins them any more: an answer is never older than the question. */
@@ -39,6 +41,6 @@ export interface Flights<P, A> {
   readonly alone: Map<string, number>;
 }
 
-export function newFlights<P, A>(): Flights<P, A> {
-  return { flights: new Map(), landing: new Map(), waiting: 0, kept: new Map(), keptBytes: 0, alone: new Map() };
+export function newFlights<P, A>(leaseMs: number): Flights<P, A> {
+  return { leaseMs, flights: new Map(), landing: new Map(), waiting: 0, kept: new Map(), keptBytes: 0, alone: new Map() };
 }

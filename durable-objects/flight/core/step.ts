@@ -8,7 +8,6 @@ import {
   FLIGHT_ALONE_MS,
   FLIGHT_FAILURES_MAX,
   FLIGHT_KEPT_BYTES_MAX,
-  FLIGHT_LEASE_MS,
   FLIGHT_WAITING_MAX,
   FLIGHTS_MAX,
 } from "../../../shared/limits-flight.ts";
@@ -33,6 +32,7 @@ export type What<A> =
   | { readonly kind: "alone" };
 
 export interface News<P, A> {
+  readonly key: string;
   readonly place: P;
   readonly what: What<A>;
 }
@@ -82,7 +82,7 @@ function lead<P, A>(
   const { key } = request;
   switch (request.kind) {
     case "renew":
-      flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
+      flight.leaseUntilMs = nowMs + state.leaseMs;
       return true;
     case "end":
       if (request.how === "alone") {
@@ -94,7 +94,7 @@ function lead<P, A>(
       return false;
     case "landed":
       flight.freshMs = request.freshMs;
-      flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
+      flight.leaseUntilMs = nowMs + state.leaseMs;
       take(state, key, flight);
       if (flight.waiting.size === 0 && flight.freshMs === 0) return false;
       state.landing.set(request.place, { key, flight });
@@ -112,18 +112,24 @@ function lead<P, A>(
 function join<P, A>(state: Flights<P, A>, nowMs: number, key: string, place: P, news: News<P, A>[]): void {
   const kept = state.kept.get(key);
   if (kept !== undefined && kept.untilMs > nowMs) {
-    news.push({ place, what: { kind: "answer", answer: kept.answer, ageMs: nowMs - kept.atMs } });
+    news.push({ key, place, what: { kind: "answer", answer: kept.answer, ageMs: nowMs - kept.atMs } });
     return;
   }
   const flight = state.flights.get(key);
+  if (flight?.leader === place) {
+    news.push({ key, place, what: { kind: "lead" } });
+    return;
+  }
+  // Asked again.
+  if (flight?.waiting.has(place) === true) return;
   const isFull = flight === undefined ? state.flights.size >= FLIGHTS_MAX : state.waiting >= FLIGHT_WAITING_MAX;
   if (isFull || (state.alone.get(key) ?? 0) > nowMs) {
-    news.push({ place, what: { kind: "alone" } });
+    news.push({ key, place, what: { kind: "alone" } });
     return;
   }
   if (flight === undefined) {
-    state.flights.set(key, { leader: place, leaseUntilMs: nowMs + FLIGHT_LEASE_MS, waiting: new Set(), failures: 0, freshMs: 0 });
-    news.push({ place, what: { kind: "lead" } });
+    state.flights.set(key, { leader: place, leaseUntilMs: nowMs + state.leaseMs, waiting: new Set(), failures: 0, freshMs: 0 });
+    news.push({ key, place, what: { kind: "lead" } });
     return;
   }
   flight.waiting.add(place);
@@ -151,13 +157,13 @@ function pass<P, A>(state: Flights<P, A>, nowMs: number, key: string, flight: Fl
   flight.waiting.delete(next);
   state.waiting--;
   flight.leader = next;
-  flight.leaseUntilMs = nowMs + FLIGHT_LEASE_MS;
-  news.push({ place: next, what: { kind: "lead" } });
+  flight.leaseUntilMs = nowMs + state.leaseMs;
+  news.push({ key, place: next, what: { kind: "lead" } });
 }
 
 /** Everybody who waits hears the same, at once. */
 function close<P, A>(state: Flights<P, A>, key: string, flight: Flight<P>, what: What<A>, news: News<P, A>[]): void {
-  for (const place of flight.waiting) news.push({ place, what });
+  for (const place of flight.waiting) news.push({ key, place, what });
   state.waiting -= flight.waiting.size;
   take(state, key, flight);
 }

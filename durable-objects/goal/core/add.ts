@@ -10,6 +10,7 @@ import { IDEMPOTENT_METHODS, PRIORITIES, SAFE_METHODS, type TaskSpec } from "../
 import type { TasksAdded } from "./change.ts";
 import { DEPENDENCY_FAILED, GROUP, HEDGEABLE, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, RUN, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
+import { declareFlight } from "./flights.ts";
 import { declareLocks } from "./locks.ts";
 import { SUBGOALS } from "./kin.ts";
 import { adoptTask, placeTask } from "./place.ts";
@@ -74,6 +75,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
     if (isLinked) link(state, task, specs[tasks.position[task]! - base] as TaskSpec);
     placeTask(state, task);
   }
+  state.flights.soft.recent.clear();
   if (isLinked) setDepths(state, first);
   if (change.policies !== undefined) noteBrought(state, first, tasks.n, change.policies);
   spend(state.budget.account, [tasks.n - first, 0, 0, 0]);
@@ -105,6 +107,7 @@ function addRow(state: GoalState, spec: TaskSpec, offer: number, place: number, 
     addTimer(state.timers, atMs + spec.ttlMs, task);
   }
   if (spec.locks !== undefined) declareLocks(state, task, spec.locks);
+  if (spec.coalesce === true && config?.coalesce !== "off") declareFlight(state, task, spec);
   if (spec.completion !== undefined) state.families.set(task, newFamily(spec.completion));
   return task;
 }

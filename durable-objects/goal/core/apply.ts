@@ -3,6 +3,7 @@ import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
 import { applyBudget, type BudgetChange } from "./budget.ts";
 import { applyClaims, type ClaimChange } from "./claims.ts";
+import { applyFlights, type FlightsChange } from "./flights.ts";
 import { applyLocks, type LocksChange } from "./locks.ts";
 import {
   type Change,
@@ -97,7 +98,7 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
   }
 }
 
-type MechanismChange = LocksChange | BudgetChange | SubgoalChange | UpwardChange | ClaimChange | RightsChange | RunsChange;
+type MechanismChange = FlightsChange | LocksChange | BudgetChange | SubgoalChange | UpwardChange | ClaimChange | RightsChange | RunsChange;
 
 /** Each mechanism knows its own facts. */
 function applyMechanism(state: GoalState, change: MechanismChange | WithRows): void {
@@ -140,6 +141,9 @@ function applyMechanism(state: GoalState, change: MechanismChange | WithRows): v
     case "runs.starved":
     case "runs.used":
       return applyRuns(state, change);
+    case "flights.led":
+    case "flights.parted":
+      return applyFlights(state, change, (task) => releaseTask(state, task, change.atMs));
     default:
       return applyRows(state, change);
   }

@@ -15,6 +15,7 @@ import type { ClaimChange } from "./claims.ts";
 import type { Hedges } from "./hedges.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import type { RightsChange } from "./rights.ts";
+import type { FlightsChange } from "./flights.ts";
 import type { LocksChange } from "./locks.ts";
 import type { RunsChange } from "./run-state.ts";
 import type { SubgoalChange } from "./subgoals.ts";
@@ -97,6 +98,7 @@ export type Change =
   | ClaimChange
   | RightsChange
   | RunsChange
+  | FlightsChange
   | LocksChange
   | SharedStateChange
   /** The task has lost a lock, and with it gives up the others. */

@@ -21,7 +21,8 @@ export const FOR_BACKOFF = 3;
 export const FOR_OUTCOME = 4;
 export const FOR_LOCK = 5;
 export const FOR_APPROVAL = 6;
-export const REASON_WORDS = ["", "children", "after", "backoff", "outcome_unknown", "lock", "approval"] as const;
+export const FOR_FLIGHT = 7;
+export const REASON_WORDS = ["", "children", "after", "backoff", "outcome_unknown", "lock", "approval", "coalesce"] as const;
 
 /** May be sent again after it may have reached the upstream. */
 export const IDEMPOTENT = 1;

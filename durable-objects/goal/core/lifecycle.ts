@@ -3,8 +3,21 @@
  * decided, subtrees taken along, and at last the goal itself. Everything is
  * one worklist, so a deep tree costs no stack.
  */
-import { CANCELED, codeOf, DEPENDENCY_FAILED, FAILED, FOR_AFTER, FOR_CHILDREN, isTerminal, RUNNING, SUCCEEDED, WAITING } from "./codes.ts";
+import {
+  CANCELED,
+  codeOf,
+  DEPENDENCY_FAILED,
+  FAILED,
+  FOR_AFTER,
+  FOR_CHILDREN,
+  FOR_FLIGHT,
+  isTerminal,
+  RUNNING,
+  SUCCEEDED,
+  WAITING,
+} from "./codes.ts";
 import type { Rest } from "./change.ts";
+import { crewOf } from "./flights.ts";
 import { verdictOf } from "./completion.ts";
 import type { Place, Recorder } from "./recorder.ts";
 import { type GoalState, liveCount, ROOT, totalCount } from "./state.ts";
@@ -85,8 +98,17 @@ function decideParent(rec: Recorder, parent: number, ended: number[]): void {
   ended.push(parent);
 }
 
-/** The task's own work has succeeded: it ends, unless its children have not. */
+/** The task's own work has succeeded, and with it that of all who wait for its result: they made no call. */
 export function succeed(rec: Recorder, task: number, place: Place, startedAtMs: number, endedAtMs: number): void {
+  const crew = crewOf(rec.state, task);
+  succeedOne(rec, task, place, startedAtMs, endedAtMs);
+  const { status, reason } = rec.state.tasks;
+  // The end of one may take another one along.
+  for (const other of crew) if (status[other] === WAITING && reason[other] === FOR_FLIGHT) succeedOne(rec, other, place, 0, 0);
+}
+
+/** The task's own work has succeeded: it ends, unless its children have not. */
+function succeedOne(rec: Recorder, task: number, place: Place, startedAtMs: number, endedAtMs: number): void {
   const family = rec.state.families.get(task);
   if (family === undefined || family.counts.every((count) => count === 0)) {
     return finish(rec, { task, status: SUCCEEDED, code: 0, place, startedAtMs, endedAtMs });

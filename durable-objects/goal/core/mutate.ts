@@ -12,6 +12,7 @@ import {
   codeOf,
   DEPENDENCY_FAILED,
   EXPIRED,
+  FAILED,
   FOR_BACKOFF,
   FOR_CHILDREN,
   FOR_LOCK,
@@ -31,6 +32,7 @@ import {
 } from "./codes.ts";
 import type { Change } from "./change.ts";
 import { beginHedges, chargeHedge, chargeUnheard, endHedges, freeLanes, heldBy } from "./hedges.ts";
+import { leaveFlight } from "./flights.ts";
 import { endLocks, leaveLocks, waitsForLocks } from "./locks.ts";
 import { isPaused, noteStandstill, reckon } from "./kin.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
@@ -269,6 +271,7 @@ export function endTask(state: GoalState, ending: Ending, atMs: number): void {
   if (tasks.status[task] === RUNNING) leaveBatch(state, task, byAttempt ? ending.endedAtMs : 0);
   setStatus(state, task, status, NO_REASON);
   if ((tasks.flags[task]! & LOCKED) !== 0) endLocks(state, task);
+  if (state.flights.of.size > 0) leaveFlight(state, task, status === FAILED);
   tasks.code[task] = ending.code;
   tasks.dueAtMs[task] = 0;
   tasks.endedAtMs[task] = byAttempt ? ending.endedAtMs : atMs;
@@ -305,6 +308,7 @@ export function keepWork(state: GoalState, task: number, row: number, index: num
   tasks.flags[task] = tasks.flags[task]! | WORK_DONE;
   tasks.resultRow[task] = row;
   tasks.resultIndex[task] = index;
+  leaveFlight(state, task, false);
   setStatus(state, task, WAITING, FOR_CHILDREN);
 }
 
@@ -334,6 +338,7 @@ export function doubtTask(state: GoalState, task: number, outcome: string, start
   if (endedAtMs > 0) countAttempt(state, task, startedAtMs, endedAtMs);
   keepAttempt(state, task, startedAtMs === 0 ? state.tasks.startedAtMs[task]! : startedAtMs, endedAtMs, outcome);
   leaveBatch(state, task, endedAtMs);
+  leaveFlight(state, task, true);
   setStatus(state, task, WAITING, FOR_OUTCOME);
 }
 

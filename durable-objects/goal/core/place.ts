@@ -11,6 +11,7 @@ import {
   FOR_AFTER,
   FOR_APPROVAL,
   FOR_CHILDREN,
+  FOR_FLIGHT,
   FOR_LOCK,
   GROUP,
   HEDGEABLE,
@@ -27,6 +28,7 @@ import {
   WORK_DONE,
 } from "./codes.ts";
 import { reserve } from "./columns.ts";
+import { isGrounded, joinFlight } from "./flights.ts";
 import { isOutside, lacksLocks, redeclareLocks } from "./locks.ts";
 import { push } from "./queue.ts";
 import { type GoalState, newFamily, ROOT } from "./state.ts";
@@ -38,11 +40,12 @@ export function enqueue(state: GoalState, task: number): void {
   upstream.wanted[state.tasks.priority[task]!]!++;
 }
 
-/** What a task whose dependencies are met waits for next, in this order: approval, its locks, its children or its turn. */
+/** What a task whose dependencies are met waits for next, in this order: approval, its locks, an equal task, its children or its turn. */
 export function destinationOf(state: GoalState, task: number): { readonly status: number; readonly reason: number } {
   const flags = state.tasks.flags[task]!;
   if ((flags & (NEEDS_APPROVAL | APPROVED)) === NEEDS_APPROVAL) return { status: WAITING, reason: FOR_APPROVAL };
   if (lacksLocks(flags) || isOutside(state, task)) return { status: WAITING, reason: FOR_LOCK };
+  if (isGrounded(state, task)) return { status: WAITING, reason: FOR_FLIGHT };
   return (flags & GROUP) === 0 ? { status: QUEUED, reason: NO_REASON } : { status: WAITING, reason: FOR_CHILDREN };
 }
 
@@ -51,6 +54,7 @@ export function arrive(state: GoalState, task: number): void {
   const { tasks } = state;
   if (tasks.status[task] === QUEUED) enqueue(state, task);
   if (tasks.reason[task] === FOR_LOCK) state.locks.arrived.push(task);
+  if (tasks.reason[task] === FOR_FLIGHT) joinFlight(state, task);
   if (tasks.reason[task] === FOR_CHILDREN) tasks.flags[task] = tasks.flags[task]! | WORK_DONE | STARTED;
 }
 

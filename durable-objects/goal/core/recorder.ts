@@ -13,6 +13,7 @@ import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { CallSpec } from "../../../shared/protocol/task.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import type { FlightMessage } from "../../../shared/protocol/flight.ts";
 import type { LockMessage } from "../../../shared/policy/lock-steps.ts";
 import { addTasks } from "./add.ts";
 import { admissionOf } from "./admission.ts";
@@ -88,6 +89,8 @@ export interface Out {
   readonly lines: SettledLine[];
   /** Messages to shards of the tenant's locks, to send after the commit. */
   readonly lockMessages: LockMessage[];
+  /** The same to shards of flights. */
+  readonly flightMessages: FlightMessage[];
   /** The goal is past its retention: everything may be deleted. */
   destroy: boolean;
 }

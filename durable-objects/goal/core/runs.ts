@@ -12,6 +12,7 @@ import { type LineHead, OUTCOMES, type RunFailure } from "../../../shared/protoc
 import { canStart } from "./afford.ts";
 import { admitted } from "./approval.ts";
 import { codeOf, FAILED } from "./codes.ts";
+import { noteAnswer } from "./flight-turn.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { availableIn, hasMore, isRunQueue, versionOf } from "./run-state.ts";
@@ -75,7 +76,10 @@ export function settleRun(rec: Recorder, head: LineHead, line: string, seed: num
     return starve(rec, queue);
   }
   if (rec.state.runs.starved.has(queue)) rec.starve(queue, null);
-  if (head.outcome === "returned") return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
+  if (head.outcome === "returned") {
+    noteAnswer(rec, task, line);
+    return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
+  }
   const failures = tasks.failures[task]! + 1;
   if (head.status === RUN_AGAIN_STATUS && failures < tasks.maxAttempts[task]!) {
     const waitMs = Math.max(1, head.retryAfterMs, backoffMs(failures, chance(seed, task, head.attempt)));

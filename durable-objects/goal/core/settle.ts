@@ -10,6 +10,7 @@ import { GIVEN_BACK_STATUS, isRefusal, isTransient, verdictOfCall } from "../../
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { admissionOf, observe, retryAtMs } from "./admission.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUN, RUNNING, WAITING } from "./codes.ts";
+import { noteAnswer } from "./flight-turn.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { settleRun } from "./runs.ts";
@@ -48,7 +49,10 @@ function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): v
   // Nobody has tried it: it waits in the queue as before.
   if (head.outcome === "not_sent" && head.status === GIVEN_BACK_STATUS) return rec.lose(task, 0);
   observe(rec, head, verdict);
-  if (head.outcome === "answered" && isSuccess(head.status)) return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
+  if (head.outcome === "answered" && isSuccess(head.status)) {
+    noteAnswer(rec, task, line);
+    return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
+  }
   noteRetryAfter(rec, head);
   const outcome = OUTCOMES.indexOf(head.outcome);
   switch (repeatability(head, (tasks.flags[task]! & IDEMPOTENT) !== 0)) {

@@ -6,6 +6,7 @@ import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
 import { type KinImage, kinFrom, kinImage, reckonAll } from "./kin.ts";
 import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
+import { flightsFrom, type FlightsImage, flightsImage, newFlights } from "./flights.ts";
 import { type Columns, type ColumnName, tableFrom, usedColumns } from "./columns.ts";
 import { type GoalLocksImage, goalLocksFrom, imageOfGoalLocks } from "./lock-state.ts";
 import { contents, newQueue } from "./queue.ts";
@@ -48,6 +49,8 @@ export interface SnapshotMeta {
   readonly budget: BudgetImage;
   readonly rights: RightsImage;
   readonly runs?: RunsImage;
+  /** Left out where no task coalesces. */
+  readonly flights?: FlightsImage;
   readonly locks: GoalLocksImage;
   readonly kin: KinImage;
   readonly shared: SharedStateImage;
@@ -81,6 +84,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     budget: budgetImage(state.budget),
     rights: rightsImage(state.rights),
     runs: runsImage(state.runs),
+    ...(state.flights.keys.length > 0 && { flights: flightsImage(state.flights) }),
     locks: imageOfGoalLocks(state.locks),
     kin: kinImage(state.kin),
     shared: imageOfSharedState(state.shared),
@@ -114,6 +118,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     rights: rightsFrom(meta.rights),
     // A snapshot of before there were functions has none.
     runs: meta.runs === undefined ? newRuns() : runsFrom(meta.runs),
+    flights: meta.flights === undefined ? newFlights() : flightsFrom(meta.flights),
     locks: goalLocksFrom(meta.locks),
     kin: kinFrom(meta.kin),
     shared: sharedStateFrom(meta.shared),

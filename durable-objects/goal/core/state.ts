@@ -14,6 +14,7 @@ import { type BudgetState, newBudget } from "./budget.ts";
 import type { Hedges } from "./hedges.ts";
 import { type Kin, type Mail, newKin, newMail } from "./kin.ts";
 import { newTable, type TaskTable } from "./columns.ts";
+import { type GoalFlights, newFlights } from "./flights.ts";
 import { type GoalLocks, newGoalLocks } from "./lock-state.ts";
 import { newQueue, type Queue } from "./queue.ts";
 import type { Rights } from "./rights.ts";
@@ -136,6 +137,7 @@ export interface GoalState {
   timers: Timers;
   rights: Rights;
   runs: Runs;
+  flights: GoalFlights;
   /** Messages between goals. They end with the incarnation too. */
   mail: Mail;
   /** What governors have granted, by upstream. It ends with the incarnation, which `life` names. */
@@ -188,6 +190,7 @@ export function newState(): GoalState {
     timers: newTimers(),
     rights: { epoch: 0, tenantPolicy: null, recheckBelow: 0, brought: [], rules: undefined },
     runs: newRuns(),
+    flights: newFlights(),
     mail: newMail(),
     admissions: [],
     life: "",

@@ -8,6 +8,7 @@ import { type GoalId, taskIdOf } from "../../../shared/ids.ts";
 import { SUSPICION_EXECUTOR_LOST, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import type { Policy } from "../../../shared/policy/rules.ts";
 import { available, type Bounds, canReserve, TASKS } from "../../../shared/policy/account.ts";
+import type { FlightMessage, GoalFlightNews } from "../../../shared/protocol/flight.ts";
 import type { Grant } from "../../../shared/protocol/admission.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Granted, LockAsk, LockMessage, LockNews, LockRelease } from "../../../shared/policy/lock-steps.ts";
@@ -29,6 +30,7 @@ import { takeGrantFromAbove } from "./budget.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
+import { takeFlightNews, tellFlights } from "./flight-turn.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal, succeed } from "./lifecycle.ts";
 import { acquireLock, releaseLock, serveLocks } from "./lock-turn.ts";
 import { type Out, type Place, Recorder, type Registered } from "./recorder.ts";
@@ -91,6 +93,8 @@ export type Command =
   | WriteState
   /** A shard of the tenant's locks has answered; null where it has not. */
   | { readonly kind: "lock-news"; readonly message: LockMessage; readonly news: LockNews | null }
+  /** A shard of flights has something to say: an answer to a message, or by itself (null). No news: it did not answer. */
+  | { readonly kind: "flight-news"; readonly message: FlightMessage | null; readonly news: GoalFlightNews | null }
   /** A shard has given this goal something, and it should ask. */
   | { readonly kind: "locks-free"; readonly names: readonly string[] }
   /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
@@ -166,6 +170,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "not-heard":
       return relate(rec, command);
     case "dispatch":
+      tellFlights(rec);
       dispatch(rec, command.seed);
       tellRelatives(rec);
       ask(rec);
@@ -182,6 +187,9 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       return DONE;
     case "lock-news":
       takeNews(rec, command.message, command.news);
+      return DONE;
+    case "flight-news":
+      takeFlightNews(rec, command.message, command.news);
       return DONE;
     case "locks-free":
       hearOfLocks(rec, command.names);

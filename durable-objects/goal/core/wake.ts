@@ -13,6 +13,7 @@
 import { IDLE_MS_DEFAULT } from "../../../shared/limits.ts";
 import { canStart } from "./afford.ts";
 import { hasRoom } from "./dispatch.ts";
+import { flightsAtMs } from "./flight-turn.ts";
 import { reservationDueMs } from "./reservations.ts";
 import { deletableAtMs, hasRelatives, isPaused, nextMessageMs, owesReport } from "./kin.ts";
 import { isRunQueue, versionOf } from "./run-state.ts";
@@ -33,7 +34,7 @@ export function wakeAt(state: GoalState): number | null {
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);
   for (const { leaseUntilMs } of state.batches.values()) at = Math.min(at, leaseUntilMs);
   at = Math.min(at, reservationDueMs(state) ?? Number.MAX_SAFE_INTEGER);
-  at = Math.min(at, state.locks.table.dueAtMs, tenantLocksAt(state));
+  at = Math.min(at, state.locks.table.dueAtMs, tenantLocksAt(state), flightsAtMs(state));
   at = Math.min(at, messageAtMs ?? Number.MAX_SAFE_INTEGER);
   if (isPaused(state)) return at;
   const { isExhausted, funding } = state.budget;

@@ -106,6 +106,7 @@ export class Node {
       values: [],
       lines: [],
       lockMessages: [],
+      flightMessages: [],
       warms: [],
       orders: [],
       report: null,

@@ -1,0 +1,23 @@
+/** What goals and shards of flights tell one another about tasks that are equal over goals. */
+
+/** What has become of the call that a goal led: its result as JSON, or why there is none for others. */
+export type FlightEnd = { readonly key: string } & ({ readonly payload: string } | { readonly how: "failed" | "left" | "alone" });
+
+/** Said again, it changes nothing. */
+export interface FlightMessage {
+  readonly goalId: string;
+  readonly shard: number;
+  /** What it leads in this shard it leads on. */
+  readonly isRenewing: boolean;
+  readonly ends: readonly FlightEnd[];
+  /** Keys of what it has tasks for. What the answer does not name is waited for. */
+  readonly asks: readonly string[];
+}
+
+export interface GoalFlightNews {
+  /** Keys of the calls that the goal makes, for everybody. */
+  readonly leads: readonly string[];
+  readonly answers: readonly { readonly key: string; readonly payload: string }[];
+  /** Keys of the calls that everybody makes for itself. */
+  readonly alone: readonly string[];
+}
