@@ -122,9 +122,9 @@ function attemptsOf(state: GoalState, task: number): AttemptView[] {
   if (status === RUNNING) attempts.push({ startedAt, outcome: "running" });
   // The attempt that ended the task is in its own columns, unless the task lived on for its children.
   const isKept = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
-  // What a claimer reported before it was lost is of an earlier attempt, and what says why a task was denied is of none.
+  // What a claimer reported before it was lost is of an earlier attempt. What says why a task was denied, or was the answer to an equal one, is of none.
   const wordOfSuccess = (tasks.flags[task]! & RUN) === 0 ? "answered" : "returned";
-  const isOfAnother = tasks.code[task] === codeOf("poison") || tasks.code[task] === codeOf("denied");
+  const isOfAnother = tasks.code[task] === codeOf("poison") || tasks.code[task] === codeOf("denied") || tasks.startedAtMs[task] === 0;
   if (isKept && (status === SUCCEEDED || status === FAILED) && !isOfAnother) {
     const last = attempts.at(-1);
     // Where its first try was beaten, it was the second that counted.

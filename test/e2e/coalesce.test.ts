@@ -2,7 +2,7 @@
 import { connect, type Socket } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
-import { call, until } from "./api.ts";
+import { call, goalOf, send, until } from "./api.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 
@@ -59,6 +59,67 @@ test(
     // Long enough for all to arrive, on a busy machine too.
     await herd("/delay/8000?plain", [undefined]);
     await herd("/delay/8000?no-store", [await newGoal(), await newGoal()]);
+  },
+  SECONDS_MAX * 1_000,
+);
+
+const DISTINCT = 500;
+
+interface Line {
+  readonly key?: string;
+  readonly status: string;
+  readonly result: { readonly body: { readonly path: string } };
+}
+
+/** Half of the tasks for each of two goals, at once; each task's path says what its result is. */
+async function twoGoals(name: string): Promise<string[]> {
+  const tasks = Array.from({ length: HERD / 2 }, (_, i) => {
+    return { key: String(i), call: { upstream: "real", path: `/delay/200?${name}-${i % DISTINCT}` }, coalesce: true };
+  });
+  const made = [0, 1].map(() => call<GoalView>(stage.drover, "POST", "/v1/goals", { sealed: true, tasks }));
+  return (await Promise.all(made)).map(({ id }) => id);
+}
+
+async function expectResults(name: string, goal: string): Promise<void> {
+  const { text } = await send(stage.drover, "GET", `/v1/goals/${goal}/results?follow=true`);
+  const lines = text.trim().split("\n").slice(0, -1);
+  expect(lines).toHaveLength(HERD / 2);
+  for (const line of lines) {
+    const { key, status, result } = JSON.parse(line) as Line;
+    expect([status, result.body.path]).toEqual(["succeeded", `/delay/200?${name}-${Number(key) % DISTINCT}`]);
+  }
+}
+
+const callsOf = (name: string): number[] => {
+  const counts = new Map<string, number>();
+  for (const { path } of stage.upstream.seen) if (path.includes(`?${name}-`)) counts.set(path, (counts.get(path) ?? 0) + 1);
+  return [...counts.values()];
+};
+
+test(
+  "five thousand tasks of two goals, of five hundred kinds, are five hundred calls, and every task has its result",
+  async () => {
+    const startedAtMs = Date.now();
+    const goals = await twoGoals("kind");
+    await Promise.all(goals.map((goal) => expectResults("kind", goal)));
+    console.info(`${HERD} tasks of ${DISTINCT} kinds in ${Date.now() - startedAtMs} ms`);
+    expect(callsOf("kind")).toEqual(Array.from({ length: DISTINCT }, () => 1));
+    const spent = await Promise.all(goals.map(async (goal) => (await goalOf(stage.drover, goal)).budget.spent));
+    expect(spent.reduce((sum, { calls = 0 }) => sum + calls, 0)).toBe(DISTINCT);
+  },
+  SECONDS_MAX * 1_000,
+);
+
+test(
+  "a crash in the middle costs calls again, and no task",
+  async () => {
+    const goals = await twoGoals("crash");
+    await until("some calls are made", () => callsOf("crash").length > 50);
+    await stage.crash();
+    await Promise.all(goals.map((goal) => expectResults("crash", goal)));
+    const calls = callsOf("crash");
+    expect(calls).toHaveLength(DISTINCT);
+    console.info(`${calls.reduce((sum, count) => sum + count, 0) - DISTINCT} of ${DISTINCT} calls again after a crash`);
   },
   SECONDS_MAX * 1_000,
 );

@@ -179,6 +179,8 @@ test("HEAD and GET are two calls, and each answer is whole", async () => {
 
 interface Ended {
   readonly status: string;
+  readonly attempt: number;
+  readonly attempts: readonly unknown[];
   readonly result: { readonly body: unknown };
 }
 
@@ -205,6 +207,7 @@ test("tasks of two goals that say so are one call for each of their keys, and ev
     const results = await resultsOf(goal);
     expect(results).toHaveLength(400);
     const bodies = results.map(({ status, result }) => `${status} ${String(result.body)}`);
+    for (const { attempt, attempts } of results) expect(attempts).toHaveLength(attempt);
     for (let i = 0; i < 20; i++) expect(bodies.filter((body) => body === `succeeded ${i}`)).toHaveLength(20);
   }
   for (let i = 0; i < 20; i++) expect(await callsOf(`tasks-${i}`)).toBe(1);
