@@ -170,6 +170,26 @@ test("a goal that leads and is heard of no more is followed by another: one call
   all(two, "succeeded");
 });
 
+test("a goal that begins anew asks again before it calls, and makes no call that another goal makes by then", () => {
+  const world = new World();
+  const one = world.goal([...many(2), ...many(2, "/b"), ...many(1, "/c")], { upstreams: [upstream({ maxConcurrency: 1 })] });
+  const two = world.goal(many(2));
+  expect(world.run()).toEqual([[0], []]);
+  // Whoever forgets what was asked asks first.
+  world.shard.exchange(
+    { goalId: one.state.goal!.id, shard: 0, isRenewing: false, asks: [], ends: [{ key: one.state.flights.keys[0]!, how: "left" }] },
+    one.nowMs,
+  );
+  expect(one.statuses()).toEqual(["running", "waiting", "queued", "waiting", "queued"]);
+  one.do({ kind: "recover" });
+  expect(one.statuses()).toEqual(one.statuses().map(() => "waiting"));
+  expect(durable(one.replayed())).toEqual(durable(one.state));
+  expect(world.run()).toEqual([[2], [0]]);
+  two.settle([0]);
+  world.run();
+  expect(one.statuses().slice(0, 2)).toEqual(["succeeded", "succeeded"]);
+});
+
 test("a goal that leads on is not taken to be gone, and one that is paused is", () => {
   const world = new World();
   const one = world.goal(many(2));

@@ -3,7 +3,7 @@ import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
 import { applyBudget, type BudgetChange } from "./budget.ts";
 import { applyClaims, type ClaimChange } from "./claims.ts";
-import { applyFlights, type FlightsChange } from "./flights.ts";
+import type { FlightsChange } from "./flights.ts";
 import { applyLocks, type LocksChange } from "./locks.ts";
 import {
   type Change,
@@ -24,6 +24,7 @@ import {
   endGoal,
   endTask,
   hedgeTask,
+  fly,
   keepWork,
   loseLocks,
   loseTask,
@@ -143,7 +144,8 @@ function applyMechanism(state: GoalState, change: MechanismChange | WithRows): v
       return applyRuns(state, change);
     case "flights.led":
     case "flights.parted":
-      return applyFlights(state, change, (task) => releaseTask(state, task, change.atMs));
+    case "flights.grounded":
+      return fly(state, change);
     default:
       return applyRows(state, change);
   }

@@ -16,18 +16,18 @@ import {
 import type { FlightEnd, FlightMessage, GoalFlightNews } from "../../../shared/protocol/flight.ts";
 import { formatLine, payloadOf } from "../../../shared/protocol/line.ts";
 import { shardOf } from "../../../shared/protocol/lock.ts";
-import { FOR_FLIGHT, WAITING } from "./codes.ts";
-import { applyFlights, type FlightsChange } from "./flights.ts";
+import { FOR_FLIGHT, QUEUED, WAITING } from "./codes.ts";
+import type { FlightsChange } from "./flights.ts";
 import { isPaused } from "./kin.ts";
 import { succeed } from "./lifecycle.ts";
-import { releaseTask } from "./mutate.ts";
+import { fly } from "./mutate.ts";
 import type { Recorder } from "./recorder.ts";
 import type { GoalState } from "./state.ts";
 
 const WHOLE_AFTER_MS = FLIGHT_GOAL_LEASE_MS / 3;
 
 function record(rec: Recorder, change: FlightsChange): void {
-  applyFlights(rec.state, change, (task) => releaseTask(rec.state, task, rec.nowMs));
+  fly(rec.state, change);
   rec.out.changes.push(change);
 }
 
@@ -38,6 +38,13 @@ export function noteAnswer({ state: { flights } }: Recorder, task: number, line:
   const payload = payloadOf(line);
   flights.soft.words.set(key, payload.length > FLIGHT_PAYLOAD_CHARS_MAX ? { how: "alone" } : { payload });
   flights.soft.fresh.add(key);
+}
+
+/** A new incarnation: another goal may lead by now, so who has not begun to call asks again. */
+export function recoverFlights(rec: Recorder): void {
+  const { flights, tasks } = rec.state;
+  const keys = [...flights.groups].filter(([, { isLeading, captain }]) => isLeading && tasks.status[captain] === QUEUED);
+  if (keys.length > 0) record(rec, { kind: "flights.grounded", keys: keys.map(([key]) => key) });
 }
 
 /** Writes the messages that are due. Once a turn, after what it decided. */

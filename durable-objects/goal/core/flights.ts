@@ -10,6 +10,7 @@ import type { FlightEnd } from "../../../shared/protocol/flight.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hmacSha256, KEY_BYTES } from "../../../shared/token/hmac.ts";
 import { asciiBytes, canonicalJson } from "../../../shared/token/text.ts";
+import { contents } from "./queue.ts";
 import type { GoalState } from "./state.ts";
 
 export interface Group {
@@ -60,6 +61,8 @@ export interface FlightsImage {
 export type FlightsChange =
   /** The captains of these keys make the call. */
   | { readonly kind: "flights.led"; readonly keys: readonly number[]; readonly atMs: number }
+  /** The captains of these keys, who wait for their turn to call, ask for the lead anew. */
+  | { readonly kind: "flights.grounded"; readonly keys: readonly number[] }
   /** The tasks with this key each make a call of their own. */
   | { readonly kind: "flights.parted"; readonly key: number; readonly atMs: number };
 
@@ -153,8 +156,34 @@ export function crewOf({ flights }: GoalState, task: number): readonly number[] 
 
 const NOBODY: readonly number[] = [];
 
-/** Carries a fact out. `release` lets a task go on. */
-export function applyFlights({ flights }: GoalState, change: FlightsChange, release: (task: number) => void): void {
+/** Takes queued captains out of their queues, all at once. */
+function ground(state: GoalState, keys: readonly number[]): void {
+  const { flights, tasks, upstreams } = state;
+  const grounded = new Set<number>();
+  for (const key of keys) {
+    const group = flights.groups.get(key)!;
+    group.isLeading = false;
+    grounded.add(group.captain);
+    flights.soft.fresh.add(key);
+  }
+  for (const queue of new Set([...grounded].map((task) => upstreams[tasks.upstream[task]!]!.ready[tasks.priority[task]!]!))) {
+    queue.items = contents(queue).filter((task) => !grounded.has(task));
+    queue.head = 0;
+  }
+}
+
+/** Carries a fact out. `release` lets a task go on, `wait` has it wait for the lead. */
+export function applyFlights(
+  state: GoalState,
+  change: FlightsChange,
+  { release, wait }: { readonly release: (task: number) => void; readonly wait: (task: number) => void },
+): void {
+  const { flights } = state;
+  if (change.kind === "flights.grounded") {
+    ground(state, change.keys);
+    for (const key of change.keys) wait(flights.groups.get(key)!.captain);
+    return;
+  }
   if (change.kind === "flights.led") {
     for (const key of change.keys) {
       const group = flights.groups.get(key)!;

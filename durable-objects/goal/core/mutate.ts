@@ -15,6 +15,7 @@ import {
   FAILED,
   FOR_BACKOFF,
   FOR_CHILDREN,
+  FOR_FLIGHT,
   FOR_LOCK,
   FOR_OUTCOME,
   isTerminal,
@@ -32,7 +33,7 @@ import {
 } from "./codes.ts";
 import type { Change } from "./change.ts";
 import { beginHedges, chargeHedge, chargeUnheard, endHedges, freeLanes, heldBy } from "./hedges.ts";
-import { leaveFlight } from "./flights.ts";
+import { applyFlights, type FlightsChange, leaveFlight } from "./flights.ts";
 import { endLocks, leaveLocks, waitsForLocks } from "./locks.ts";
 import { isPaused, noteStandstill, reckon } from "./kin.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
@@ -365,6 +366,15 @@ export function loseLocks(state: GoalState, task: number): void {
     setStatus(state, task, WAITING, FOR_LOCK);
   }
   if (waitsForLocks(state, task)) arrive(state, task);
+}
+
+/** What is decided about tasks that coalesce. */
+export function fly(state: GoalState, change: FlightsChange): void {
+  const atMs = "atMs" in change ? change.atMs : 0;
+  applyFlights(state, change, {
+    release: (task) => releaseTask(state, task, atMs),
+    wait: (task) => setStatus(state, task, WAITING, FOR_FLIGHT),
+  });
 }
 
 /** The goal ends, and with it whatever has not ended. One fact, however many tasks. */

@@ -30,7 +30,7 @@ import { takeGrantFromAbove } from "./budget.ts";
 import { ask, noteClosed, noteUnanswered, takeGrant } from "./admission.ts";
 import { CANCELED, codeOf, FAILED, isTerminal, STATUS_WORDS } from "./codes.ts";
 import { dispatch } from "./dispatch.ts";
-import { takeFlightNews, tellFlights } from "./flight-turn.ts";
+import { recoverFlights, takeFlightNews, tellFlights } from "./flight-turn.ts";
 import { closeEmptyGroups, decideGoal, finish, stopGoal, succeed } from "./lifecycle.ts";
 import { acquireLock, releaseLock, serveLocks } from "./lock-turn.ts";
 import { type Out, type Place, Recorder, type Registered } from "./recorder.ts";
@@ -149,6 +149,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       return DONE;
     case "recover":
       loseBatch(rec, null, SUSPICION_RESTART);
+      recoverFlights(rec);
       return DONE;
     case "upstreams":
       if (command.version <= rec.state.registryVersion) return DONE;
