@@ -264,6 +264,13 @@ function isRun(value: unknown): boolean {
   return typeof name === "string" && FUNCTION_NAME.test(name);
 }
 
+/** Whether the parts of a task go together. */
+function isConsistent(value: Json): boolean {
+  if (value["reserve"] !== undefined && value["group"] !== undefined) return false;
+  if (value["coalesce"] === true && value["call"] === undefined && value["run"] === undefined) return false;
+  return value["dedupe"] !== "content" || (value["key"] === undefined && value["group"] === undefined);
+}
+
 /** Whether `value` is a task that Drover can take. */
 export function isTaskSpec(value: unknown): value is TaskSpec {
   if (!isObject(value)) return false;
@@ -333,8 +340,5 @@ export function isTaskSpec(value: unknown): value is TaskSpec {
         return false;
     }
   }
-  if (kinds !== 1) return false;
-  if (value["reserve"] !== undefined && value["group"] !== undefined) return false;
-  if (value["coalesce"] === true && value["call"] === undefined && value["run"] === undefined) return false;
-  return value["dedupe"] !== "content" || (value["key"] === undefined && value["group"] === undefined);
+  return kinds === 1 && isConsistent(value);
 }

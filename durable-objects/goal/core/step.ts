@@ -187,14 +187,9 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       noteUnanswered(rec, command.upstream);
       return DONE;
     case "lock-news":
-      takeNews(rec, command.message, command.news);
-      return DONE;
-    case "flight-news":
-      takeFlightNews(rec, command.message, command.news);
-      return DONE;
     case "locks-free":
-      hearOfLocks(rec, command.names);
-      return DONE;
+    case "flight-news":
+      return hearShard(rec, command);
     case "write-state":
       return write(rec, command);
     case "acquire-lock":
@@ -208,6 +203,14 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     default:
       return control(rec, command, bearer);
   }
+}
+
+/** What shards of locks and of flights say. */
+function hearShard(rec: Recorder, command: Extract<Command, { kind: "lock-news" | "locks-free" | "flight-news" }>): Reply {
+  if (command.kind === "lock-news") takeNews(rec, command.message, command.news);
+  else if (command.kind === "locks-free") hearOfLocks(rec, command.names);
+  else takeFlightNews(rec, command.message, command.news);
+  return DONE;
 }
 
 function write(rec: Recorder, command: WriteState): Reply {
