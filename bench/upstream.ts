@@ -1,10 +1,12 @@
 /**
  * The upstream of the benchmarks, in a process of its own. The path says how
- * long an answer takes (`/d20/…`: 20 ms), and `/stats` what came.
+ * long an answer takes (`/d20/…`: 20 ms; `/d20s1000/…`: each hundredth call
+ * takes 1,000, whichever it is), and `/stats` what came.
  */
 import { createServer } from "node:http";
 
 const BODY = '{"ok":true,"answer":"forty-two......"}';
+const EVERY = 100;
 let calls = 0;
 let lastSlowAtMs = 0;
 
@@ -17,7 +19,8 @@ const server = createServer((request, response) => {
     return;
   }
   calls++;
-  const delayMs = Number(/^\/d(\d+)\//.exec(path)?.[1] ?? 0);
+  const [, usualMs = 0, slowMs = usualMs] = /^\/d(\d+)(?:s(\d+))?\//.exec(path) ?? [];
+  const delayMs = Number(calls % EVERY === EVERY >> 1 ? slowMs : usualMs);
   const answer = (): void => {
     response.setHeader("content-type", "application/json");
     response.end(BODY);

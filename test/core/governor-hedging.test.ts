@@ -61,10 +61,10 @@ test("permits that are short because the upstream declares no more stop hedging,
 test("an upstream where calls wait for one another stops hedging; a few that are slow do not", () => {
   const d = governor();
   expect(d.report("a-1", 5_000).hedgeAfterMs).not.toBeNull();
-  d.report("a-1", 5_000, calls(...times(3_000, 90)));
+  d.report("a-1", 5_000, calls(...times(3_000, 150)));
   expect(d.report("a-1", 5_000).hedgeAfterMs).toBeNull();
   // With little to do, slow calls are no sign of a queue.
-  expect(d.report("a-1", 5).hedgeAfterMs).toBeGreaterThanOrEqual(90);
+  expect(d.report("a-1", 5).hedgeAfterMs).toBeGreaterThanOrEqual(150);
 });
 
 test("a refusal, a gate and an open circuit stop hedging for a while", () => {

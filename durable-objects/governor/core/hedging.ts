@@ -3,12 +3,15 @@
  * where a few calls are slow by bad luck. Where all are, because more is wanted
  * than the upstream takes, it would only add to that: then nothing is hedged.
  */
-import { LIMIT_NOISE_MS, LIMIT_SLACK_MS } from "../../../shared/limits.ts";
+import { LIMIT_NOISE_MS } from "../../../shared/limits.ts";
 import { HEDGE_AFTER_MS_MIN, HEDGE_CALLS_MIN, HEDGE_REST_MS } from "../../../shared/limits-hedging.ts";
 import { ceilingMs, quantileMs } from "../../../shared/policy/histogram.ts";
 import { capacityOf } from "./grant.ts";
 import { isRated, rateRoom } from "./rate.ts";
 import { type Governor, wantedBy } from "./state.ts";
+
+/** Calls that take so much longer than they could wait for one another. */
+const QUEUEING = 2;
 
 /** Null: no call may be, now. */
 export function hedgeAfterMs(governor: Governor, nowMs: number): number | null {
@@ -34,6 +37,5 @@ function isSaturated(governor: Governor, nowMs: number): boolean {
   for (const client of clients.values()) wanted += wantedBy(client);
   if (isRated(governor) && rateRoom(governor, nowMs) < 1) return true;
   if (wanted <= capacityOf(governor)) return false;
-  const unhurriedMs = Math.max(limiter.baselineMs + LIMIT_NOISE_MS, LIMIT_SLACK_MS);
-  return upstream!.maxConcurrency !== null || quantileMs(latencies, 0.5)! > unhurriedMs;
+  return upstream!.maxConcurrency !== null || quantileMs(latencies, 0.5)! > QUEUEING * limiter.baselineMs + LIMIT_NOISE_MS;
 }
