@@ -15,6 +15,8 @@ import { fairnessOf } from "./scenarios/fairness.ts";
 import { functionsOf } from "./scenarios/functions.ts";
 import { goal } from "./scenarios/goal.ts";
 import { herdOf } from "./scenarios/herd.ts";
+import { hostile } from "./scenarios/hostile.ts";
+import { invocations } from "./scenarios/invocations.ts";
 import { locksOf } from "./scenarios/locks.ts";
 import { origins } from "./scenarios/origins.ts";
 import { outageOf } from "./scenarios/outage.ts";
@@ -51,6 +53,8 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   tokens: tokensOf(values.fast),
   functions: functionsOf(values.fast),
   cold: coldOf(values.fast),
+  hostile,
+  invocations,
   trickle: trickleOf(values.fast ? 20 : 100),
 };
 

@@ -63,6 +63,22 @@ async function runPool(version: string, n: number, lanes: number, upstream: stri
   return outputs.map((output) => JSON.parse(output) as unknown);
 }
 
+/** So many invocations, `lanes` at a time, half of them after a moment. */
+async function many(version: string, n: number, lanes: number): Promise<{ instances: number; wrong: number }> {
+  let next = 0;
+  let wrong = 0;
+  const lane = async (): Promise<void> => {
+    while (next < n) {
+      const i = next++;
+      if (i % 2 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+      const ended = await sandbox.invoke(version, invocationOf(i, refuse));
+      if (ended.outcome !== "returned" || (JSON.parse(ended.output) as { n: number }).n !== i) wrong++;
+    }
+  };
+  await Promise.all(Array.from({ length: lanes }, lane));
+  return { instances: sandbox.size.instances, wrong };
+}
+
 /** Milliseconds of so many restores of one instance. */
 function restore(version: string, n: number): number {
   const instance = new Instance(images.get(version)!.image);
@@ -130,6 +146,8 @@ export default {
         return Response.json(await build(version, await request.text()));
       case "/pool":
         return Response.json(await runPool(version, n, Number(searchParams.get("lanes")), searchParams.get("upstream")!));
+      case "/many":
+        return Response.json(await many(version, n, Number(searchParams.get("lanes"))));
       case "/restore":
         return Response.json({ ms: restore(version, n) });
       case "/invoke":
