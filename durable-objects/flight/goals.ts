@@ -26,7 +26,7 @@ export class GoalFlights {
     return isIdle(this.#flights);
   }
 
-  exchange({ goalId, ends, asks, isRenewing }: FlightMessage, nowMs: number): GoalFlightNews {
+  exchange({ goalId, ends, asks, renews }: FlightMessage, nowMs: number): GoalFlightNews {
     for (const { key, ...end } of ends) {
       const about = { key, place: goalId };
       if ("payload" in end) this.#apply({ kind: "give", ...about, answer: end.payload, bytes: end.payload.length }, nowMs);
@@ -34,10 +34,7 @@ export class GoalFlights {
       else this.#apply({ kind: "end", ...about, how: end.how }, nowMs);
     }
     for (const key of asks) this.#apply({ kind: "join", key, place: goalId }, nowMs);
-    if (isRenewing) {
-      for (const [key, { leader }] of this.#flights.flights)
-        if (leader === goalId) this.#apply({ kind: "renew", key, place: goalId }, nowMs);
-    }
+    for (const key of renews) this.#apply({ kind: "renew", key, place: goalId }, nowMs);
     const own = this.#pending.get(goalId) ?? newNews();
     this.#pending.delete(goalId);
     this.#flush();

@@ -7,8 +7,8 @@ export type FlightEnd = { readonly key: string } & ({ readonly payload: string }
 export interface FlightMessage {
   readonly goalId: string;
   readonly shard: number;
-  /** What it leads in this shard it leads on. */
-  readonly isRenewing: boolean;
+  /** Keys of what it leads on. What it does not know that it leads it does not name, and others lead in time. */
+  readonly renews: readonly string[];
   readonly ends: readonly FlightEnd[];
   /** Keys of what it has tasks for. What the answer does not name is waited for. */
   readonly asks: readonly string[];

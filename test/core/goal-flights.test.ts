@@ -177,7 +177,7 @@ test("a goal that begins anew asks again before it calls, and makes no call that
   expect(world.run()).toEqual([[0], []]);
   // Whoever forgets what was asked asks first.
   world.shard.exchange(
-    { goalId: one.state.goal!.id, shard: 0, isRenewing: false, asks: [], ends: [{ key: one.state.flights.keys[0]!, how: "left" }] },
+    { goalId: one.state.goal!.id, shard: 0, renews: [], asks: [], ends: [{ key: one.state.flights.keys[0]!, how: "left" }] },
     one.nowMs,
   );
   expect(one.statuses()).toEqual(["running", "waiting", "queued", "waiting", "queued"]);
@@ -188,6 +188,28 @@ test("a goal that begins anew asks again before it calls, and makes no call that
   two.settle([0]);
   world.run();
   expect(one.statuses().slice(0, 2)).toEqual(["succeeded", "succeeded"]);
+});
+
+test("a goal that never heard that it leads does not hold up the others by what else it leads", () => {
+  const world = new World();
+  const one = world.goal([...many(1), ...many(1, "/b")]);
+  // Its answer gets lost, and then nobody here wants it any more.
+  one.dispatch();
+  for (const message of one.flightMessages.splice(0)) {
+    const news = world.shard.exchange(message, one.nowMs);
+    const isLost = message.asks.includes(one.state.flights.keys[0]!);
+    one.do({ kind: "flight-news", message, news: isLost ? null : news });
+  }
+  one.state.flights.soft.told.clear();
+  one.do({ kind: "cancel-task", task: 0 });
+  const two = world.goal(many(1));
+  two.nowMs = one.nowMs;
+  const sent: number[] = [];
+  for (let ms = 0; ms <= FLIGHT_GOAL_LEASE_MS + 1_000; ms += 1_000) {
+    sent.push(...world.run()[1]!);
+    world.wait(1_000);
+  }
+  expect(sent).toEqual([0]);
 });
 
 test("a goal that leads on is not taken to be gone, and one that is paused is", () => {

@@ -9,6 +9,13 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
     "close-twice": 8,
     "keep-reserved-at-the-end": 71,
   },
+  flights: {
+    "ask-once": 70,
+    "keep-stale": 5,
+    "renew-unknown": 100,
+    "strand-followers": 4,
+    "wait-on": 94,
+  },
   goal: {
     "approve-what-was-denied": 4,
     "beyond-window": 3,

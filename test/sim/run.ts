@@ -8,6 +8,7 @@
 import { parseArgs } from "node:util";
 import { assertPlanted, BUGS, plant } from "./bugs.ts";
 import { BUGS as BUDGET_BUGS } from "./budgets/bugs.ts";
+import { FLIGHT_BUGS } from "./flights/bugs.ts";
 import { LOCK_BUGS } from "./locks/bugs.ts";
 import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 import { BUGS as SUBGOAL_BUGS } from "./subgoals/bugs.ts";
@@ -30,6 +31,7 @@ const WORLDS: Readonly<Record<string, World>> = {
   budgets: { counts: ["calls", "turns"], bugs: BUDGET_BUGS, load: async () => (await import("./budgets/world.ts")).runSeed },
   subgoals: { counts: ["goals", "messages"], bugs: SUBGOAL_BUGS, load: async () => (await import("./subgoals/world.ts")).runSeed },
   locks: { counts: ["grants", "tasks"], bugs: LOCK_BUGS, load: async () => (await import("./locks/world.ts")).runSeed },
+  flights: { counts: ["calls", "tasks"], bugs: FLIGHT_BUGS, load: async () => (await import("./flights/world.ts")).runSeed },
   governor: { counts: ["calls", "messages"], bugs: GOVERNOR_BUGS, load: async () => (await import("./governor/world.ts")).runSeed },
 };
 

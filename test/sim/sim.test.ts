@@ -89,5 +89,5 @@ test("a failing seed fails again alone, with its log and its faults first", asyn
 test("bad arguments are refused with a sentence", async () => {
   expect(await sim("--seeds", "none")).toEqual({ code: 2, text: "--seeds takes a count from 1, --from a seed from 0\n" });
   expect((await sim("--bug", "no-such")).text).toContain("there is no bug");
-  expect((await sim("--world", "no-such")).text).toContain("there are: goal, budgets, subgoals, locks, governor");
+  expect((await sim("--world", "no-such")).text).toContain("there are: goal, budgets, subgoals, locks, flights, governor");
 });

@@ -62,7 +62,7 @@ export function tellFlights(rec: Recorder): void {
     if (talk.isAsking || nowMs < talk.restUntilMs) continue;
     // A goal that rests lets others lead: it says nothing of what it leads.
     const message = messageFor(rec, shard, keys, isPausing, isWhole && !isPausing && !state.budget.isExhausted);
-    if (message.asks.length + message.ends.length === 0 && !message.isRenewing) continue;
+    if (message.asks.length + message.ends.length + message.renews.length === 0) continue;
     talk.isAsking = true;
     rec.out.flightMessages.push(message);
   }
@@ -74,9 +74,10 @@ function messageFor(rec: Recorder, shard: number, keys: readonly number[], isPau
   const { soft, groups } = flights;
   const ends: FlightEnd[] = [];
   const asks: string[] = [];
+  const renews: string[] = [];
   let chars = 0;
   for (const key of keys) {
-    if (ends.length + asks.length >= FLIGHT_KEYS_PER_MESSAGE_MAX || chars >= FLIGHT_MESSAGE_CHARS_MAX) break;
+    if (ends.length + asks.length + renews.length >= FLIGHT_KEYS_PER_MESSAGE_MAX || chars >= FLIGHT_MESSAGE_CHARS_MAX) break;
     const word = soft.words.get(key);
     const text = flights.keys[key]!;
     if (word !== undefined) {
@@ -89,7 +90,11 @@ function messageFor(rec: Recorder, shard: number, keys: readonly number[], isPau
     // What is asked for in vain while the goal is paused is asked for when it goes on.
     if (group !== undefined && isPausing) continue;
     soft.fresh.delete(key);
-    if (group === undefined || (group.isLeading && soft.told.has(key))) continue;
+    if (group === undefined) continue;
+    if (group.isLeading && soft.told.has(key)) {
+      if (isRenewing) renews.push(text);
+      continue;
+    }
     if (!group.isLeading && group.failures >= FLIGHT_FAILURES_MAX) {
       record(rec, { kind: "flights.parted", key, atMs: nowMs });
       continue;
@@ -97,7 +102,7 @@ function messageFor(rec: Recorder, shard: number, keys: readonly number[], isPau
     asks.push(text);
     soft.told.add(key);
   }
-  return { goalId: goal!.id, shard, isRenewing, ends, asks };
+  return { goalId: goal!.id, shard, ends, asks, renews };
 }
 
 /** Takes what a shard says; null where it did not answer. `message`: what it answers to; null where it speaks by itself. */
