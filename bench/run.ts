@@ -9,6 +9,7 @@ import { type Finding, lineOf, machine, save } from "./report.ts";
 import { absorb } from "./scenarios/absorb.ts";
 import { capacityOf } from "./scenarios/capacity.ts";
 import { claims } from "./scenarios/claims.ts";
+import { coalesceOf } from "./scenarios/coalesce.ts";
 import { coldOf } from "./scenarios/cold.ts";
 import { estimate } from "./scenarios/estimate.ts";
 import { fairnessOf } from "./scenarios/fairness.ts";
@@ -49,6 +50,7 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
   claims,
   locks: locksOf(values.fast),
   proxy: proxyOf(values.fast),
+  coalesce: coalesceOf(values.fast),
   capacity: capacityOf(values.fast ? 8_000 : 16_000),
   tokens: tokensOf(values.fast),
   functions: functionsOf(values.fast),

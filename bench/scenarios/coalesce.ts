@@ -1,0 +1,130 @@
+/**
+ * `coalesce`: 5,000 equal GETs at once, one a connection, through Drover's
+ * proxy, upstream of 200 ms. Beside it the same herd through Varnish, where
+ * there is one, against the same upstream; in turns within a round.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { burst } from "../clients.ts";
+import { declare } from "../goals.ts";
+import { type Finding, figure } from "../report.ts";
+import { freePort, type Stage } from "../stage.ts";
+import { pause } from "../stats.ts";
+
+const HERD = 5_000;
+const HERD_FAST = 500;
+const DELAY_MS = 200;
+const P99_RATIO_TARGET = 1.5;
+const START_TRIES = 100;
+
+interface Round {
+  readonly calls: number;
+  /** Answers that are none, or not 200. */
+  readonly failed: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+}
+
+interface Varnish {
+  readonly url: string;
+  end(): Promise<void>;
+}
+
+/** Varnish as its package sets it up, but for where it listens and keeps; null where there is none. */
+async function startVarnish(upstream: string): Promise<Varnish | null> {
+  const port = await freePort();
+  const folder = mkdtempSync(join(tmpdir(), "drover-varnish-"));
+  // Started by root it works as a user of its own.
+  chmodSync(folder, 0o755);
+  const { host } = new URL(upstream);
+  const where = ["-a", `127.0.0.1:${port}`, "-b", host, "-n", folder, "-s", "malloc,64m"];
+  const child = spawn("varnishd", ["-F", ...where], { stdio: "ignore" });
+  // A program that is not there has no process, and says so by this event alone.
+  child.once("error", () => undefined);
+  const isGone = (): boolean => child.pid === undefined || child.exitCode !== null || child.signalCode !== null;
+  const url = `http://127.0.0.1:${port}`;
+  const end = async (): Promise<void> => {
+    if (!isGone()) {
+      child.kill();
+      await once(child, "exit");
+    }
+    rmSync(folder, { recursive: true, force: true });
+  };
+  for (let tries = 0; tries < START_TRIES && !isGone(); tries++) {
+    const isUp = await fetch(`${url}/d0/up`).then(
+      ({ ok }) => ok,
+      () => false,
+    );
+    if (isUp) return { url, end };
+    await pause(50);
+  }
+  await end();
+  return null;
+}
+
+/** Calls at the upstream since it was last asked. */
+async function callsAt(upstream: string): Promise<number> {
+  return ((await (await fetch(`${upstream}/stats`)).json()) as { calls: number }).calls;
+}
+
+async function herd(url: string, count: number, upstream: string, headers: Readonly<Record<string, string>>): Promise<Round> {
+  await callsAt(upstream);
+  const { statuses, tookMs } = await burst(
+    Array.from({ length: count }, () => url),
+    headers,
+  );
+  const sorted = tookMs.toSorted((a, b) => a - b);
+  const at = (share: number): number => sorted[Math.ceil(share * count) - 1]!;
+  return { calls: await callsAt(upstream), failed: count - (statuses.get(200) ?? 0), p50Ms: at(0.5), p99Ms: at(0.99) };
+}
+
+/** With a smaller herd where there is no time. */
+export function coalesceOf(isFast: boolean): (stage: Stage, rounds: number) => Promise<Finding[]> {
+  return async (stage, rounds) => {
+    const { upstream } = stage;
+    const { url, token } = stage.drover();
+    const count = isFast ? HERD_FAST : HERD;
+    await declare(stage.drover(), "coalesce", { origin: upstream });
+    const varnish = await startVarnish(upstream);
+    const ours: Round[] = [];
+    const theirs: Round[] = [];
+    try {
+      // A path of its own a round: Varnish keeps for a while what does not say how long.
+      for (let round = 0; round < rounds; round++) {
+        const path = `/d${DELAY_MS}/herd-${round}`;
+        const headers = { authorization: `Bearer ${token}` };
+        ours.push(await herd(`${url}/v1/proxy/coalesce${path}`, count, upstream, headers));
+        if (varnish !== null) theirs.push(await herd(varnish.url + path, count, upstream, {}));
+      }
+    } finally {
+      await varnish?.end();
+    }
+    return findings(`${count} equal GETs at once`, ours, theirs);
+  };
+}
+
+function findings(name: string, ours: readonly Round[], theirs: readonly Round[]): Finding[] {
+  const column = (rows: readonly Round[], key: keyof Round): number[] => rows.map((row) => row[key]);
+  const own: Finding[] = [
+    figure("coalesce", `${name}: calls at the upstream`, "", column(ours, "calls"), 1),
+    figure("coalesce", `${name}: not answered 200`, "", column(ours, "failed"), 0),
+    figure("coalesce", `${name}: p50`, "ms", column(ours, "p50Ms")),
+    figure("coalesce", `${name}: p99`, "ms", column(ours, "p99Ms")),
+  ];
+  if (theirs.length === 0) {
+    const skipped = "varnishd is not installed, or does not start; apt-get install varnish brings it";
+    return [...own, { scenario: "coalesce", name: "the same through Varnish", skipped }];
+  }
+  const ratios = ours.map(({ p99Ms }, round) => p99Ms / theirs[round]!.p99Ms);
+  return [
+    ...own,
+    figure("coalesce", "the same through Varnish: calls at the upstream", "", column(theirs, "calls")),
+    figure("coalesce", "the same through Varnish: not answered 200", "", column(theirs, "failed")),
+    figure("coalesce", "the same through Varnish: p50", "ms", column(theirs, "p50Ms")),
+    figure("coalesce", "the same through Varnish: p99", "ms", column(theirs, "p99Ms")),
+    figure("coalesce", "p99 through Drover over p99 through Varnish", "x", ratios, P99_RATIO_TARGET),
+  ];
+}
