@@ -9,7 +9,7 @@ import { FLIGHT_BEAT_MS, FLIGHT_FAILURES_MAX } from "../../../shared/limits-flig
 import type { FlightNews, FlightRpc, SeatRpc, WholeAnswer } from "../../../shared/rpc-flight.ts";
 import { NO_BODY_STATUSES, type Witness } from "../proxy/attempt.ts";
 import { problem } from "../reply.ts";
-import { type Flight, flightOf, forgetFlight, landFlight, newFlight, type Outcome } from "./flights.ts";
+import { type Admission, type Flight, flightOf, forgetFlight, landFlight, newFlight, type Outcome, within } from "./flights.ts";
 import { hashOf } from "./key.ts";
 import { ageSecondsOf, sharingOf } from "./sharing.ts";
 
@@ -56,13 +56,19 @@ const late = (): Failure =>
   );
 
 /** Asked once for all callers with the same authority that come together. */
-function refusalOf({ authority, refusal }: Collapsing, flight: Flight): Promise<Failure | null> {
+async function refusalOf({ authority, refusal }: Collapsing, flight: Flight): Promise<Failure | null> {
   const nowMs = Date.now();
   const known = flight.admitted.get(authority);
-  if (known !== undefined && nowMs - known.atMs < ADMITTED_MS) return known.refusal;
-  const asked = refusal();
-  flight.admitted.set(authority, { atMs: nowMs, refusal: asked });
-  return asked;
+  if (known !== undefined && nowMs - known.atMs < ADMITTED_MS) {
+    if (known.verdict !== undefined) return known.verdict;
+    // Whoever asked may go before there is an answer.
+    const theirs = await within(known.asked, ADMITTED_MS).catch(() => null);
+    if (theirs !== null) return theirs.refusal;
+  }
+  const admission: Admission = { atMs: nowMs, asked: refusal().then((found) => ({ refusal: found })) };
+  flight.admitted.set(authority, admission);
+  admission.verdict = (await admission.asked).refusal;
+  return admission.verdict;
 }
 
 /** The isolate's own leader. */
@@ -130,7 +136,7 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
   const witness: Witness = {
     opened: ({ isUnshared }) => {
       flight.isCalling = true;
-      flight.admitted.set(one.authority, { atMs: Date.now(), refusal: Promise.resolve(null) });
+      flight.admitted.set(one.authority, { atMs: Date.now(), asked: Promise.resolve({ refusal: null }), verdict: null });
       if (isUnshared === true) end("alone");
       return isUnshared !== true;
     },

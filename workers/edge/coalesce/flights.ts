@@ -26,11 +26,18 @@ const SILENT_MS = 4 * FLIGHT_BEAT_MS;
 /** Whoever looks is late as well, so what it sees is old. */
 const LATE_MS = FLIGHT_BEAT_MS / 2;
 
+export interface Admission {
+  readonly atMs: number;
+  readonly asked: Promise<{ readonly refusal: Failure | null }>;
+  /** What came of it: to wait for what belongs to another request costs more than to look. */
+  verdict?: Failure | null;
+}
+
 export class Flight {
   readonly #outcome = Promise.withResolvers<Outcome>();
   readonly #company = Promise.withResolvers<void>();
   /** By who asks: whether it may have the answer. */
-  readonly admitted = new Map<string, { readonly atMs: number; readonly refusal: Promise<Failure | null> }>();
+  readonly admitted = new Map<string, Admission>();
   #seenAtMs = Date.now();
   hasCompany = false;
   /** The call has its permit: from then on it is only waited for. */
@@ -62,10 +69,12 @@ export class Flight {
   async follow(untilMs: number): Promise<Outcome | Left> {
     try {
       // What belongs to a request that has ended throws when it is waited for, and complains when it is told something.
-      const known = await Promise.race([this.outcome, Promise.resolve(null)]);
-      if (known !== null) return known;
-      this.hasCompany = true;
-      this.#company.resolve();
+      if (!this.hasCompany) {
+        const known = await Promise.race([this.outcome, Promise.resolve(null)]);
+        if (known !== null) return known;
+        this.hasCompany = true;
+        this.#company.resolve();
+      }
       return await this.#wait(untilMs);
     } catch {
       return { kind: "gone" };
@@ -87,7 +96,7 @@ export class Flight {
 }
 
 /** Null where it takes longer. */
-async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
+export async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
   let timer: number | null = null;
   const late = new Promise<null>((resolve) => (timer = setTimeout(resolve, ms, null)));
   const first = await Promise.race([work, late]);
