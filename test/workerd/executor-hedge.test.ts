@@ -59,8 +59,9 @@ test("where the first try answers first, it counts, and the second is cut off", 
 });
 
 test("nothing is made again that is not said to be hedgeable, or is quick, or beyond the leave that there is", async () => {
-  const slow = `/tries/${4 * AFTER_MS}/0`;
-  const posts = Array.from({ length: 3 }, (_, i) => itemOf(i, `${slow}?name=hedge-posts`, { method: "POST" }));
+  const slow = `/tries/${8 * AFTER_MS}/0`;
+  // The posts end long before the other slow ones, and leave them a lane.
+  const posts = Array.from({ length: 3 }, (_, i) => itemOf(i, `/tries/${2 * AFTER_MS}/0?name=hedge-posts`, { method: "POST" }));
   await run([...posts, ...several(20, "/delay/0?name=hedge-quick", 3), ...several(3, `${slow}?name=hedge-many`, 30)], hedge(1));
   const totals = await Promise.all(["hedge-posts", "hedge-quick", "hedge-many"].map(async (name) => (await countsOf(name)).total));
   expect(totals).toEqual([3, 20, 3 + 1]);
