@@ -26,6 +26,11 @@ export class Random {
     return this.next() < probability;
   }
 
+  /** Nothing in one case of two, or something below `most`. */
+  some(most: number): number {
+    return this.chance(0.5) ? this.next() * most : 0;
+  }
+
   pick<T>(list: readonly T[]): T {
     return list[Math.floor(this.next() * list.length)]!;
   }

@@ -3,38 +3,16 @@
  * twice, in processes of their own as `npm run sim` runs them; and each planted
  * bug, which must be found.
  */
-import { execFile } from "node:child_process";
-import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { BUGS } from "./bugs.ts";
 import { BUGS as BUDGET_BUGS } from "./budgets/bugs.ts";
-import { FIRST_SEEDS } from "./first-seeds.ts";
+import { expectFound, expectSound, sim, TIMEOUT } from "./command.ts";
 import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 
-const run = promisify(execFile);
-/** Generous: the other tests share the cores. */
-const TIMEOUT_MS = 300_000;
-const TIMEOUT = { timeout: TIMEOUT_MS };
 const CORES = 2;
-const SEEDS = 1_000;
-/** Worlds of each kind in a test run; `npm run sim -- --seeds 1000` runs more. */
+/** `npm run sim -- --seeds 1000` runs more. */
 const WORLDS_RUN = 500;
-const SEEDS_TWICE = 100;
-
-interface Ended {
-  readonly code: number;
-  readonly text: string;
-}
-
-async function sim(...args: string[]): Promise<Ended> {
-  try {
-    const { stdout } = await run(process.execPath, ["test/sim/run.ts", ...args], { timeout: TIMEOUT_MS });
-    return { code: 0, text: stdout };
-  } catch (error) {
-    const { code, stdout, stderr } = error as { code?: number; stdout: string; stderr: string };
-    return { code: code ?? -1, text: stdout + stderr };
-  }
-}
+const WORLDS_TWICE = 100;
 
 const WORLDS = [
   ["goal", BUGS],
@@ -42,20 +20,8 @@ const WORLDS = [
   ["governor", GOVERNOR_BUGS],
 ] as const;
 
-test.for(WORLDS)(
-  "no world of a %s out of 500 breaks a rule, and each of the first 100 gives the same log twice",
-  TIMEOUT,
-  async ([world]) => {
-    const rest = WORLDS_RUN - SEEDS_TWICE;
-    const parts = [
-      sim("--world", world, "--seeds", String(SEEDS_TWICE), "--twice"),
-      sim("--world", world, "--seeds", String(rest), "--from", String(1 + SEEDS_TWICE)),
-    ];
-    for (const { code, text } of await Promise.all(parts)) {
-      expect(text).toContain("none failed");
-      expect(code).toBe(0);
-    }
-  },
+test.for(WORLDS)("no world of a %s out of 500 breaks a rule, and each of the first 100 gives the same log twice", TIMEOUT, ([world]) =>
+  expectSound(world, WORLDS_RUN, WORLDS_TWICE),
 );
 
 test.for(WORLDS)(
@@ -65,14 +31,7 @@ test.for(WORLDS)(
     const names = Object.keys(bugs);
     expect(names.length).toBeGreaterThanOrEqual(10);
     const hunt = async (): Promise<void> => {
-      for (let name = names.shift(); name !== undefined; name = names.shift()) {
-        const from = FIRST_SEEDS[world]?.[name] ?? 1;
-        const { code, text } = await sim("--world", world, "--bug", name, "--from", String(from), "--seeds", String(SEEDS + 1 - from));
-        expect(text, name).toMatch(
-          /^seed \d+ failed: [\s\S]*see it again: node test\/sim\/run\.ts --seeds 1 --from \d+ --verbose.* --bug /,
-        );
-        expect(code).toBe(1);
-      }
+      for (let name = names.shift(); name !== undefined; name = names.shift()) await expectFound(world, name);
     };
     await Promise.all(Array.from({ length: CORES }, hunt));
   },

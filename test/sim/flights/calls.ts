@@ -57,8 +57,13 @@ export class Calls {
     this.#random = random;
     this.#say = say;
     this.#startMs = clock.nowMs;
-    const some = (most: number): number => (random.chance(0.5) ? random.next() * most : 0);
-    this.#faults = { lost: some(0.3), death: some(0.3), silent: some(1), crash: some(0.05), fails: some(0.8) };
+    this.#faults = {
+      lost: random.some(0.3),
+      death: random.some(0.3),
+      silent: random.some(1),
+      crash: random.some(0.05),
+      fails: random.some(0.8),
+    };
     say(JSON.stringify(this.#faults));
   }
 

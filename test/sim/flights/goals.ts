@@ -43,10 +43,15 @@ export class Goals {
     this.#random = random;
     this.#say = say;
     this.#startMs = clock.nowMs;
-    const some = (most: number): number => (random.chance(0.5) ? random.next() * most : 0);
     this.#faults = random.chance(0.3)
-      ? { lost: 0, crash: 0, shardCrash: 0, fails: some(0.5), cancels: some(0.1) }
-      : { lost: some(0.3), crash: some(0.1), shardCrash: some(0.05), fails: some(0.5), cancels: some(0.1) };
+      ? { lost: 0, crash: 0, shardCrash: 0, fails: random.some(0.5), cancels: random.some(0.1) }
+      : {
+          lost: random.some(0.3),
+          crash: random.some(0.1),
+          shardCrash: random.some(0.05),
+          fails: random.some(0.5),
+          cancels: random.some(0.1),
+        };
     say(JSON.stringify(this.#faults));
     this.#goals = Array.from({ length: random.between(1, 3) }, (_, i) => this.#newGoal(i));
   }

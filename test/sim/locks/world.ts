@@ -53,8 +53,12 @@ class World {
   constructor(seed: number, say: (text: string) => void) {
     this.#random = new Random(seed);
     this.#say = say;
-    const some = (most: number): number => (this.#random.chance(0.5) ? this.#random.next() * most : 0);
-    this.#faults = { lost: some(0.3), crash: some(0.1), shardCrash: some(0.05), slow: some(0.2) };
+    this.#faults = {
+      lost: this.#random.some(0.3),
+      crash: this.#random.some(0.1),
+      shardCrash: this.#random.some(0.05),
+      slow: this.#random.some(0.2),
+    };
     const cutFromMs = START_MS + this.#random.between(0, 4_000);
     this.#cutMs = [cutFromMs, cutFromMs + (this.#random.chance(0.3) ? this.#random.between(5_000, 20_000) : 0)];
     say(`seed ${seed} ${JSON.stringify({ ...this.#faults, cutMs: this.#cutMs })}`);
