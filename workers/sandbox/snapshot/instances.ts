@@ -189,6 +189,8 @@ export class Instances {
   /** Of the versions that wait, the one that has least and for which there is room. While one waits for its share, others take nothing beyond theirs. */
   #next(): Shelf | null {
     const waiting = [...this.#shelves].filter(({ line }) => line.length > 0);
+    // Mostly one version runs, and this is asked for each of its runs.
+    if (waiting.length === 1) return this.#hasRoom(waiting[0]!) ? waiting[0]! : null;
     const inOrder = waiting.toSorted((a, b) => a.busyBytes - b.busyBytes || a.line[0]!.number - b.line[0]!.number);
     const share = this.#shares();
     let isOwed = false;
