@@ -11,6 +11,9 @@ import { type Drover, startDrover } from "../client/cli/server/child.ts";
 import { countRows } from "./rows.ts";
 import { pause } from "./stats.ts";
 
+const START_TRIES = 100;
+const START_PAUSE_MS = 50;
+
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 
 /** How the floor hands a body to its object. */
@@ -64,6 +67,19 @@ async function answered(url: string, init?: RequestInit): Promise<string> {
   return text;
 }
 
+/** Waits for a server that has just been started: `ask` rejects until it answers. */
+export async function untilUp(name: string, ask: () => Promise<unknown>): Promise<void> {
+  for (let tries = 0; tries <= START_TRIES; tries++) {
+    const isUp = await ask().then(
+      () => true,
+      () => false,
+    );
+    if (isUp) return;
+    await pause(START_PAUSE_MS);
+  }
+  throw new Error(`${name} does not start`);
+}
+
 /** The one that Miniflare brings, which serves Drover too. */
 export function workerdPath(): string {
   return (createRequire(createRequire(import.meta.url).resolve("miniflare"))("workerd") as { default: string }).default;
@@ -76,15 +92,7 @@ async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildP
   writeFileSync(join(folder, "config.capnp"), capnp(port, folder));
   const child = spawn(workerdPath(), ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
   const url = `http://127.0.0.1:${port}`;
-  for (let tries = 0; ; tries++) {
-    const isUp = await answered(`${url}/keep-text?object=first`, { method: "POST", body: "x" }).then(
-      () => true,
-      () => false,
-    );
-    if (isUp) break;
-    if (tries > 100) throw new Error("the floor does not start");
-    await pause(50);
-  }
+  await untilUp("the floor", () => answered(`${url}/keep-text?object=first`, { method: "POST", body: "x" }));
   const floor: Floor = {
     url,
     keep: async (as, body, object) => void (await answered(`${url}/keep-${as}?object=${object}`, { method: "POST", body })),

@@ -35,4 +35,9 @@ export async function timedMs(work: () => Promise<unknown>): Promise<number> {
   return performance.now() - startedAt;
 }
 
+/** The value that the share `q` of all do not exceed, by nearest rank. */
+export function percentileOf(values: readonly number[], q: number): number {
+  return values.toSorted((a, b) => a - b)[Math.ceil(q * values.length) - 1]!;
+}
+
 export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

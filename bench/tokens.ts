@@ -6,8 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, stop } from "esbuild";
-import { freePort, workerdPath } from "./stage.ts";
-import { pause } from "./stats.ts";
+import { freePort, untilUp, workerdPath } from "./stage.ts";
 
 /** What Linux counts CPU time in. */
 const TICKS_PER_SECOND = 100;
@@ -90,15 +89,7 @@ export async function startVerifier(root: string, token: string): Promise<Verifi
     if (right !== n) throw new Error(`${right} of ${n} were right`);
     return tookMs;
   };
-  for (let tries = 0; ; tries++) {
-    const isUp = await ask("verify", 1).then(
-      () => true,
-      () => false,
-    );
-    if (isUp) break;
-    if (tries > 100) throw new Error("the verifier does not start");
-    await pause(50);
-  }
+  await untilUp("the verifier", () => ask("verify", 1));
   return {
     ms: ask,
     async end() {

@@ -6,8 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, stop } from "esbuild";
-import { freePort, workerdPath } from "../stage.ts";
-import { pause } from "../stats.ts";
+import { freePort, untilUp, workerdPath } from "../stage.ts";
 
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
 
@@ -54,15 +53,7 @@ async function startIn(folder: string): Promise<SandboxAlone> {
     if (!answer.ok) throw new Error(`${path} answered ${answer.status}: ${await answer.text()}`);
     return answer;
   };
-  for (let tries = 0; ; tries++) {
-    const isUp = await ask("/").then(
-      () => true,
-      () => false,
-    );
-    if (isUp) break;
-    if (tries > 100) throw new Error("the sandbox alone does not start");
-    await pause(20);
-  }
+  await untilUp("the sandbox alone", () => ask("/"));
   return {
     pid: child.pid!,
     ask,

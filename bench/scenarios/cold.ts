@@ -10,7 +10,7 @@ import { type Finding, figure } from "../report.ts";
 import { installed } from "../rivals/install.ts";
 import { type Bundle, bundlesOfAllSizes } from "../sandbox/bundles.ts";
 import { bundleSandbox, type SandboxAlone } from "../sandbox/host.ts";
-import { timedMs } from "../stats.ts";
+import { medianOf, timedMs } from "../stats.ts";
 
 const ISOLATED_VM = "7.0.1";
 const RIVAL = fileURLToPath(new URL("../rivals/isolated-vm.mjs", import.meta.url));
@@ -35,7 +35,7 @@ async function usOf(alone: SandboxAlone, path: string, version: string, n: numbe
 function isolatedVm(folder: string, { script }: Bundle, n: number): { us: number; last: unknown } {
   const text = execFileSync(process.execPath, ["--no-node-snapshot", RIVAL, folder, String(n)], { input: script, encoding: "utf8" });
   const { times, last } = JSON.parse(text) as { times: number[]; last: unknown };
-  return { us: times.toSorted((a, b) => a - b)[times.length >> 1]! * 1_000, last };
+  return { us: medianOf(times) * 1_000, last };
 }
 
 interface Samples {

@@ -7,7 +7,7 @@ import { api, declare, newGoal, untilEnded, viewGoal, viewTasks } from "../goals
 import { type Figure, figure } from "../report.ts";
 import { HOSTILE_BODIES } from "../sandbox/hostile.ts";
 import type { Stage } from "../stage.ts";
-import { spreadOf } from "../stats.ts";
+import { medianOf, percentileOf } from "../stats.ts";
 import { withUpstream } from "../upstreams.ts";
 import type { Drover } from "../../client/cli/server/child.ts";
 
@@ -21,8 +21,6 @@ interface Neighbour {
   readonly p99Ms: number;
   readonly doneMs: number;
 }
-
-const p99Of = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[Math.floor(values.length * 0.99)]!;
 
 async function submitted(drover: Drover, tasks: readonly object[]): Promise<string> {
   const { id } = await newGoal(drover);
@@ -43,7 +41,8 @@ async function runGood(drover: Drover): Promise<Neighbour> {
   for (const { key, result } of tasks) {
     if (result?.body !== 200 + Number(key!.slice(1))) throw new Error(`the answer of ${key} is ${JSON.stringify(result)}`);
   }
-  return { p99Ms: p99Of(tasks.map(({ startedAt: from, endedAt }) => Date.parse(endedAt!) - Date.parse(from!))), doneMs };
+  const tookMs = tasks.map(({ startedAt: from, endedAt }) => Date.parse(endedAt!) - Date.parse(from!));
+  return { p99Ms: percentileOf(tookMs, 0.99), doneMs };
 }
 
 async function besideHostile(drover: Drover): Promise<Neighbour> {
@@ -73,7 +72,7 @@ export function hostile(stage: Stage, rounds: number): Promise<Figure[]> {
       const among = await besideHostile(drover);
       const after = await runGood(drover);
       if (round < 0) continue;
-      const p99Ms = spreadOf([before.p99Ms, after.p99Ms]).median;
+      const p99Ms = medianOf([before.p99Ms, after.p99Ms]);
       alone!.push(p99Ms);
       beside!.push(among.p99Ms);
       ratio!.push(among.p99Ms / p99Ms);

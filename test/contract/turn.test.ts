@@ -7,12 +7,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { expect, test } from "vitest";
-import { workerdPath } from "../../bench/stage.ts";
+import { freePort, untilUp, workerdPath } from "../../bench/stage.ts";
 
 /** Lends four things to whoever is next. Each turn asks in whose request it goes on: a promise of that request is settled there at once, and later from elsewhere. */
 const WORKER = `
@@ -48,14 +47,6 @@ const config :Workerd.Config = ( services = [ (name = "main", worker = .turns) ]
 const turns :Workerd.Worker = ( modules = [ (name = "worker.mjs", esModule = embed "worker.mjs") ], compatibilityDate = "2026-11-01" );
 `;
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  return port;
-}
-
 test("after 80,000 turns whoever was woken by another request still goes on in his own", { timeout: 120_000 }, async () => {
   const folder = mkdtempSync(join(tmpdir(), "drover-turns-"));
   const port = await freePort();
@@ -69,7 +60,7 @@ test("after 80,000 turns whoever was woken by another request still goes on in h
         turns: number;
         strays: number;
       }>;
-    await expect.poll(() => ask().catch(() => null), { timeout: 10_000 }).not.toBeNull();
+    await untilUp("the worker of turns", ask);
     let last = { turns: 0, strays: 0 };
     const lane = async (): Promise<void> => {
       while (last.turns < 80_000 && last.strays === 0) last = await ask();
