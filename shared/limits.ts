@@ -94,8 +94,8 @@ export const SUBGOALS_PER_GOAL_MAX = 10_000;
 /** Sub-goals that are being made at once, and messages to sub-goals that wait for their answer. */
 export const SUBGOALS_OPENING_MAX = 16;
 export const SUBGOAL_MESSAGES_MAX = 64;
-/** A sub-goal that changes reports so often; where it has many siblings, once in so long for each of them. */
-export const SUBGOAL_REPORT_MS = 250;
+/** A sub-goal that changes reports so often, which costs both a commit; where it has many siblings, once in so long for each of them. */
+export const SUBGOAL_REPORT_MS = 1_000;
 export const SUBGOAL_REPORT_MS_PER_SIBLING = 2;
 /** A message between goals that got no answer is sent again: at first after this, then after twice as long, up to the last. */
 export const RELATIVE_RETRY_MS = 250;

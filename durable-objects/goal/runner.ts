@@ -98,7 +98,7 @@ export class Runner {
   async #hear(open: Open, reply: BatchReply): Promise<void> {
     if (typeof reply === "string") return this.#inbox.lines(reply);
     try {
-      this.#inbox.lines(reply.first);
+      if (reply.first !== "") this.#inbox.lines(reply.first);
       open.control = reply.control;
       if (open.aborts.length > 0) this.#abort(open, open.aborts);
       // A renewal may have come before there was anybody to tell.

@@ -3,6 +3,7 @@
  * carries their messages when he is told to, and forgets or repeats them when
  * he is told to.
  */
+import { SUBGOAL_REPORT_MS } from "../../shared/limits.ts";
 import { type FundRequest, fundsOf } from "../../shared/policy/account.ts";
 import { parseNestedGoal } from "../../shared/protocol/goal.ts";
 import type { SubgoalOrder, SubgoalReport } from "../../shared/protocol/subgoal.ts";
@@ -73,7 +74,7 @@ export class Family {
         if (asked !== undefined) this.#fund(goal, asked);
         said += orders.length + reports.length;
       }
-      for (const goal of this.goals.values()) goal.passMs(300);
+      for (const goal of this.goals.values()) goal.passMs(SUBGOAL_REPORT_MS);
       if (said === 0 && round > 0) return;
     }
     throw new Error("they never stopped talking");

@@ -98,10 +98,10 @@ function isUrgent(state: GoalState): boolean {
   return told === null || told.status !== statusOf(state) || told.isFinal !== isFinal(state);
 }
 
-/** That all is told is worth a row of its own: a new incarnation would tell it once more. */
+/** That the last report was heard is worth a row of its own, or the goal would never be done with it. Others are told once more by a new incarnation. */
 function keepAcknowledged(rec: Recorder): void {
   const { kin, mail } = rec.state;
-  if (mail.acknowledged > kin.acknowledged) note(rec, { kind: "parent.heard", number: mail.acknowledged });
+  if (isFinal(rec.state) && mail.acknowledged > kin.acknowledged) note(rec, { kind: "parent.heard", number: mail.acknowledged });
 }
 
 /** The goal above has heard a report. One that does not know this goal has no use for it. */
