@@ -104,8 +104,6 @@ export class Turns {
     const inbox: Inbox = {
       lines: (text) => this.#take(text),
       closed: (batch, refusal) => {
-        // Most batches close with nothing left.
-        if (!this.#state.batches.has(batch)) return;
         this.#closed.push({ batch, refusal });
         this.#gather();
       },
