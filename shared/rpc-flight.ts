@@ -31,7 +31,7 @@ export type FlightNews =
 export interface SeatRpc {
   /** Waits for what becomes of it. */
   turn(): Promise<FlightNews>;
-  /** It still leads. False: it was taken to be gone, and somebody else does. */
+  /** It still leads or waits. False: nobody should join it any more; it was taken to be gone, or its call is older than a write. */
   renew(): Promise<boolean>;
   /** Its call came to nothing that others could use, or to an answer that is for it alone. */
   end(how: "failed" | "alone"): Promise<void>;
@@ -43,8 +43,10 @@ export interface SeatRpc {
 export interface FlightRpc {
   /** What a goal has to say and to ask about its tasks. What comes later the shard tells the goal by itself. */
   exchange(message: FlightMessage): Promise<GoalFlightNews>;
-  /** `key` is a hash of all that makes two calls equal. Answers at once, so that nobody can go away unnoticed. */
+  /** `key` is made of hashes of what is read and of all that makes two calls equal. Answers at once, so that nobody can go away unnoticed. */
   join(key: string): Promise<SeatRpc>;
+  /** A write has been answered that changes this resource. From then on nobody is answered by a call that began before. */
+  written(resource: string): Promise<void>;
 }
 
 /** A goal, as shards of flights see it. */

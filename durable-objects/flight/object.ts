@@ -24,6 +24,10 @@ export class Flight extends DurableObject<Env> implements FlightRpc {
     return new Seat(key, place, (said) => this.#apply(said));
   }
 
+  async written(resource: string): Promise<void> {
+    this.#apply({ kind: "written", resource });
+  }
+
   async exchange(message: FlightMessage): Promise<GoalFlightNews> {
     const news = this.#tasks.exchange(message, Date.now());
     this.#watch();

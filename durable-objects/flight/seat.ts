@@ -9,7 +9,7 @@ import type { Request } from "./core/step.ts";
 /** Where somebody waits to be told, once, what becomes of it. */
 export type Place = PromiseWithResolvers<FlightNews>;
 
-type Said = Exclude<Request<Place, WholeAnswer>, { kind: "tick" }>;
+type Said = Exclude<Request<Place, WholeAnswer>, { kind: "written" | "tick" }>;
 
 /** Carries out what is said from a place, and answers whether it holds. */
 export type Hear = (said: Said) => boolean;

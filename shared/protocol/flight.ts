@@ -21,3 +21,8 @@ export interface GoalFlightNews {
   /** Keys of the calls that everybody makes for itself. */
   readonly alone: readonly string[];
 }
+
+/** Keys of calls that read one resource begin with its name, so that a write to it finds them all. */
+const prefixOf = (resource: string): string => `${resource}.`;
+export const readKeyOf = (resource: string, call: string): string => prefixOf(resource) + call;
+export const reads = (key: string, resource: string): boolean => key.startsWith(prefixOf(resource));

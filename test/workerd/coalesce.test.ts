@@ -122,6 +122,58 @@ test("an answer is used again only while it is fresh by its own word", async () 
   expect(await callsOf("fresh")).toBe(calls + 2);
 });
 
+const FRESH = "ms=0&h-cache-control=max-age%3D60";
+
+/** Has the answers to GETs of this path kept; asks again what becomes of one. */
+async function keep(path: string, headers: Record<string, string> = {}): Promise<() => Promise<string | null>> {
+  const get = async (): Promise<string | null> => {
+    const answer = await proxied("GET", path, { headers });
+    await answer.text();
+    return answer.headers.get("cache-status");
+  };
+  await until(`${path} is kept`, async () => (await get()) === "drover; hit");
+  return get;
+}
+
+test("a write that was answered without error ends what is kept of its path, in all variants, and of the paths of its origin that it names", async () => {
+  await upstream("written");
+  await upstream("unwritten");
+  const [named, abroad] = [`/slow?name=written-named&${FRESH}`, `/slow?name=written-abroad&${FRESH}`];
+  const naming = `h-location=${encodeURIComponent(named)}&h-content-location=${encodeURIComponent(`http://elsewhere.test${abroad}`)}`;
+  const path = `/slow?name=written&${FRESH}&${naming}`;
+  const ended = [await keep(`written${path}`), await keep(`written${path}`, { accept: "text/html" }), await keep(`written${named}`)];
+  const left = [await keep(`written${abroad}`), await keep(`unwritten${path}`)];
+  expect((await proxied("PUT", `written${path}`, { body: "x" })).status).toBe(200);
+  for (const get of ended) expect(await get()).toBe("drover; fwd=miss");
+  for (const get of left) expect(await get()).toBe("drover; hit");
+});
+
+test.each([
+  ["POST", 303, "fwd=miss"],
+  ["DELETE", 500, "fwd=miss"],
+  ["PATCH", 404, "hit"],
+  ["OPTIONS", 200, "hit"],
+])("after a %s that was answered with %i, what was kept is a %s", async (method, status, becomes) => {
+  await upstream("written-or-not");
+  const path = `written-or-not/slow?name=written-${method}&${FRESH}&written=${status}`;
+  const get = await keep(path);
+  expect((await proxied(method, path)).status).toBe(status);
+  expect(await get()).toBe(`drover; ${becomes}`);
+});
+
+test("whoever asks after a write does not get the answer of a call that began before it, nor is that kept", async () => {
+  await upstream("overtaken");
+  const path = "overtaken/slow?name=overtaken&ms=400&h-cache-control=max-age%3D60";
+  const before = [proxied("GET", path), proxied("GET", path)];
+  await until("a call is under way", async () => (await callsOf("overtaken")) === 1);
+  await (await proxied("POST", path)).text();
+  const after = [proxied("GET", path), proxied("GET", path)];
+  const shown = await Promise.all([...before, ...after].map(async (answer) => (await answer).headers.get("cache-status")));
+  expect(shown).toEqual(["drover; fwd=miss", "drover; collapsed", "drover; fwd=miss", "drover; collapsed"]);
+  // Two GETs, and the write.
+  expect(await callsOf("overtaken")).toBe(3);
+});
+
 test("what is not safe is one call only where it says so, and never with two keys", async () => {
   await upstream("posts");
   const post = (name: string, headers: Record<string, string>, body = "x") =>
@@ -248,4 +300,20 @@ test("a leader that is not heard of for as long as its lease is followed by the 
   const second = await seatOf("silent");
   expect(await second.turn).toEqual({ kind: "lead" });
   expect(await first.seat.renew()).toBe(false);
+});
+
+test("over isolates, whoever leads or waits for a call that a write has overtaken hears that it is not to be joined, and its answer is not kept", async () => {
+  const shard = env.FLIGHT.get(env.FLIGHT.idFromName("test-shard"));
+  const [leader, waiting] = [await seatOf("res.k"), await seatOf("res.k")];
+  await leader.turn;
+  expect([await leader.seat.renew(), await waiting.seat.renew()]).toEqual([true, true]);
+  await shard.written("res");
+  expect([await leader.seat.renew(), await waiting.seat.renew()]).toEqual([false, false]);
+  expect(await (await seatOf("res.k")).turn).toEqual({ kind: "lead" });
+  // They were on the way together, so they share it still.
+  expect(await leader.seat.landed(60_000)).toBe(true);
+  await leader.seat.give(ANSWER);
+  expect(await waiting.turn).toMatchObject({ kind: "answer", ageMs: null });
+  const next = await seatOf("res.k");
+  expect(await Promise.race([next.turn, Promise.resolve("nothing yet")])).toBe("nothing yet");
 });

@@ -70,15 +70,16 @@ const PAGES: Record<string, (visit: Visit) => void> = {
   echo: ({ request, response, body }) =>
     sendJson(response, { method: request.method, path: request.url, headers: request.headers, body: body.toString("base64") }),
   delay: ({ response, rest }) => void setTimeout(() => sendJson(response, { ok: true }), Number(rest[0])),
-  // Any answer, after a while: `ms`, `status`, and what `body` takes. With `once` only the first one is like that.
+  // Any answer, after a while: `ms`, `status` (of writes `written`), and what `body` takes. With `once` only the first one is like that.
   slow: (visit) => {
     const { query, response, request } = visit;
     const isFirst = countOf(query.get("name") ?? "").total === 1;
     if (query.has("once") && !isFirst) return sendBody({ ...visit, query: new URLSearchParams({ text: "later" }) });
-    response.statusCode = Number(query.get("status") ?? 200);
+    const isWrite = request.method !== "GET" && request.method !== "HEAD";
+    response.statusCode = Number((isWrite ? query.get("written") : null) ?? query.get("status") ?? 200);
     // What a caller's headers are told apart by.
     if (query.has("echo")) query.set("text", `${String(request.headers["authorization"])} ${visit.body.toString()}`);
-    setTimeout(() => sendBody(visit), Number(query.get("ms") ?? 200));
+    setTimeout(() => sendBody(visit), isWrite ? 0 : Number(query.get("ms") ?? 200));
   },
   // Each try of a call by its own segment, `ms` or `ms-status`; the last one for all that follow.
   tries: ({ request, response, rest }) => {

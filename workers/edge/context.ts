@@ -65,9 +65,9 @@ export function locksStub(env: Env, shard: number): LocksRpc {
   return env.LOCKS.get(env.LOCKS.idFromName(String(shard)));
 }
 
-/** The shard where calls with this hash meet. */
-export function flightStub(env: Env, hash: string): FlightRpc {
-  return env.FLIGHT.get(env.FLIGHT.idFromName(`${TENANT_NAME}-${shardOf(hash, FLIGHT_SHARDS)}`)) as unknown as FlightRpc;
+/** The shard where calls meet that read the same, or are the same. */
+export function flightStub(env: Env, name: string): FlightRpc {
+  return env.FLIGHT.get(env.FLIGHT.idFromName(`${TENANT_NAME}-${shardOf(name, FLIGHT_SHARDS)}`)) as unknown as FlightRpc;
 }
 
 /** What the goal has to know of the caller's token. */

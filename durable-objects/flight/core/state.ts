@@ -15,6 +15,12 @@ export interface Flight<P> {
   failures: number;
   /** How long the answer stays fresh that the leader is about to give. */
   freshMs: number;
+  /** A write has been answered since the call began, so that what it reads may be from before. */
+  isOutdated: boolean;
+}
+
+export function newFlight<P>(leader: P, leaseUntilMs: number): Flight<P> {
+  return { leader, leaseUntilMs, waiting: new Set(), failures: 0, freshMs: 0, isOutdated: false };
 }
 
 export interface Kept<A> {
@@ -30,7 +36,7 @@ export interface Flights<P, A> {
   readonly leaseMs: number;
   /** Calls whose answers have not begun to come, by what makes them equal. */
   readonly flights: Map<string, Flight<P>>;
-  /** By leader: calls whose answers come. Nobody joins them any more: an answer is never older than the question. */
+  /** By leader: calls whose answers come, or are outdated. Nobody joins them any more: an answer is never older than the question. */
   readonly landing: Map<P, { readonly key: string; readonly flight: Flight<P> }>;
   /** All who wait. */
   waiting: number;

@@ -11,7 +11,8 @@ import {
   FLIGHT_WAITING_MAX,
   FLIGHTS_MAX,
 } from "../../../shared/limits-flight.ts";
-import type { Flight, Flights } from "./state.ts";
+import { reads } from "../../../shared/protocol/flight.ts";
+import { type Flight, type Flights, newFlight } from "./state.ts";
 
 export type Request<P, A> =
   | { readonly kind: "join"; readonly key: string; readonly place: P }
@@ -24,6 +25,8 @@ export type Request<P, A> =
   | { readonly kind: "give"; readonly key: string; readonly place: P; readonly answer: A; readonly bytes: number }
   /** Whoever has the place has gone. */
   | { readonly kind: "leave"; readonly key: string; readonly place: P }
+  /** A write has changed what calls of this resource read. */
+  | { readonly kind: "written"; readonly resource: string }
   | { readonly kind: "tick" };
 
 export type What<A> =
@@ -40,7 +43,7 @@ export interface News<P, A> {
 export interface Reply<P, A> {
   /** Whom to tell what. */
   readonly news: News<P, A>[];
-  /** Whether the leader is one still, or its answer is wanted. */
+  /** Whether the leader is one still, whoever waits is waiting still, or an answer is wanted. */
   readonly holds: boolean;
 }
 
@@ -48,6 +51,10 @@ export function apply<P, A>(state: Flights<P, A>, nowMs: number, request: Reques
   const news: News<P, A>[] = [];
   if (request.kind === "tick") {
     tick(state, nowMs, news);
+    return { news, holds: false };
+  }
+  if (request.kind === "written") {
+    outdate(state, request.resource);
     return { news, holds: false };
   }
   if (request.kind === "join") {
@@ -58,7 +65,7 @@ export function apply<P, A>(state: Flights<P, A>, nowMs: number, request: Reques
   if (flight !== undefined) return { news, holds: lead(state, nowMs, flight, request, news) };
   // Whoever was taken to be gone has nothing to say any more.
   if (request.kind === "leave") leaveQueue(state, request.key, request.place);
-  return { news, holds: false };
+  return { news, holds: request.kind === "renew" && state.flights.get(request.key)?.waiting.has(request.place) === true };
 }
 
 function ledBy<P, A>({ flights, landing }: Flights<P, A>, key: string, place: P): Flight<P> | undefined {
@@ -76,14 +83,14 @@ function lead<P, A>(
   state: Flights<P, A>,
   nowMs: number,
   flight: Flight<P>,
-  request: Exclude<Request<P, A>, { kind: "join" | "tick" }>,
+  request: Exclude<Request<P, A>, { kind: "join" | "written" | "tick" }>,
   news: News<P, A>[],
 ): boolean {
   const { key } = request;
   switch (request.kind) {
     case "renew":
       flight.leaseUntilMs = nowMs + state.leaseMs;
-      return true;
+      return !flight.isOutdated;
     case "end":
       if (request.how === "alone") {
         state.alone.delete(key);
@@ -93,7 +100,7 @@ function lead<P, A>(
       else close(state, key, flight, { kind: "alone" }, news);
       return false;
     case "landed":
-      flight.freshMs = request.freshMs;
+      flight.freshMs = flight.isOutdated ? 0 : request.freshMs;
       flight.leaseUntilMs = nowMs + state.leaseMs;
       take(state, key, flight);
       if (flight.waiting.size === 0 && flight.freshMs === 0) return false;
@@ -128,7 +135,7 @@ function join<P, A>(state: Flights<P, A>, nowMs: number, key: string, place: P, 
     return;
   }
   if (flight === undefined) {
-    state.flights.set(key, { leader: place, leaseUntilMs: nowMs + state.leaseMs, waiting: new Set(), failures: 0, freshMs: 0 });
+    state.flights.set(key, newFlight(place, nowMs + state.leaseMs));
     news.push({ key, place, what: { kind: "lead" } });
     return;
   }
@@ -157,6 +164,8 @@ function pass<P, A>(state: Flights<P, A>, nowMs: number, key: string, flight: Fl
   flight.waiting.delete(next);
   state.waiting--;
   flight.leader = next;
+  // Its call begins now.
+  flight.isOutdated = false;
   flight.leaseUntilMs = nowMs + state.leaseMs;
   news.push({ key, place: next, what: { kind: "lead" } });
 }
@@ -184,6 +193,21 @@ function drop<P, A>(state: Flights<P, A>, key: string): void {
   if (kept === undefined) return;
   state.kept.delete(key);
   state.keptBytes -= kept.bytes;
+}
+
+/** What is kept goes, what comes from calls that have begun is not kept, and who asks from now on does not wait for it. */
+function outdate<P, A>(state: Flights<P, A>, resource: string): void {
+  for (const key of state.kept.keys()) if (reads(key, resource)) drop(state, key);
+  for (const [key, flight] of state.flights) {
+    if (!reads(key, resource)) continue;
+    state.flights.delete(key);
+    state.landing.set(flight.leader, { key, flight });
+  }
+  for (const { key, flight } of state.landing.values()) {
+    if (!reads(key, resource)) continue;
+    flight.isOutdated = true;
+    flight.freshMs = 0;
+  }
 }
 
 /** What time alone brings about. */

@@ -53,6 +53,24 @@ export const FLIGHT_BUGS: Readonly<Record<string, Bug>> = {
     from: '    case "renew":\n      flight.leaseUntilMs = nowMs + state.leaseMs;\n',
     to: '    case "renew":\n',
   },
+  "keep-written": {
+    says: "what is kept outlives a write to it",
+    file: STEP,
+    from: "  for (const key of state.kept.keys()) if (reads(key, resource)) drop(state, key);\n",
+    to: "",
+  },
+  "keep-outdated": {
+    says: "the answer to a call that a write has overtaken is kept",
+    file: STEP,
+    from: "flight.isOutdated ? 0 : request.freshMs",
+    to: "request.freshMs",
+  },
+  "join-outdated": {
+    says: "whoever asks after a write waits for a call that began before it",
+    file: STEP,
+    from: "    state.flights.delete(key);\n    state.landing.set(flight.leader, { key, flight });\n",
+    to: "",
+  },
   "renew-unknown": {
     says: "a goal renews what it does not know that it leads",
     file: "durable-objects/flight/goals.ts",

@@ -6,11 +6,15 @@
 import { newFlights } from "../../../durable-objects/flight/core/state.ts";
 import { apply, type Request, type What } from "../../../durable-objects/flight/core/step.ts";
 import { FLIGHT_FAILURES_MAX, FLIGHT_LEASE_MS } from "../../../shared/limits-flight.ts";
+import { readKeyOf, reads } from "../../../shared/protocol/flight.ts";
 import type { Clock } from "../clock.ts";
 import type { Random } from "../random.ts";
 import { must } from "../violation.ts";
 
-const KEYS = ["a", "b", "c"];
+/** Two of the keys read what is written, the third may write itself. */
+const RESOURCE = "r";
+const KEYS = [readKeyOf(RESOURCE, "a"), readKeyOf(RESOURCE, "b"), "c"];
+const WRITES_MAX = 12;
 const START_SPREAD_MS = 6_000;
 const CALM_AFTER_MS = 12_000;
 
@@ -19,12 +23,16 @@ interface Answer {
   /** When its head came. */
   readonly headAtMs: number;
   readonly freshMs: number;
+  /** Writes to its resource that had been answered when its call began. */
+  readonly writes: number;
 }
 
 interface Seat {
   readonly id: number;
   readonly key: string;
   readonly joinedAtMs: number;
+  /** Writes to its resource that had been answered by then. */
+  readonly writes: number;
   /** How many calls failed while it waited. */
   failures: number;
   state: "joining" | "waiting" | "leading" | "ended";
@@ -51,6 +59,7 @@ export class Calls {
   /** Who leads, as the shard has said, and when it was last heard of. */
   readonly #leaders = new Map<string, { readonly seat: Seat; heardAtMs: number }>();
   #seats: Seat[] = [];
+  #writes = 0;
 
   constructor(clock: Clock, random: Random, say: (text: string) => void) {
     this.#clock = clock;
@@ -67,9 +76,24 @@ export class Calls {
     say(JSON.stringify(this.#faults));
   }
 
-  start(): void {
+  /** `chance`: of the writes alone. */
+  start(chance: Random): void {
     for (let i = this.#random.between(2, 40); i > 0; i--) this.#clock.after(this.#random.between(0, START_SPREAD_MS), () => this.#join());
+    const writes = chance.chance(0.5) ? WRITES_MAX : 0;
+    for (let i = writes; i > 0; i--) this.#clock.after(chance.between(0, CALM_AFTER_MS), () => this.#write());
     this.#tick();
+  }
+
+  #write(): void {
+    this.#say(`${RESOURCE} is written`);
+    this.#writes++;
+    // A new call may begin beside the one that is under way.
+    for (const key of KEYS) if (reads(key, RESOURCE)) this.#leaders.delete(key);
+    this.#tell({ kind: "written", resource: RESOURCE });
+  }
+
+  #writesOf(key: string): number {
+    return reads(key, RESOURCE) ? this.#writes : 0;
   }
 
   get #isCalm(): boolean {
@@ -99,7 +123,8 @@ export class Calls {
   }
 
   #join(key = this.#random.pick(KEYS)): void {
-    const seat: Seat = { id: this.#seats.length, key, joinedAtMs: this.#clock.nowMs, failures: 0, state: "joining", isDead: false };
+    const about = { id: this.#seats.length, key, joinedAtMs: this.#clock.nowMs, writes: this.#writesOf(key) };
+    const seat: Seat = { ...about, failures: 0, state: "joining", isDead: false };
     this.#seats.push(seat);
     seat.state = "waiting";
     this.#tell({ kind: "join", key, place: seat });
@@ -117,9 +142,9 @@ export class Calls {
   /** What reaches the shard. */
   #tell(said: Said): boolean {
     const { nowMs } = this.#clock;
-    const waiting = said.kind === "tick" ? [] : this.#waitingFor(said.key);
-    const leader = said.kind === "tick" ? undefined : this.#leaders.get(said.key);
-    const isLeader = said.kind !== "tick" && leader?.seat === said.place;
+    const waiting = "key" in said ? this.#waitingFor(said.key) : [];
+    const leader = "key" in said ? this.#leaders.get(said.key) : undefined;
+    const isLeader = "key" in said && leader?.seat === said.place;
     if (isLeader) leader.heardAtMs = nowMs;
     if (isLeader && said.kind === "end" && said.how === "failed") for (const seat of waiting) this.#countFailure(seat);
     // What ends, or begins to land, is led by nobody any more.
@@ -161,6 +186,7 @@ export class Calls {
     this.shared++;
     const { answer, ageMs } = what;
     must(answer.key === key, "an answer is that of an equal call", () => `${key} was answered by ${answer.key}`);
+    must(answer.writes >= seat.writes, "an answer is not from before a write that its asker may have seen", () => `${seat.id} ${key}`);
     const isInTime = ageMs === null ? answer.headAtMs >= seat.joinedAtMs : nowMs < answer.headAtMs + answer.freshMs;
     must(isInTime, "an answer is not older than the question, unless it is fresh", () => `${seat.id} ${JSON.stringify(answer)}`);
   }
@@ -168,6 +194,7 @@ export class Calls {
   /** The leader's own call. */
   #call(seat: Seat): void {
     const { key } = seat;
+    const writes = this.#writesOf(key);
     this.calls++;
     this.#renewLater(seat);
     this.#clock.after(this.#random.between(10, 8_000), () => {
@@ -184,7 +211,7 @@ export class Calls {
         if (seat.isDead) return;
         seat.state = "ended";
         // Fresh for so long from when its head came; what is kept is kept when it is whole.
-        const answer = { key, headAtMs, freshMs: freshMs + this.#clock.nowMs - headAtMs };
+        const answer = { key, headAtMs, freshMs: freshMs + this.#clock.nowMs - headAtMs, writes };
         if (isWanted && !this.#isLost()) this.#tell({ kind: "give", key, place: seat, answer, bytes: 100 });
       });
     });

@@ -20,16 +20,18 @@ class World {
   readonly clock = new Clock(START_MS);
   readonly calls: Calls;
   readonly goals: Goals;
+  readonly #random: Random;
 
   constructor(seed: number, say: (text: string) => void) {
     const random = new Random(seed);
+    this.#random = random;
     this.calls = new Calls(this.clock, random.fork(), say);
     this.goals = new Goals(this.clock, random.fork(), say);
   }
 
   run(): void {
     const { clock } = this;
-    this.calls.start();
+    this.calls.start(this.#random.fork());
     this.goals.start();
     while (clock.nowMs < START_MS + END_AFTER_MS && clock.step());
     this.calls.judgeEnd();

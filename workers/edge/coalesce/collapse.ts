@@ -6,6 +6,7 @@
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { FLIGHT_BEAT_MS, FLIGHT_FAILURES_MAX } from "../../../shared/limits-flight.ts";
+import { readKeyOf } from "../../../shared/protocol/flight.ts";
 import type { FlightNews, FlightRpc, SeatRpc, WholeAnswer } from "../../../shared/rpc-flight.ts";
 import { NO_BODY_STATUSES, type Witness } from "../proxy/attempt.ts";
 import { problem } from "../reply.ts";
@@ -20,7 +21,9 @@ const BEATS_A_RENEWAL = 4;
 export interface Collapsing {
   readonly key: string;
   readonly method: string;
-  readonly shard: (hash: string) => FlightRpc;
+  /** What it reads; null for a call that may write. */
+  readonly resource: () => string | null;
+  readonly shard: (name: string) => FlightRpc;
   readonly waitUntil: (work: Promise<unknown>) => void;
   /** Until when the caller waits for a permit. */
   readonly untilMs: number;
@@ -33,10 +36,15 @@ export interface Collapsing {
   readonly refused: (fault: Failure) => Response | Promise<Response>;
 }
 
+/** Where the isolate's leader is among those of all isolates; no seat as long as it has none. */
+interface Place {
+  seat: SeatRpc | null;
+}
+
 export async function collapse(one: Collapsing): Promise<Response> {
   for (let failures = 0; failures < FLIGHT_FAILURES_MAX;) {
     const flight = flightOf(one.key);
-    if (flight === undefined) return lead(one, newFlight(one.key));
+    if (flight === undefined) return lead(one, newFlight(one.key, one.resource()));
     // Both at once: what it may see is known by the time that there is something to see.
     const [refusal, outcome] = await Promise.all([refusalOf(one, flight), flight.follow(one.untilMs)]);
     if (refusal !== null) return problem(refusal);
@@ -74,12 +82,11 @@ async function refusalOf({ authority, refusal }: Collapsing, flight: Flight): Pr
 /** The isolate's own leader. */
 async function lead(one: Collapsing, flight: Flight): Promise<Response> {
   const { key, waitUntil } = one;
-  let seat: SeatRpc | null = null;
+  const place: Place = { seat: null };
   let beats = 0;
   const beating = setInterval(() => {
     flight.beat();
-    // A shard that has gone holds nothing any more.
-    if (++beats % BEATS_A_RENEWAL === 0) seat?.renew().catch(() => undefined);
+    if (++beats % BEATS_A_RENEWAL === 0) void renew(key, flight, place);
   }, FLIGHT_BEAT_MS);
   const land = (outcome: Outcome): void => {
     clearInterval(beating);
@@ -88,11 +95,9 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
   // Once somebody waits for it, the call goes on without its own caller.
   void flight.company.then(() => waitUntil(flight.outcome));
   try {
-    const joined = await join(one);
-    seat = joined.seat;
-    const { news } = joined;
-    if (news.kind === "lead") return await makeCall(one, flight, seat, land);
-    letGo(seat);
+    const news = await join(one, flight, place);
+    if (news.kind === "lead") return await makeCall(one, flight, place.seat, land);
+    letGo(place.seat);
     if (news.kind === "alone") {
       land(news);
       return await one.make(null);
@@ -108,17 +113,25 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
 }
 
 /** Its place among all isolates. A shard that is lost while it is asked cannot stop a call. */
-async function join({ key, shard }: Collapsing): Promise<{ readonly seat: SeatRpc | null; readonly news: FlightNews }> {
-  const hash = await hashOf(key);
+async function join({ key, shard }: Collapsing, { resource }: Flight, place: Place): Promise<FlightNews> {
+  const [hash, name] = await Promise.all([hashOf(key), resource === null ? null : hashOf(resource)]);
   try {
-    const joining = shard(hash).join(hash);
+    const joining = shard(name ?? hash).join(name === null ? hash : readKeyOf(name, hash));
     // One message asks for the place and waits.
-    const [seat, news] = await Promise.all([joining, (joining as unknown as SeatRpc).turn()]);
-    return { seat, news };
+    const seated = joining.then((seat) => (place.seat = seat));
+    const [, news] = await Promise.all([seated, (joining as unknown as SeatRpc).turn()]);
+    return news;
   } catch (error) {
     console.warn(`a shard of flights did not answer: ${String(error)}`);
-    return { seat: null, news: { kind: "lead" } };
+    place.seat = null;
+    return { kind: "lead" };
   }
+}
+
+/** Shows that it is there. Where it is too late to be joined over all isolates, it is here too. */
+async function renew(key: string, flight: Flight, { seat }: Place): Promise<void> {
+  // A shard that has gone holds nothing any more.
+  if ((await seat?.renew().catch(() => undefined)) === false) forgetFlight(key, flight);
 }
 
 /** Tells the shard that nothing more will be said. */

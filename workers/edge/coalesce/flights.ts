@@ -34,6 +34,8 @@ export interface Admission {
 }
 
 export class Flight {
+  /** What its call reads, so that a write ends it; null where it is not known to read only. */
+  readonly resource: string | null;
   readonly #outcome = Promise.withResolvers<Outcome>();
   readonly #company = Promise.withResolvers<void>();
   /** By who asks: whether it may have the answer. */
@@ -42,6 +44,10 @@ export class Flight {
   hasCompany = false;
   /** The call has its permit: from then on it is only waited for. */
   isCalling = false;
+
+  constructor(resource: string | null) {
+    this.resource = resource;
+  }
 
   get outcome(): Promise<Outcome> {
     return this.#outcome.promise;
@@ -109,8 +115,8 @@ const flights = new Map<string, Flight>();
 export const flightOf = (key: string): Flight | undefined => flights.get(key);
 
 /** A new flight, which its maker leads. */
-export function newFlight(key: string): Flight {
-  const flight = new Flight();
+export function newFlight(key: string, resource: string | null): Flight {
+  const flight = new Flight(resource);
   // One whose request ended alone has nobody to take it away.
   for (const [old, { isSilent }] of flights) {
     if (!isSilent) break;
@@ -128,4 +134,9 @@ export function landFlight(key: string, flight: Flight, outcome: Outcome): void 
 /** Nobody joins it any more. */
 export function forgetFlight(key: string, flight: Flight): void {
   if (flights.get(key) === flight) flights.delete(key);
+}
+
+/** A write has been answered: nobody joins calls any more that may have read what was before. */
+export function forgetReadsOf(resource: string): void {
+  for (const [key, flight] of flights) if (flight.resource === resource) flights.delete(key);
 }

@@ -29,6 +29,12 @@ export function keyOf({ tenant, upstream, method, path, headers, body }: KeyedBy
   return JSON.stringify(parts);
 }
 
+/** What is read by calls of this path, whatever their headers, and changed by writes to it. Written in one way, since answers name paths too. */
+export function resourceOf(tenant: string, upstream: string, path: string): string {
+  const { pathname, search } = new URL(`http://upstream${path}`);
+  return JSON.stringify([tenant, upstream, pathname + search]);
+}
+
 /** SHA-256: two different calls must never be taken for equal, and a credential must not leave the isolate in a key. */
 export async function hashOf(bytes: Uint8Array | string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", typeof bytes === "string" ? new TextEncoder().encode(bytes) : bytes);

@@ -8,7 +8,8 @@ import { PROXY_RETRIES_MAX } from "../../../shared/limits.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
 import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
-import type { GateRpc, PassRequest, PassRpc } from "../../../shared/rpc.ts";
+import type { GateRpc, Opening, PassRequest, PassRpc } from "../../../shared/rpc.ts";
+import { mayHaveWritten } from "../coalesce/writes.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { problem } from "../reply.ts";
 import { Attempt, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
@@ -20,6 +21,8 @@ interface Around extends Surroundings {
   readonly gate: GateRpc;
   /** Answers a call that got no permit. */
   readonly refused: (fault: Failure) => Response | Promise<Response>;
+  /** Hears of a write before its caller does; null where the call is none. Without headers nobody knows whether it was made. */
+  readonly written: ((origin: string, headers: Headers | null) => Promise<void>) | null;
 }
 
 interface Call extends ProxyCall {
@@ -70,16 +73,31 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     if (call.isKeyed) around.waitUntil(sending);
     const answer = await sending;
     if (answer instanceof Response) {
-      if (tries >= retries || !isRetried(answer, untilMs)) return attempt.pass(answer);
+      if (tries >= retries || !isRetried(answer, untilMs)) {
+        if (mayHaveWritten(answer.status)) await tell(around, attempt.opening, answer.headers);
+        return attempt.pass(answer);
+      }
       await attempt.drop(answer);
     } else {
       await attempt.end(answer);
-      if (tries >= retries || answer.outcome === "timeout") return failed(call, answer, attempt.opening.timeoutMs);
+      if (tries >= retries || answer.outcome === "timeout") {
+        await tell(around, attempt.opening, null);
+        return failed(call, answer, attempt.opening.timeoutMs);
+      }
     }
     avoid.push(attempt.opening.place);
     tries++;
     await pause(backoffMs(tries, Math.random()));
   }
+}
+
+/** What is kept of what a write has changed ends before its caller can ask for it. */
+async function tell({ written, waitUntil }: Around, { origin, isUnshared }: Opening, headers: Headers | null): Promise<void> {
+  if (written === null || isUnshared === true) return;
+  const telling = written(origin, headers);
+  // Its caller may go meanwhile.
+  waitUntil(telling);
+  await telling;
 }
 
 /** An upstream that asks for more time than the caller has is passed on as it is. */

@@ -8,11 +8,13 @@ import { PROXY_SHARDS, WAIT_SECONDS_MAX } from "../../../shared/limits.ts";
 import { shardOf } from "../../../shared/protocol/lock.ts";
 import { IDEMPOTENT_METHODS, type Reserve } from "../../../shared/protocol/task.ts";
 import { err, ok } from "../../../shared/result.ts";
+import type { FlightRpc } from "../../../shared/rpc-flight.ts";
 import type { Answer, GateRpc, IdempotencyKey } from "../../../shared/rpc.ts";
 import { networkOf, PLAIN_NETWORK } from "../../kit/network.ts";
 import { collapse } from "../coalesce/collapse.ts";
-import { hashOf, keyOf } from "../coalesce/key.ts";
+import { hashOf, keyOf, resourceOf } from "../coalesce/key.ts";
 import { wishOf } from "../coalesce/wish.ts";
+import { isWrite, outdate, pathsWritten } from "../coalesce/writes.ts";
 import { type EdgeContext, flightStub, goalStub, TENANT_NAME } from "../context.ts";
 import { readBytes } from "../middleware/body.ts";
 import { idempotencyOf, parseIdempotencyKey } from "../middleware/idempotency.ts";
@@ -87,9 +89,12 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
   const isIdempotent = IDEMPOTENT_METHODS.has(method);
   const waitUntil = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
   const asked = { goalId, method, path: target.path, bearer };
+  const shard = (key: string): FlightRpc => flightStub(c.env, key);
+  const written = (origin: string, answer: Headers | null): Promise<void> =>
+    outdate(TENANT_NAME, target.upstream, pathsWritten(origin, target.path, answer), shard);
   const make = (witness: Witness | null): Promise<Response> =>
     passThrough(
-      { gate, network: networkOf(c.env) ?? PLAIN_NETWORK, waitUntil, refused },
+      { gate, network: networkOf(c.env) ?? PLAIN_NETWORK, waitUntil, refused, written: isWrite(method) ? written : null },
       { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent, witness },
       {
         ...asked,
@@ -103,7 +108,8 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
   return collapse({
     key: await flightKeyOf(c, target, body),
     method,
-    shard: (hash) => flightStub(c.env, hash),
+    resource: () => (method === "GET" || method === "HEAD" ? resourceOf(TENANT_NAME, target.upstream, target.path) : null),
+    shard,
     waitUntil,
     untilMs: Date.now() + waitMs,
     authority: JSON.stringify([goalId, bearer]),
