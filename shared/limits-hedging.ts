@@ -2,6 +2,8 @@
  * Bounds of hedging: a second try of a call that takes longer than its
  * upstream's calls mostly do. A part of `limits.ts`.
  */
+import { EXECUTOR_CHUNK_INTERVAL_MS, EXECUTOR_PATIENCE_MS } from "./limits.ts";
+
 export const HEDGE_QUANTILE_DEFAULT = 0.95;
 export const HEDGE_BUDGET_PERCENT_DEFAULT = 5;
 /** An upstream's quantile counts for something from so many calls on. */
@@ -13,3 +15,5 @@ export const HEDGES_START = 1;
 export const HEDGES_MAX = 100;
 /** After a refusal nothing is hedged for so long. */
 export const HEDGE_REST_MS = 2_000;
+/** A result may be on its way to the goal for so long: a goal runs nothing a second time that may have ended by then. */
+export const BACKUP_LAG_MS = EXECUTOR_PATIENCE_MS + EXECUTOR_CHUNK_INTERVAL_MS;

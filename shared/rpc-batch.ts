@@ -13,6 +13,8 @@ export interface BatchItem {
   readonly fence?: string | undefined;
   /** It may be sent a second time while it is open. */
   readonly isHedgeable?: boolean;
+  /** When a first try of the attempt began, of which this is the second: its line says so. Left out for a first try. */
+  readonly firstAtMs?: number;
 }
 
 export interface Batch {

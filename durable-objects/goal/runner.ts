@@ -222,17 +222,20 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
     const { method = "GET", path, headers, body, bodyBase64 } = call;
     const { attempt, timeoutMs } = state.tasks;
     const fence = fencesOf(state, task);
+    const firstAtMs = send.isBackup === true ? state.backups.get(task)!.firstAtMs : undefined;
     return {
       task,
       taskId: taskIdOf(goalId, task),
       attempt: attempt[task]!,
-      timeoutMs: timeoutMs[task]!,
+      // A deadline is the attempt's.
+      timeoutMs: firstAtMs === undefined ? timeoutMs[task]! : Math.max(1, firstAtMs + timeoutMs[task]! - nowMs),
       method,
       path,
       headers,
       body,
       bodyBase64,
       ...(send.hedges !== undefined && isHedgeable(state, task) && { isHedgeable: true }),
+      ...(firstAtMs !== undefined && { firstAtMs }),
       ...(fence === undefined ? {} : { fence }),
     };
   });

@@ -120,6 +120,8 @@ function attemptsOf(state: GoalState, task: number): AttemptView[] {
   }));
   const startedAt = timestamp(tasks.startedAtMs[task]!);
   if (status === RUNNING) attempts.push({ startedAt, outcome: "running" });
+  const backup = state.backups.get(task);
+  if (backup !== undefined) attempts.push({ startedAt: timestamp(backup.startedAtMs), outcome: "running", hedge: true });
   // The attempt that ended the task is in its own columns, unless the task lived on for its children.
   const isKept = tasks.resultRow[task]! > 0 && (tasks.flags[task]! & WORK_DONE) === 0;
   // What a claimer reported before it was lost is of an earlier attempt. What says why a task was denied, or was the answer to an equal one, is of none.

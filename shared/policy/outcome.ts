@@ -37,6 +37,10 @@ export const isRefusal = (status: number): boolean => status === 408 || status =
 /** RFC 9110: worth another try. */
 export const isTransient = (status: number): boolean => isRefusal(status) || status >= 500;
 
+/** Whether the end of one of two tries decides, or the other one's might be better. */
+export const isDecisive = (outcome: Outcome, status: number): boolean =>
+  outcome === "too_large" || (outcome === "answered" && !isTransient(status));
+
 export function verdictOfCall(outcome: Outcome, status: number): Verdict {
   switch (outcome) {
     case "timeout":

@@ -82,6 +82,13 @@ export interface Beaten {
 export type NewLineHead = Omit<LineHead, Usage> & Partial<Pick<LineHead, Usage>>;
 type Usage = "tokens" | "costMicros" | "calls";
 
+/** The head of an attempt that began with another try, at `firstAtMs`, than the one that is told of. */
+export const afterFirst = (head: NewLineHead, firstAtMs: number): NewLineHead => ({
+  ...head,
+  startedAtMs: firstAtMs,
+  beaten: { isFirst: true, startedAtMs: firstAtMs, status: 0 },
+});
+
 const COMMA = 44;
 const ZERO = 48;
 const OUTCOME = 2;

@@ -14,7 +14,7 @@ import { BudgetChecker } from "./budgets/checker.ts";
 import type { Call } from "./executor.ts";
 import type { Plan } from "./faults.ts";
 import { RESOLVED_STATUS } from "./client.ts";
-import { HedgeChecker, heldBy } from "./hedges/checker.ts";
+import { HedgeChecker, heldAt } from "./hedges/checker.ts";
 import { durableText, firstDifference } from "./durable.ts";
 import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
@@ -60,11 +60,11 @@ export class Checkers {
 
   constructor(plan: Plan, disk: Disk, rights: RightsPlan) {
     this.model = new Model(plan.upstreams);
-    this.#permits = new PermitChecker(this.model);
     this.#claims = new ClaimChecker(this.model);
     this.#runs = new RunChecker(this.model);
     this.#rights = new RightsChecker(rights, this.model);
     this.#hedges = new HedgeChecker(this.model);
+    this.#permits = new PermitChecker(this.model, this.#hedges.backups);
     this.#plan = plan;
     this.#disk = disk;
   }
@@ -101,7 +101,7 @@ export class Checkers {
     this.#claims.turn(turn, before, this.#statuses);
     this.#runs.turn(turn, before, this.#statuses, this.#sent);
     this.#rights.turn(turn);
-    this.#hedges.turn(turn);
+    this.#hedges.turn(turn, this.#statuses);
     this.#absorption(state);
     this.#budget.turn(turn);
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
@@ -194,12 +194,12 @@ export class Checkers {
     const { goal, tasks } = state;
     must(sends.length === 0 || !this.model.isPaused, "nothing starts while the goal is paused", () => `${sends.length} batches`);
     must(sends.length === 0 || goal!.phase === "active", "nothing starts after the end", () => `${sends.length} batches`);
-    for (const { upstream, lanes, tasks: batch } of sends) {
+    for (const { upstream, lanes, tasks: batch, isBackup } of sends) {
       const { name } = state.upstreams[upstream]!;
       const maxConcurrency = this.model.upstream(name)?.maxConcurrency ?? null;
       const open = this.#out.get(name) ?? new Map<number, number>();
       this.#out.set(name, open);
-      for (const task of batch) {
+      for (const task of isBackup === true ? [] : batch) {
         must(!this.#isEndedBefore(before, task), "an ended task never starts", () => `task ${task}`);
         // Lost and sent again in one turn: the newer attempt takes the older one's place.
         must((open.get(task) ?? 0) < tasks.attempt[task]!, "a task is sent again only as a newer attempt", () => `task ${task}`);
@@ -243,6 +243,7 @@ export class Checkers {
     const load = state.upstreams.map(() => [0, 0]);
     const wants = state.upstreams.map(() => [0, 0, 0]);
     const left = new Map<number, number>();
+    for (const [task, { upstream }] of state.backups) wants[upstream]![tasks.priority[task]!]!++;
     for (let task = 0; task < tasks.n; task++) {
       const [status, parent] = [tasks.status[task]!, tasks.parent[task]!];
       const family = families.get(parent) ?? TASK_STATUSES.map(() => 0);
@@ -262,12 +263,11 @@ export class Checkers {
     state.upstreams.forEach(({ name, queued, running, lanes, ready, wanted, origins }, i) => {
       const [q, r] = load[i]! as [number, number];
       must(q === queued && r === running, "windows equal the tasks", () => `${name}: ${queued} ${running} for ${q} ${r}`);
-      const own = [...state.batches.values()].filter(({ upstream }) => upstream === i);
-      const may = own.reduce((sum, batch) => sum + heldBy(batch), 0);
-      must(lanes === may, "lanes equal what the batches may have open", () => `${name}: ${lanes} for ${may}`);
+      const held = heldAt(state, i);
+      must(lanes === held.all, "lanes equal what the batches may have open", () => `${name}: ${lanes} for ${held.all}`);
       must(String(wanted) === String(wants[i]), "demand equals the tasks", () => `${name}: ${String(wanted)} for ${String(wants[i])}`);
       for (const [place, { open }] of origins.entries()) {
-        const there = own.reduce((sum, batch) => sum + (batch.origin === place ? heldBy(batch) : 0), 0);
+        const there = held.byOrigin.get(place) ?? 0;
         must(open === there, "origins equal the batches", () => `${name} ${place}: ${open} for ${there}`);
       }
       const entries = ready.flatMap(({ items, head }) => items.slice(head)).filter((task) => tasks.status[task] === 0);

@@ -39,6 +39,8 @@ export interface Job {
   readonly lanes: number;
   readonly items: readonly Item[];
   readonly hedge?: { readonly afterMs: number; readonly most: number } | undefined;
+  /** When the attempt of its one item began elsewhere; left out for a first try. */
+  readonly firstAtMs?: number | undefined;
 }
 
 /** An attempt that is under way. */
@@ -252,7 +254,12 @@ export class Run {
   }
 
   #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Omit<Answer, "ms">, startedAtMs: number, beaten?: Beaten): void {
-    const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs, endedAtMs: this.#clock.nowMs, beaten };
+    const { firstAtMs } = this.job;
+    const tries =
+      firstAtMs === undefined
+        ? { startedAtMs, beaten }
+        : { startedAtMs: firstAtMs, beaten: { isFirst: true, startedAtMs: firstAtMs, status: 0 } };
+    const head = { task, attempt, outcome, status, retryAfterMs, endedAtMs: this.#clock.nowMs, ...tries };
     this.#lines.push(formatLine(head, `{"status":${status}}`).trimEnd());
     if (this.#isFlushing) return;
     this.#isFlushing = true;

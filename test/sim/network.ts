@@ -42,11 +42,12 @@ export class Network {
   send(shell: Shell, send: Send): void {
     const { clock, random, log } = this.#around;
     const faults = this.#around.faults();
-    const { tasks } = shell.state;
+    const { tasks, backups } = shell.state;
+    const firstAtMs = send.isBackup === true ? backups.get(send.tasks[0]!)!.firstAtMs : undefined;
     const items = send.tasks.map((task): Item => ({
       task,
       attempt: tasks.attempt[task]!,
-      timeoutMs: tasks.timeoutMs[task]!,
+      timeoutMs: Math.max(1, tasks.timeoutMs[task]! - (firstAtMs === undefined ? 0 : clock.nowMs - firstAtMs)),
       isHedgeable: isHedgeable(shell.state, task),
     }));
     const afterMs = shell.state.admissions[send.upstream]?.lease.hedgeAfterMs ?? null;
@@ -63,7 +64,7 @@ export class Network {
     const link = this.#linkOf(shell, send.batch, isUnheard);
     if (isUnheard) this.#tellLost(shell, send.batch, "unreachable");
     const { batch, upstream, lanes } = send;
-    const job = { batch, upstream, permitMs: shell.permitMs(upstream), lanes, items, hedge };
+    const job = { batch, upstream, permitMs: shell.permitMs(upstream), lanes, items, hedge, firstAtMs };
     const run = this.#runOf(shell, job, link);
     this.#runs.set(send.batch, run);
     clock.after(random.between(0, DELAY_MS_MAX), () => run.start());

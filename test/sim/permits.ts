@@ -9,6 +9,7 @@ import { LEASE_USE, RETRY_BUDGET_MAX, RETRY_BUDGET_SHARE, RETRY_BUDGET_START, RE
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { TaskStatus } from "../../shared/protocol/goal.ts";
 import { type LineHead, parseLineHead } from "../../shared/protocol/line.ts";
+import { type BackupChecker, mayRunAgain } from "./hedges/backups.ts";
 import type { Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
 import { must } from "./violation.ts";
@@ -47,6 +48,8 @@ interface Settled {
   readonly client: Client;
   readonly isOpen: boolean;
   readonly verdict: "answered" | "refused" | "unavailable" | "nothing";
+  /** It was the failure of one of two tries, and decided nothing. */
+  readonly isUndecided: boolean;
 }
 
 const BACKOFF = 3;
@@ -81,8 +84,11 @@ export class PermitChecker {
   /** Whether every line of this life so far was judged as the goal judged it. */
   #isSure = true;
 
-  constructor(model: Model) {
+  readonly #backups: BackupChecker;
+
+  constructor(model: Model, backups: BackupChecker) {
     this.#model = model;
+    this.#backups = backups;
   }
 
   /** `sent` has each task's last attempt before this turn; `late` says how many lines the goal has dropped in it. */
@@ -98,7 +104,7 @@ export class PermitChecker {
     if (turn.settled.length - settled.length !== late) this.#isSure = false;
     this.#grants(turn, statuses);
     this.#closing(turn);
-    for (const each of settled) this.#failure(each, state, statuses, nowMs);
+    for (const each of settled) if (!each.isUndecided) this.#failure(each, state, statuses, nowMs);
     this.#sends(turn);
     for (const report of turn.reports) this.#report(report, state, nowMs);
   }
@@ -127,11 +133,13 @@ export class PermitChecker {
   #settled({ settled }: Turn, before: readonly TaskStatus[], sent: ReadonlyMap<number, number>, isFirst: boolean): Settled[] {
     const seen = new Set<number>();
     const counted: Settled[] = [];
-    for (const head of settled.map(parseLineHead)) {
+    for (const [place, head] of settled.map(parseLineHead).entries()) {
+      const line = this.#backups.lineAt(place);
       const known = this.#model.tasks.get(head.task);
       const isCurrent = before[head.task] === "running" && head.attempt === sent.get(head.task) && !seen.has(head.task);
-      if (known === undefined || known.spec.run !== undefined || !isCurrent || (isFirst && known.isIdempotent)) continue;
-      seen.add(head.task);
+      if (known === undefined || known.spec.run !== undefined || !isCurrent || (isFirst && known.isIdempotent) || line === "again")
+        continue;
+      if (line === "whole") seen.add(head.task);
       const client = this.#client(known.upstream!);
       const verdict = verdictOf(head);
       if (verdict !== "nothing") client.met++;
@@ -140,7 +148,7 @@ export class PermitChecker {
       const other = head.beaten?.status ?? 0;
       if (other > 0) client.met++;
       if ([429, 502, 503, 504].includes(other)) client.spoiled++;
-      counted.push({ head, client, verdict, isOpen: client.held?.grant.isOpen ?? false });
+      counted.push({ head, client, verdict, isOpen: client.held?.grant.isOpen ?? false, isUndecided: line === "undecided" });
     }
     return counted;
   }
@@ -254,8 +262,15 @@ export class PermitChecker {
     const isOpen = report.inUse === lanes + client.closing;
     must(isOpen, "a report says what is open", () => `${report.inUse} for ${lanes} and ${client.closing} at ${name}`);
     const isWorking = state.goal!.phase === "active" && !state.goal!.paused && !state.budget.isExhausted && config !== null;
-    const wants = String(isWorking ? wanted : [0, 0, 0]);
-    must(String(report.wants) === wants, "a report says what is wanted", () => `${String(report.wants)} for ${wants} at ${name}`);
+    const wants = isWorking ? [...wanted] : [0, 0, 0];
+    // Some of what runs may be wanted a second time.
+    const again = isWorking ? Math.min(mayRunAgain(state, this.#model, name), report.wants[2] - wants[2]!) : 0;
+    wants[2] = wants[2]! + Math.max(0, again);
+    must(
+      String(report.wants) === String(wants),
+      "a report says what is wanted",
+      () => `${String(report.wants)} for ${String(wants)} at ${name}`,
+    );
     for (const { reached, refused, unavailable } of report.sample.origins) client.reported += reached + refused + unavailable;
     const isWhole = !this.#isSure || client.reported === client.met;
     must(isWhole, "reports carry what every call met, once", () => `${client.reported} for ${client.met} at ${name}`);

@@ -44,6 +44,8 @@ export interface Turn {
   readonly aborts: Out["aborts"];
   readonly reports: readonly Report[];
   readonly settled: readonly string[];
+  /** Batches that ended, or were lost. */
+  readonly closed: readonly { readonly batch: number; readonly refusal: Refusal | undefined }[];
   readonly changes: number;
 }
 
@@ -161,6 +163,7 @@ export class Shell {
     };
     const executed: Executed[] = [];
     const replies: [string, string][] = [];
+    const closed = [...this.#closed];
     const settled = this.#stepReports(nowMs, out);
     const asks = this.#asks.splice(0);
     const answers = asks.map(({ id, command, bearer }) => {
@@ -190,6 +193,7 @@ export class Shell {
       aborts: out.aborts,
       reports: out.reports,
       settled,
+      closed,
       changes: out.changes.length,
     });
     if (random.chance(faults.crashAfterCommit)) return crash(this, "died after a commit");

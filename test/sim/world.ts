@@ -63,10 +63,10 @@ class World {
 
   constructor(seed: number, say: (text: string) => void) {
     this.#random = new Random(seed);
-    this.plan = planOf(this.#random.fork());
-    this.#chaos = this.#random.fork();
     const hedging = new Random(seed ^ 0x2545f491);
-    const hedges = hedgePlanOf(hedging, this.plan.upstreams);
+    const { plan, hedges } = hedgePlanOf(hedging, planOf(this.#random.fork()));
+    this.plan = plan;
+    this.#chaos = this.#random.fork();
     this.#say = say;
     say(`seed ${seed} ${JSON.stringify(this.plan)}`);
     const administering = new Random(seed ^ 0x7f4a7c15);
@@ -203,7 +203,7 @@ class World {
     const { state, executed, sends, settled, changes } = turn;
     this.turns++;
     const asked = executed.map(({ command, reply }) => `${command.kind}${reply.ok ? "" : `!${reply.error.code}`}`).join(",");
-    const sent = sends.map(({ batch, tasks }) => `${batch}:${tasks.join("+")}`).join(" ");
+    const sent = sends.map(({ batch, tasks, isBackup }) => `${batch}:${tasks.join("+")}${isBackup === true ? " again" : ""}`).join(" ");
     this.#log(`turn changes=${changes} settled=${settled.length} asked=[${asked}] sent=[${sent}] counts=${String(state.counts)}`);
     this.checkers.turn(turn);
     if (this.#chaos.chance(this.plan.compare)) this.checkers.compare(state);

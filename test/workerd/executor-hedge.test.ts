@@ -143,3 +143,14 @@ test("a batch that is stopped ends, though lanes wait for calls to hedge", async
   reply.control.stop();
   expect(reportsOf(await readAll(reply)).map(({ task }) => task)).toEqual([1]);
 });
+
+test("what is the second try of an attempt from the start tells of the attempt: when it began, and that its first try was beaten", async () => {
+  const firstAtMs = Date.now() - AFTER_MS;
+  const reports = await run([itemOf(0, "/delay/0", { firstAtMs }), itemOf(1, "/hang", { firstAtMs, timeoutMs: AFTER_MS })], {});
+  const beaten = { isFirst: true, startedAtMs: firstAtMs, status: 0 };
+  const told = reports.toSorted((a, b) => a.task - b.task).map(({ outcome, startedAtMs, beaten: other }) => [outcome, startedAtMs, other]);
+  expect(told).toEqual([
+    ["answered", firstAtMs, beaten],
+    ["timeout", firstAtMs, beaten],
+  ]);
+});

@@ -1,9 +1,25 @@
 /** Second tries of goals' tasks, through the whole: what the task shows, what it costs, and what is never made twice. */
 import { expect, inject, test } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
+import type { BatchReply } from "../../shared/rpc-batch.ts";
 import { runBatch } from "../../workers/executor/run-batch.ts";
 import { countsOf, hostOf } from "./executor-kit.ts";
-import { create, generous, get, goalOf, good, inLaboratory, post, REGISTRY, register, tasksOf, until, viewOf } from "./goal-kit.ts";
+import {
+  create,
+  generous,
+  get,
+  goalOf,
+  good,
+  inLaboratory,
+  type Laboratory,
+  post,
+  REGISTRY,
+  register,
+  type Run,
+  tasksOf,
+  until,
+  viewOf,
+} from "./goal-kit.ts";
 import { liveOf } from "./proxy-kit.ts";
 
 const LONG_MS = 5_000;
@@ -18,12 +34,15 @@ interface Hedged {
 
 const callTo = (path: string, more: object = {}): object => ({ call: { upstream: "real", path, ...more } });
 
+/** The test upstream, and a governor that lets its calls be hedged. */
+const hedging = (over: object = {}): Pick<Laboratory, "tenant" | "governor"> => {
+  const upstreams = [{ ...REGISTRY.upstreams[0]!, origins: [inject("upstreamUrl")], hedge, ...over }];
+  return { tenant: { registry: async () => ({ version: 1, upstreams }) }, governor: { exchange: generous({ hedgeAfterMs: AFTER_MS }) } };
+};
+
 /** Runs tasks in a goal whose governor lets calls be hedged, and the executor calls the test upstream. */
 async function ended(tasks: readonly object[], over: object = {}): Promise<GoalView> {
-  const upstreams = [{ ...REGISTRY.upstreams[0]!, origins: [inject("upstreamUrl")], hedge, ...over }];
-  const tenant = { registry: async () => ({ version: 1, upstreams }) };
-  const governor = { exchange: generous({ hedgeAfterMs: AFTER_MS }) };
-  return inLaboratory({ run: (batch) => runBatch(batch, hostOf()), tenant, governor }, async (goal, id) => {
+  return inLaboratory({ run: (batch) => runBatch(batch, hostOf()), ...hedging(over) }, async (goal, id) => {
     await create(goal, id, tasks, true);
     await until("the goal has ended", async () => (await viewOf(goal)).status !== "active");
     return viewOf(goal);
@@ -68,28 +87,52 @@ test("what is not declared idempotent is never made twice, however slow it is", 
   expect((await countsOf("never-twice")).total).toBeGreaterThan(24);
 });
 
+test.for(["upstream", "executor"])("at a goal's end an %s that hangs is not waited for: the call is made again", async (hangs) => {
+  const hung = Promise.withResolvers<BatchReply>();
+  const run: Run = (batch) => (hangs === "executor" && batch.items[0]!.firstAtMs === undefined ? hung.promise : runBatch(batch, hostOf()));
+  const path = `/tries/${hangs === "upstream" ? LONG_MS : 0}/0?name=hung-${hangs}`;
+  const startedAtMs = Date.now();
+  // One call alone has no lane to be hedged in.
+  const json = await inLaboratory({ run, ...hedging() }, async (goal, id) => {
+    await create(goal, id, [callTo(path)], true);
+    await until("the goal has ended", async () => (await viewOf(goal)).status !== "active");
+    const task = await goal.getTask(0, 0);
+    return task.ok ? task.value.json : "";
+  });
+  expect(Date.now() - startedAtMs).toBeLessThan(LONG_MS / 2);
+  const { status, usage, attempts } = JSON.parse(json) as Hedged;
+  expect([status, usage.calls]).toEqual(["succeeded", 2]);
+  expect(attempts.map(({ outcome, hedge: isSecond }) => [outcome, isSecond])).toEqual([
+    ["beaten", undefined],
+    ["answered", true],
+  ]);
+  // The first call is cut off.
+  await until("nothing is open", async () => (await countsOf(`hung-${hangs}`)).inFlight === 0);
+  expect((await countsOf(`hung-${hangs}`)).total).toBe(hangs === "upstream" ? 2 : 1);
+});
+
 test("a budget of calls is kept to the call: each try is charged, and nothing that was not made", async () => {
   const path = "/tries/1000/0?name=hedge-budget";
   const tasks = Array.from({ length: 60 }, (_, i) => callTo(i % 20 === 0 ? `${path}&i=${i}` : "/delay/5?name=hedge-budget"));
-  const upstreams = [{ ...REGISTRY.upstreams[0]!, origins: [inject("upstreamUrl")], maxConcurrency: null, hedge }];
-  const tenant = { registry: async () => ({ version: 1, upstreams }) };
-  const governor = { exchange: generous({ hedgeAfterMs: AFTER_MS }) };
-  const view = await inLaboratory({ run: (batch) => runBatch(batch, hostOf()), tenant, governor }, async (goal, goalId) => {
-    const spec = {
-      name: "",
-      labels: {},
-      deadlineMs: null,
-      retentionMs: 60_000,
-      completion: {},
-      sealed: true,
-      weight: 1,
-      budget: { calls: 61 },
-    };
-    const made = await goal.create({ goalId, spec, tasksJson: JSON.stringify(tasks) });
-    if (!made.ok) throw new Error(made.error.detail);
-    await until("the goal has ended", async () => (await viewOf(goal)).status !== "active");
-    return viewOf(goal);
-  });
+  const view = await inLaboratory(
+    { run: (batch) => runBatch(batch, hostOf()), ...hedging({ maxConcurrency: null }) },
+    async (goal, goalId) => {
+      const spec = {
+        name: "",
+        labels: {},
+        deadlineMs: null,
+        retentionMs: 60_000,
+        completion: {},
+        sealed: true,
+        weight: 1,
+        budget: { calls: 61 },
+      };
+      const made = await goal.create({ goalId, spec, tasksJson: JSON.stringify(tasks) });
+      if (!made.ok) throw new Error(made.error.detail);
+      await until("the goal has ended", async () => (await viewOf(goal)).status !== "active");
+      return viewOf(goal);
+    },
+  );
   const { total } = await countsOf("hedge-budget");
   expect([view.counts.succeeded, total]).toEqual([60, 61]);
   expect([view.budget.spent?.["calls"], view.budget.reserved?.["calls"]]).toEqual([61, 0]);

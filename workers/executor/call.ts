@@ -24,7 +24,7 @@
 import { failure, type Failure } from "../../shared/errors.ts";
 import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS, UNSENDABLE_STATUS, type Verdict, verdictOfCall } from "../../shared/policy/outcome.ts";
-import { formatLine, type Outcome } from "../../shared/protocol/line.ts";
+import { afterFirst, formatLine, type NewLineHead, type Outcome } from "../../shared/protocol/line.ts";
 import { IDEMPOTENT_METHODS } from "../../shared/protocol/task.ts";
 import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
 import { type Answer, excerptOf, type Head, headOf, plainAnswer, readAnswer, resultOf, type Usage, usageOf } from "./answer.ts";
@@ -115,6 +115,10 @@ function broken({ batch, reach }: CallContext, item: BatchItem, url: string, ini
   return failed("broken", failure("upstream_error", `${nameOf(item)}: the connection broke before the whole answer came`));
 }
 
+/** A second try tells of the attempt, which began before it. */
+const headOfTry = ({ firstAtMs }: BatchItem, head: NewLineHead): NewLineHead =>
+  firstAtMs === undefined ? head : afterFirst(head, firstAtMs);
+
 /** The line of an item that was not tried. */
 export function givenBack(item: BatchItem): string {
   const nowMs = Date.now();
@@ -128,7 +132,7 @@ export function givenBack(item: BatchItem): string {
     startedAtMs: nowMs,
     endedAtMs: nowMs,
   } as const;
-  return formatLine(line, JSON.stringify(failure("upstream_error", "not tried: the calls before it did not get through")));
+  return formatLine(headOfTry(item, line), JSON.stringify(failure("upstream_error", "not tried: the calls before it did not get through")));
 }
 
 /**
@@ -172,5 +176,5 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
     endedAtMs: Date.now(),
     ...usage,
   };
-  return formatLine(line, payload);
+  return formatLine(headOfTry(item, line), payload);
 }

@@ -5,8 +5,8 @@
  * lane more than items are left, at most, and never more than there are. The
  * better of the two answers is the attempt's, and the other try is aborted.
  */
-import { formatLine, type LineHead, parseLineHead, payloadOf } from "../../shared/protocol/line.ts";
-import { isTransient } from "../../shared/policy/outcome.ts";
+import { formatLine, parseLineHead, payloadOf } from "../../shared/protocol/line.ts";
+import { isDecisive } from "../../shared/policy/outcome.ts";
 
 /** An attempt that is under way, by one try or two. */
 export interface Race<I> {
@@ -26,9 +26,6 @@ export interface HedgePlan<I> {
   readonly most: number;
   readonly may: (item: I) => boolean;
 }
-
-/** Whether the upstream's answer decides, or another one might be better. */
-const isDecisive = ({ outcome, status }: LineHead): boolean => outcome === "too_large" || (outcome === "answered" && !isTransient(status));
 
 export class Hedger<I> {
   readonly #plan: HedgePlan<I>;
@@ -111,7 +108,7 @@ export class Hedger<I> {
       return line;
     }
     const head = parseLineHead(line);
-    if (race.tries > 0 && !isDecisive(head)) {
+    if (race.tries > 0 && !isDecisive(head.outcome, head.status)) {
       race.failedStatus = head.outcome === "answered" ? head.status : 0;
       return null;
     }

@@ -14,7 +14,7 @@ import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { FOR_BACKOFF, WAITING } from "./codes.ts";
 import { isPaused } from "./kin.ts";
 import type { Recorder } from "./recorder.ts";
-import { type GoalState, upstreamNamed } from "./state.ts";
+import { type GoalState, isAtEnd, upstreamNamed } from "./state.ts";
 
 const NOTHING: Demand = [0, 0, 0];
 
@@ -28,6 +28,9 @@ export interface Admission {
   closing: number;
   /** Calls that may be hedged: the bucket that calls fill as they start. */
   hedges: number;
+  /** Stragglers that lack a permit to be run again; and when they were last looked for. */
+  stragglers: number;
+  lookedAtMs: number;
   /** The upstream as it was last known. */
   config: Upstream | null;
 }
@@ -42,6 +45,8 @@ export function admissionOf(state: GoalState, upstream: number): Admission {
       nextRetryAtMs: 0,
       closing: 0,
       hedges: HEDGES_START,
+      stragglers: 0,
+      lookedAtMs: 0,
       config: null,
     };
     state.admissions[upstream] = admission;
@@ -56,18 +61,21 @@ export function inUseAt(state: GoalState, upstream: number): number {
 
 /** Calls that the goal would have open at the upstream. */
 export function demandOf(state: GoalState, upstream: number): Demand {
-  const { config, wanted } = state.upstreams[upstream]!;
+  const there = state.upstreams[upstream]!;
+  const { config, wanted } = there;
   if (state.goal?.phase !== "active" || isPaused(state) || state.budget.isExhausted || config === null) return NOTHING;
-  return [wanted[0]!, wanted[1]!, wanted[2]!];
+  const again = isAtEnd(there) ? (state.admissions[upstream]?.stragglers ?? 0) : 0;
+  return [wanted[0]!, wanted[1]!, wanted[2]! + again];
 }
 
 /** Notes what the end of a call says of its upstream. Before the call leaves its batch. */
 export function observe(rec: Recorder, head: LineHead, verdict: Verdict): void {
   const { task, startedAtMs, endedAtMs, retryAfterMs, tokens: used, beaten } = head;
-  const { tasks, batches } = rec.state;
+  const { tasks, batches, backups } = rec.state;
   const admission = admissionOf(rec.state, tasks.upstream[task]!);
   const batch = batches.get(tasks.batch[task]!);
-  const [first, second] = [batch?.origin ?? 0, batch?.hedges?.origin ?? 0];
+  const first = batch?.origin ?? 0;
+  const second = backups.get(task)?.origin ?? batch?.hedges?.origin ?? 0;
   const origin = beaten?.isFirst === true ? second : first;
   meet(admission, { origin, verdict, ms: endedAtMs - startedAtMs, retryAfterMs, tokens: used }, rec.nowMs);
   if (beaten === undefined || beaten.status === 0) return;

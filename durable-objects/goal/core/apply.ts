@@ -1,6 +1,8 @@
 /** Replays one change. The recorder made the same calls when the change was decided. */
 import { OUTCOMES } from "../../../shared/protocol/line.ts";
 import { addTasks } from "./add.ts";
+import { hedgeTask } from "./attempts.ts";
+import { applyBackups, type BackupsChange } from "./backups.ts";
 import { applyBudget, type BudgetChange } from "./budget.ts";
 import { applyClaims, type ClaimChange } from "./claims.ts";
 import type { FlightsChange } from "./flights.ts";
@@ -23,7 +25,6 @@ import {
   doubtTask,
   endGoal,
   endTask,
-  hedgeTask,
   fly,
   keepWork,
   loseLocks,
@@ -99,7 +100,16 @@ export function apply(state: GoalState, change: Change, readOffer: ReadOffer): v
   }
 }
 
-type MechanismChange = FlightsChange | LocksChange | BudgetChange | SubgoalChange | UpwardChange | ClaimChange | RightsChange | RunsChange;
+type MechanismChange =
+  | BackupsChange
+  | FlightsChange
+  | LocksChange
+  | BudgetChange
+  | SubgoalChange
+  | UpwardChange
+  | ClaimChange
+  | RightsChange
+  | RunsChange;
 
 /** Each mechanism knows its own facts. */
 function applyMechanism(state: GoalState, change: MechanismChange | WithRows): void {
@@ -142,6 +152,10 @@ function applyMechanism(state: GoalState, change: MechanismChange | WithRows): v
     case "runs.starved":
     case "runs.used":
       return applyRuns(state, change);
+    case "backup.started":
+    case "backup.failed":
+    case "backup.dropped":
+      return applyBackups(state, change);
     case "flights.led":
     case "flights.parted":
     case "flights.grounded":

@@ -65,6 +65,14 @@ export function admitted(rec: Recorder, picked: number[]): number[] {
   return picked.filter((task) => tasks.status[task] === QUEUED);
 }
 
+/** Whether a task that runs may start now, too. */
+export function mayRunAgain(rec: Recorder, task: number): boolean {
+  const { rights, tasks } = rec.state;
+  const rules = tasks.offer[task]! < rights.recheckBelow ? standingRules(rec.state) : null;
+  const verdict = rules === null ? "allowed" : verdictFor(rec, rules, task);
+  return verdict === "allowed" || (verdict === "needs approval" && (tasks.flags[task]! & APPROVED) !== 0);
+}
+
 /** Looks at a queued task again where the tenant's policy has changed. One that may not start ends as denied, or waits for approval. */
 function mayStart(rec: Recorder, task: number): boolean {
   const { rights, tasks } = rec.state;

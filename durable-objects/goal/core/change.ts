@@ -10,6 +10,7 @@ import type { Amounts } from "../../../shared/policy/account.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
+import type { BackupsChange } from "./backups.ts";
 import type { BudgetChange } from "./budget.ts";
 import type { ClaimChange } from "./claims.ts";
 import type { Hedges } from "./hedges.ts";
@@ -92,6 +93,7 @@ export type Change =
   | { readonly kind: "tasks.hedged"; readonly rows: number[] }
   /** task, calls, tokens, costMicros: an attempt that has ended used so much more, or less, than it reserved. */
   | { readonly kind: "usage.corrected"; readonly rows: number[] }
+  | BackupsChange
   | SubgoalChange
   | UpwardChange
   | BudgetChange

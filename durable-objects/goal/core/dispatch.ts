@@ -17,7 +17,8 @@ import { isPaused } from "./kin.ts";
 import type { Recorder } from "./recorder.ts";
 import { isRunQueue } from "./run-state.ts";
 import { sendRuns } from "./runs.ts";
-import type { GoalState, UpstreamState } from "./state.ts";
+import { type GoalState, isAtEnd, type UpstreamState } from "./state.ts";
+import { backUp } from "./stragglers.ts";
 
 /** `seed` is a random 32-bit integer, for the choice of origins. */
 export function dispatch(rec: Recorder, seed: number): void {
@@ -28,9 +29,11 @@ export function dispatch(rec: Recorder, seed: number): void {
   });
   if (goal === null || goal.phase !== "active" || isPaused(rec.state)) return;
   upstreams.forEach((upstream, number) => {
-    if (upstream.queued === 0) return;
-    if (upstream.config !== null) while (sendOne(rec, upstream, number, seed));
-    else if (isRunQueue(upstream)) while (sendRuns(rec, upstream, number, pick));
+    if (upstream.queued > 0) {
+      if (upstream.config !== null) while (sendOne(rec, upstream, number, seed));
+      else if (isRunQueue(upstream)) while (sendRuns(rec, upstream, number, pick));
+    }
+    if (isAtEnd(upstream)) backUp(rec, number, seed);
   });
   reviewBudget(rec);
 }

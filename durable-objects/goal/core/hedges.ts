@@ -33,6 +33,8 @@ export interface Hedges {
   readonly reserve: Amounts;
   /** The place of the origin that they go to. */
   readonly origin: number;
+  /** Some of the leave was taken for used, and may not be. */
+  isUnheard?: true;
 }
 
 /** Whether the call may be open twice at once. Under a lock nothing may: the try that is beaten might outlive it. */
@@ -45,7 +47,7 @@ export function heldBy({ lanes, left, hedges }: BatchState): number {
 }
 
 /** What a second try of the task reserves, and is charged: it is one call, whatever the task declares. */
-function costOf(state: GoalState, task: number, other: Amounts): Amounts {
+export function costOf(state: GoalState, task: number, other: Amounts): Amounts {
   const reserved = reserveOf(state, task, other);
   return [0, 1, reserved[TOKENS]!, reserved[COST]!];
 }
@@ -79,7 +81,7 @@ export function hedgesFor(rec: Recorder, number: number, batch: Pick<Send, "task
 }
 
 /** How many hedges of `most` the account can pay beside these tasks and all that wait. */
-function affordable(state: GoalState, upstream: UpstreamState, tasks: readonly number[], each: Amounts, most: number): number {
+export function affordable(state: GoalState, upstream: UpstreamState, tasks: readonly number[], each: Amounts, most: number): number {
   const { account } = state.budget;
   if (!isBounded(account)) return most;
   const other = reserveAt(upstream.config);
@@ -99,7 +101,7 @@ function affordable(state: GoalState, upstream: UpstreamState, tasks: readonly n
 }
 
 /** Another origin than the one whose answer is awaited, where there is one. */
-function otherOrigin(upstream: UpstreamState, origin: number, usable: readonly number[] | null, seed: number): number {
+export function otherOrigin(upstream: UpstreamState, origin: number, usable: readonly number[] | null, seed: number): number {
   const count = upstream.config!.origins.length;
   const others = (usable ?? upstream.config!.origins.map((_, place) => place)).filter((place) => place !== origin && place < count);
   return others.length === 0 ? origin : chooseOrigin(upstream.origins, count, others, seed);
@@ -120,6 +122,8 @@ export function chargeHedge(state: GoalState, task: number): void {
 
 /** Nobody knows whether the task was tried twice: it is taken to have been. */
 export function chargeUnheard(state: GoalState, task: number): void {
+  const hedges = state.batches.get(state.tasks.batch[task]!)?.hedges;
+  if (hedges !== undefined && hedges.left > 0) hedges.isUnheard = true;
   if (isHedgeable(state, task)) chargeHedge(state, task);
 }
 

@@ -4,7 +4,7 @@
  * cannot differ. Nothing here decides anything.
  */
 import { assert } from "../../../shared/assert.ts";
-import { ATTEMPTS_MAX, LEASE_GRACE_MS } from "../../../shared/limits.ts";
+import { LEASE_GRACE_MS } from "../../../shared/limits.ts";
 import { boundsFrom, settle } from "../../../shared/policy/account.ts";
 import { record } from "../../../shared/policy/histogram.ts";
 import {
@@ -32,25 +32,16 @@ import {
   WORK_DONE,
 } from "./codes.ts";
 import type { Change } from "./change.ts";
-import { beginHedges, chargeHedge, chargeUnheard, endHedges, freeLanes, heldBy } from "./hedges.ts";
+import { keepAttempt } from "./attempts.ts";
+import { endBackup } from "./backups.ts";
+import { beginHedges, chargeUnheard, endHedges, freeLanes, heldBy } from "./hedges.ts";
 import { applyFlights, type FlightsChange, leaveFlight } from "./flights.ts";
 import { endLocks, leaveLocks, waitsForLocks } from "./locks.ts";
 import { isPaused, noteStandstill, reckon } from "./kin.ts";
 import { arrive, destinationOf, enqueue } from "./place.ts";
 import { contents, peek, type Queue, shift } from "./queue.ts";
 import { chargeAttempt, reserveAttempt } from "./reserve.ts";
-import {
-  type AttemptRecord,
-  BEATEN,
-  type BatchState,
-  type GoalState,
-  newFamily,
-  newOrigin,
-  newUpstream,
-  ROOT,
-  type UpstreamState,
-  upstreamNamed,
-} from "./state.ts";
+import { type BatchState, type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
 import { addTimer } from "./timers.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -181,6 +172,7 @@ export function leaveBatch(state: GoalState, task: number, heardAtMs: number, wa
   if (batch === undefined) return leaveClaim(state, task);
   chargeAttempt(state, task);
   if (wasTried) chargeUnheard(state, task);
+  if (state.backups.size > 0) endBackup(state, task);
   tasks.batch[task] = 0;
   const upstream = state.upstreams[batch.upstream]!;
   upstream.running--;
@@ -224,28 +216,6 @@ function noteLatency(state: GoalState, task: number, startedAtMs: number, endedA
   const batch = batches.get(tasks.batch[task]!);
   const origin = batch === undefined ? undefined : upstream.origins[batch.origin];
   if (origin !== undefined) origin.latencyMs = follow(origin.latencyMs);
-}
-
-/** Keeps as many as can count against a task: overload and restarts, which do not count, may go on for hours. */
-export function keepAttempt(state: GoalState, task: number, startedAtMs: number, endedAtMs: number, outcome: string): void {
-  keepRecord(state, task, { startedAtMs, endedAtMs, outcome });
-}
-
-function keepRecord(state: GoalState, task: number, record: AttemptRecord): void {
-  const list = state.attempts.get(task);
-  if (list === undefined) {
-    state.attempts.set(task, [record]);
-    return;
-  }
-  if (list.length >= ATTEMPTS_MAX) list.shift();
-  list.push(record);
-}
-
-/** The attempt was tried twice. Before it leaves its batch. */
-export function hedgeTask(state: GoalState, task: number, wasFirstBeaten: boolean, startedAtMs: number, endedAtMs: number): void {
-  const record = { startedAtMs, endedAtMs, outcome: BEATEN };
-  keepRecord(state, task, wasFirstBeaten ? record : { ...record, hedge: true });
-  chargeHedge(state, task);
 }
 
 export interface Ending {

@@ -18,10 +18,12 @@ import type { LockMessage } from "../../../shared/policy/lock-steps.ts";
 import { addTasks } from "./add.ts";
 import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
+import { hedgeTask } from "./attempts.ts";
+import { applyBackups, type BackupsChange, type Try } from "./backups.ts";
 import type { Hedges } from "./hedges.ts";
 import type { Change, Rest, TasksAdded } from "./change.ts";
 import type { SettledLine } from "./lock-turn.ts";
-import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, hedgeTask, keepWork, loseLocks } from "./mutate.ts";
+import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseLocks } from "./mutate.ts";
 import { loseTask } from "./mutate.ts";
 import { pauseGoal, releaseTask, setUpstreams, startBatch } from "./mutate.ts";
 import { repeatTask } from "./place.ts";
@@ -60,6 +62,8 @@ export interface Send {
   readonly tasks: readonly number[];
   /** What may be hedged; left out for nothing. */
   readonly hedges?: Hedges | undefined;
+  /** Its one task runs in another batch as well. */
+  readonly isBackup?: true;
 }
 
 /** What a step leaves behind for the shell. */
@@ -164,6 +168,7 @@ export class Recorder {
   }
 
   endGoal(phase: GoalPhase, rest: Rest): void {
+    for (const task of this.state.backups.keys()) this.#cutOff(task);
     const change = { kind: "goal.ended", phase, rest, atMs: this.nowMs } as const;
     endGoal(this.state, change);
     this.out.changes.push(change);
@@ -200,11 +205,46 @@ export class Recorder {
 
   /** The attempt that is reported was tried twice. Where the call that was cut off counts, it does until it is closed. */
   hedged({ task, attempt, endedAtMs }: LineHead, beaten: Beaten): void {
-    const { tasks, upstreams } = this.state;
+    const { tasks, upstreams, backups } = this.state;
+    const backup = backups.get(task);
     hedgeTask(this.state, task, beaten.isFirst, beaten.startedAtMs, endedAtMs);
     this.#rows("tasks.hedged").push(task, beaten.isFirst ? 1 : 0, beaten.startedAtMs, endedAtMs);
+    if (backup !== undefined) {
+      const loser = beaten.isFirst ? "first" : "second";
+      if (backup.failed !== loser) this.#closing(beaten.isFirst ? tasks.batch[task]! : backup.batch, task, attempt);
+      return;
+    }
     const isBounded = upstreams[tasks.upstream[task]!]!.config?.maxConcurrency !== null;
     if (isBounded && beaten.status === 0) this.#closing(NO_BATCH, task, attempt);
+  }
+
+  /** Runs a task's call a second time, in a batch of its own. */
+  backUp(change: Extract<BackupsChange, { kind: "backup.started" }>): void {
+    const { task, batch, origin } = change;
+    applyBackups(this.state, change);
+    this.out.changes.push(change);
+    const { upstream } = this.state.backups.get(task)!;
+    this.out.sends.push({ batch, upstream, origin, lanes: 1, tasks: [task], isBackup: true });
+  }
+
+  /** One of the two tries has failed, or was lost: the other one decides. */
+  failTry(task: number, failed: Try): void {
+    const change = { kind: "backup.failed", task, failed } as const;
+    applyBackups(this.state, change);
+    this.out.changes.push(change);
+  }
+
+  /** The backup was never made. */
+  dropBackup(task: number): void {
+    const change = { kind: "backup.dropped", task } as const;
+    applyBackups(this.state, change);
+    this.out.changes.push(change);
+  }
+
+  /** Has the backup of a task aborted, whose attempt ends by other means than a line. */
+  #cutOff(task: number): void {
+    const backup = this.state.backups.get(task);
+    if (backup !== undefined && backup.failed !== "second") this.#closing(backup.batch, task, this.state.tasks.attempt[task]!);
   }
 
   #closing(batch: number, task: number, attempt: number): void {
@@ -213,6 +253,7 @@ export class Recorder {
   }
 
   end(ending: Ending): void {
+    if (this.state.backups.size > 0) this.#cutOff(ending.task);
     endTask(this.state, ending, this.nowMs);
     const { task, status, code, resultRow, resultIndex, startedAtMs, endedAtMs } = ending;
     const last = this.#last("tasks.ended");
@@ -250,6 +291,7 @@ export class Recorder {
   }
 
   lose(task: number, suspicion: number): void {
+    this.#cutOff(task);
     loseTask(this.state, task, suspicion);
     const last = this.#last("tasks.lost");
     if (last === undefined || last.suspicion !== suspicion) this.out.changes.push({ kind: "tasks.lost", suspicion, tasks: [task] });

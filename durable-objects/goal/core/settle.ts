@@ -6,15 +6,17 @@
 import { EXECUTOR_OVERLOADED_REST_MS, EXECUTOR_UNREACHABLE_REST_MS, SUSPICION_POISON, SUSPICION_RESTART } from "../../../shared/limits.ts";
 import { isNothing, minus, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
-import { GIVEN_BACK_STATUS, isRefusal, isTransient, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { GIVEN_BACK_STATUS, isDecisive, isRefusal, isTransient, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, parseLineHead } from "../../../shared/protocol/line.ts";
 import { admissionOf, observe, retryAtMs } from "./admission.ts";
+import { taskOfBackup } from "./backups.ts";
 import { codeOf, FAILED, FOR_OUTCOME, IDEMPOTENT, RUN, RUNNING, WAITING } from "./codes.ts";
 import { noteAnswer } from "./flight-turn.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { settleRun } from "./runs.ts";
 import { chargedFor, differenceOf, reservedFor } from "./reserve.ts";
+import { beatenBy, tryOf } from "./stragglers.ts";
 import { expireLeases } from "./tenant-locks.ts";
 
 const isSuccess = (status: number): boolean => status >= 200 && status < 400;
@@ -33,13 +35,32 @@ export function settle(rec: Recorder, lines: readonly string[], seed: number): v
         settleRun(rec, head, line, seed);
         continue;
       }
+      const decided = rec.state.backups.size === 0 ? head : weigh(rec, head);
+      if (decided === null) continue;
       const reserved = reservedFor(rec.state, task);
-      if (head.beaten !== undefined) rec.hedged(head, head.beaten);
-      settleOne(rec, head, line, seed);
+      settleOne(rec, decided, line, seed);
       const difference = differenceOf(rec.state, head, head.outcome === "answered" && isRefusal(head.status), reserved);
       if (difference !== null) rec.correct(task, difference);
     }
   }
+}
+
+/** The line of an attempt that may have a backup: what it says of both tries, or null where the other one decides. */
+function weigh(rec: Recorder, head: LineHead): LineHead | null {
+  const { task, outcome, status } = head;
+  const backup = rec.state.backups.get(task);
+  if (backup === undefined) return head;
+  const by = tryOf(head);
+  // What was taken for lost may be answered after all.
+  if (isDecisive(outcome, status) || (backup.failed !== null && backup.failed !== by)) return { ...head, beaten: beatenBy(by, backup) };
+  if (backup.failed === by) {
+    rec.countLate();
+    return null;
+  }
+  observe(rec, head, verdictOfCall(outcome, status));
+  noteRetryAfter(rec, head);
+  rec.failTry(task, by);
+  return null;
 }
 
 function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): void {
@@ -49,6 +70,7 @@ function settleOne(rec: Recorder, head: LineHead, line: string, seed: number): v
   // Nobody has tried it: it waits in the queue as before.
   if (head.outcome === "not_sent" && head.status === GIVEN_BACK_STATUS) return rec.lose(task, 0);
   observe(rec, head, verdict);
+  if (head.beaten !== undefined) rec.hedged(head, head.beaten);
   if (head.outcome === "answered" && isSuccess(head.status)) {
     noteAnswer(rec, task, line);
     return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
@@ -112,8 +134,22 @@ function closeGate(rec: Recorder, upstream: number, untilMs: number): void {
  */
 export function loseBatch(rec: Recorder, batch: number | null, suspicion: number): void {
   // Most batches close with nothing left, and need no look at every task.
-  if (batch !== null && !rec.state.batches.has(batch)) return;
-  for (const task of runningTasks(rec, batch)) loseTask(rec, task, suspicion);
+  if (batch !== null && !rec.state.batches.has(batch)) return loseBackup(rec, batch, suspicion);
+  for (const task of runningTasks(rec, batch)) {
+    const backup = batch === null ? undefined : rec.state.backups.get(task);
+    if (backup === undefined || backup.failed === "second") loseTask(rec, task, suspicion);
+    else if (backup.failed === null) rec.failTry(task, "first");
+  }
+}
+
+/** The same of the batch of a backup. Without suspicion no executor had it. */
+function loseBackup(rec: Recorder, batch: number, suspicion: number): void {
+  const task = taskOfBackup(rec.state, batch);
+  if (task === undefined) return;
+  const { failed } = rec.state.backups.get(task)!;
+  if (failed === "first") loseTask(rec, task, Math.max(suspicion, SUSPICION_RESTART));
+  else if (failed === null && suspicion === 0) rec.dropBackup(task);
+  else if (failed === null) rec.failTry(task, "second");
 }
 
 /** `overloaded`: it is not to be asked again at once. `unreachable`: the connection was lost, perhaps on the way back. */
@@ -125,7 +161,8 @@ export type Refusal = "overloaded" | "unreachable";
  * upstream's calls rest first.
  */
 export function refuseBatch(rec: Recorder, id: number, refusal: Refusal): void {
-  const upstream = rec.state.batches.get(id)?.upstream;
+  const { batches, backups } = rec.state;
+  const upstream = (batches.get(id) ?? backups.get(taskOfBackup(rec.state, id) ?? -1))?.upstream;
   if (upstream === undefined) return;
   const isOverload = refusal === "overloaded";
   loseBatch(rec, id, isOverload ? 0 : SUSPICION_RESTART);

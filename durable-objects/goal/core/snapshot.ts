@@ -2,6 +2,7 @@
  * The whole state as plain data and columns, and back. Timers are left out:
  * they follow from the columns. Queues keep only entries that still wait.
  */
+import type { Backup } from "./backups.ts";
 import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
 import { type KinImage, kinFrom, kinImage, reckonAll } from "./kin.ts";
 import { addTimer, newTimers } from "./timers.ts";
@@ -37,6 +38,8 @@ export interface SnapshotMeta {
   readonly upstreams: readonly UpstreamImage[];
   readonly registryVersion: number;
   readonly batches: readonly (readonly [number, BatchState])[];
+  /** Left out for none. */
+  readonly backups?: readonly (readonly [number, Backup])[];
   readonly nextBatch: number;
   readonly nextOffer: number;
   readonly ended: readonly number[];
@@ -72,6 +75,7 @@ export function toSnapshot(state: GoalState): Snapshot {
     upstreams: state.upstreams.map((upstream) => ({ ...upstream, ready: upstream.ready.map((queue) => contents(queue).filter(isQueued)) })),
     registryVersion: state.registryVersion,
     batches: [...state.batches],
+    ...(state.backups.size > 0 && { backups: [...state.backups] }),
     nextBatch: state.nextBatch,
     nextOffer: state.nextOffer,
     ended: state.ended,
@@ -105,6 +109,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     upstreamNumbers: new Map(meta.upstreams.map(({ name }, number) => [name, number])),
     registryVersion: meta.registryVersion,
     batches: new Map(meta.batches),
+    backups: new Map(meta.backups),
     nextBatch: meta.nextBatch,
     nextOffer: meta.nextOffer,
     ended: [...meta.ended],

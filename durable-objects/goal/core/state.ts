@@ -10,6 +10,7 @@ import type { CompletionRule } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { PRIORITY_BANDS } from "../../../shared/protocol/admission.ts";
 import type { Admission } from "./admission.ts";
+import type { Backup } from "./backups.ts";
 import { type BudgetState, newBudget } from "./budget.ts";
 import type { Hedges } from "./hedges.ts";
 import { type Kin, type Mail, newKin, newMail } from "./kin.ts";
@@ -117,6 +118,8 @@ export interface GoalState {
   upstreamNumbers: Map<string, number>;
   registryVersion: number;
   batches: Map<number, BatchState>;
+  /** By task: what runs a second time. */
+  backups: Map<number, Backup>;
   nextBatch: number;
   nextOffer: number;
   /** Tasks in the order in which they ended. */
@@ -174,6 +177,7 @@ export function newState(): GoalState {
     upstreamNumbers: new Map(),
     registryVersion: 0,
     batches: new Map(),
+    backups: new Map(),
     nextBatch: 1,
     nextOffer: 1,
     ended: [],
@@ -203,6 +207,9 @@ export const workQueueName = (queue: string): string => `work:${queue}`;
 export const queueOf = ({ tasks, upstreams }: GoalState, task: number): string =>
   upstreams[tasks.upstream[task]!]!.name.slice("work:".length);
 export const isUpstream = ({ name }: UpstreamState): boolean => !name.includes(":");
+
+/** Whether the upstream hedges, and has nothing of the goal left to begin. */
+export const isAtEnd = ({ config, queued }: UpstreamState): boolean => queued === 0 && (config?.hedge ?? null) !== null;
 
 /** The number of an upstream that this goal has heard of; -1 for none. */
 export function upstreamNamed(state: GoalState, name: string): number {

@@ -7,6 +7,7 @@
  *            when the account above is asked again
  *            first end of a lease, of a batch or a lock; when locks of the tenant are to be renewed
  *            for each upstream with work and permits, and each function with work: when its gate opens
+ *            when calls will straggle that may be run again
  *            the next message to a sub-goal, or to the goal above
  *   ended    the same messages; then the end of the retention
  */
@@ -19,6 +20,7 @@ import { deletableAtMs, hasRelatives, isPaused, nextMessageMs, owesReport } from
 import { isRunQueue, versionOf } from "./run-state.ts";
 import { runsAtMs } from "./runs.ts";
 import { type GoalState, isUpstream, liveCount, type UpstreamState } from "./state.ts";
+import { backUpAtMs } from "./stragglers.ts";
 import { tenantLocksAt } from "./tenant-locks.ts";
 import { nextTimeMs } from "./timers.ts";
 
@@ -48,7 +50,7 @@ export function wakeAt(state: GoalState): number | null {
     if (opensAtMs > 0) at = Math.min(at, opensAtMs);
   });
   state.upstreams.forEach((upstream, number) => (at = Math.min(at, runsAtMs(state, upstream, number))));
-  return at;
+  return Math.min(at, backUpAtMs(state));
 }
 
 const upstreamsWait = ({ upstreams }: GoalState): boolean => upstreams.some(({ queued }) => queued > 0);

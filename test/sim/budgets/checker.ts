@@ -44,6 +44,7 @@ export class BudgetChecker {
       if (!isRun) used += usedCalls[task]!;
     }
     for (const { hedges } of state.batches.values()) running += hedges?.left ?? 0;
+    running += state.backups.size;
     const [spent, reserved] = [account.spent[CALLS]!, account.reserved[CALLS]!];
     must(account.spent[TASKS] === n, "every task is charged once", () => `${account.spent[TASKS]} of ${n}`);
     must(reserved === running, "what runs is reserved", () => `${reserved} reserved, ${running} running`);

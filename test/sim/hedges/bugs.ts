@@ -52,4 +52,52 @@ export const HEDGE_BUGS: Readonly<Record<string, Bug>> = {
     from: 'this.#rows("tasks.hedged").push(task',
     to: "[].push.call([], task",
   },
+  "back-up-again": {
+    says: "a straggler is run again as long as it is late",
+    file: core("stragglers"),
+    from: "isHedgeable(state, task) && !backups.has(task)",
+    to: "isHedgeable(state, task)",
+  },
+  "back-up-post": {
+    says: "what must not be open twice is run again when it is late",
+    file: core("stragglers"),
+    from: "isHedgeable(state, task) && !backups.has(task)",
+    to: "!backups.has(task)",
+  },
+  "back-up-for-nothing": {
+    says: "a backup is charged to nobody",
+    file: core("backups"),
+    from: "  settle(state.budget.account, backup.reserve, backup.reserve);\n  countUsage(state, task, backup.reserve);\n",
+    to: "  release(state.budget.account, backup.reserve);\n",
+  },
+  "back-up-too-early": {
+    says: "calls are run again whose results may be on their way",
+    file: core("stragglers"),
+    from: "heardAtMs(batch) + afterMs + BACKUP_LAG_MS",
+    to: "heardAtMs(batch) + BACKUP_LAG_MS",
+  },
+  "let-the-beaten-run": {
+    says: "when a straggler has been beaten its call goes on",
+    file: core("recorder"),
+    from: "if (backup.failed !== loser)",
+    to: "if (backup.failed === loser)",
+  },
+  "back-up-without-permit": {
+    says: "a backup is started though no permit is to spare",
+    file: core("stragglers"),
+    from: "startable(lease, upstream.lanes + closing, nowMs) < 1",
+    to: "startable(lease, upstream.lanes + closing - 1, nowMs) < 1",
+  },
+  "fail-with-the-first": {
+    says: "the first failure of two tries is the attempt's",
+    file: core("settle"),
+    from: "if (isDecisive(outcome, status) || (backup.failed !== null && backup.failed !== by))",
+    to: "if (by !== null)",
+  },
+  "forget-to-write-backup": {
+    says: "that a call is run again is not in the journal",
+    file: core("recorder"),
+    from: "    applyBackups(this.state, change);\n    this.out.changes.push(change);\n    const",
+    to: "    applyBackups(this.state, change);\n    const",
+  },
 };

@@ -58,6 +58,10 @@ export class RunChecker {
     const ends = this.#ends(turn, before, sent, isFirst);
     const { limit, spent, reserved } = state.budget.account;
     const left = (limit[CALLS] ?? Number.MAX_SAFE_INTEGER) - spent[CALLS]! - reserved[CALLS]!;
+    // A run that went well shows that there is something left, before the turn sends others.
+    for (const { task, outcome } of ends) {
+      if (outcome !== "budget_exhausted" && outcome !== "not_sent") this.#starving.delete(this.#model.tasks.get(task)!.spec.run!.function);
+    }
     this.#sends(turn, left);
     for (const head of ends) this.#end(head, state, statuses, Math.min(left, this.#left));
     this.#left = left;
