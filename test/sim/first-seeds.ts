@@ -1,8 +1,8 @@
 /**
  * Where the hunt for a planted bug begins, by world and bug: a little before
  * the first seed that shows it, where that is not one of the first four. A
- * world that has changed shows it elsewhere; the hunt then goes on to the last
- * seed, and is only slower.
+ * world that has changed shows it elsewhere; the hunt then goes on for a
+ * thousand seeds, and is only slower.
  */
 export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   budgets: {
@@ -20,6 +20,11 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
   },
   goal: {
     "approve-what-was-denied": 4,
+    "back-up-again": 10,
+    "back-up-for-nothing": 31,
+    "back-up-post": 12,
+    "back-up-too-early": 2,
+    "back-up-without-permit": 2,
     "beyond-window": 3,
     "blame-given-back": 73,
     "blame-when-down": 9,
@@ -27,31 +32,32 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
     "claim-while-paused": 17,
     "count-lost-run": 2,
     "decide-too-late": 42,
-    "forget-extended-lease": 2,
-    "forget-problem": 663,
+    "fail-with-the-first": 49,
+    "forget-extended-lease": 53,
+    "forget-problem": 1949,
     "forget-retry-budget": 239,
     "forget-starved": 3,
+    "forget-to-write-backup": 2,
     "forget-to-write-deferral": 3,
     "forget-to-write-epoch": 4,
-    "forget-to-write-hedge": 31,
-    "forget-unheard-hedge": 174,
+    "forget-unheard-hedge": 10,
     "forget-used": 3,
     "hear-revoked-token": 4,
-    "hedge-beyond-starts": 601,
-    "hedge-for-nothing": 5,
+    "hedge-beyond-starts": 189,
     "hedge-without-end": 148,
-    "hedge-without-permit": 31,
     "ignore-governors-gate": 2,
     "ignore-pause": 6,
-    "keep-hedges-reserved": 10,
     "keep-unused-starts": 280,
-    "lose-spawn": 2,
+    "let-the-beaten-run": 10,
+    "lose-spawn": 69,
     "misplace-spawn": 2,
     "outlive-lease": 452,
     "park-in-the-queue": 86,
     "recheck-one-offer-less": 86,
     "release-on-failure": 51,
     "release-too-early": 32,
+    "repeat-lost-post": 11,
+    "repeat-timed-out-post": 6,
     "reply-before-commit": 32,
     "rest-too-early": 3,
     "run-without-budget": 3,
@@ -60,7 +66,7 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
     "skip-attempt-check": 8,
     "skip-recheck": 86,
     "start-without-budget": 3,
-    "take-older-grant": 132,
+    "take-older-grant": 250,
     "wait-when-back": 667,
     "wake-for-what-is-too-dear": 75,
   },
