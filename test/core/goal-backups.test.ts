@@ -1,6 +1,7 @@
 /** Stragglers at a goal's end: which calls are run again in a batch of their own, when, what they cost, and who decides. */
 import { expect, test } from "vitest";
 import { inUseAt } from "../../durable-objects/goal/core/admission.ts";
+import { taskJson } from "../../durable-objects/goal/views.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { BACKUP_LAG_MS, HEDGES_START } from "../../shared/limits-hedging.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
@@ -52,7 +53,8 @@ test("a call that is late is run again in a batch of its own, when it is late an
   expect(goal.dispatch()).toEqual([]);
   goal.nowMs += 1;
   expect(goal.dispatch()).toEqual([{ batch: 2, upstream: 0, origin: 0, lanes: 1, tasks: [0], isBackup: true }]);
-  expect(goal.status(0)).toBe("running");
+  const { attempts } = JSON.parse(taskJson(goal.state, 0, null)) as { readonly attempts: readonly object[] };
+  expect(attempts).toMatchObject([{ outcome: "running" }, { outcome: "running", hedge: true }]);
   replaysAlike(goal);
   goal.nowMs += 60_000 - LATE_MS - 30_000;
   expect(goal.dispatch()).toEqual([]);
@@ -124,6 +126,18 @@ test("nothing is run again while something waits, at an upstream whose gate is c
   expect(paused.dispatch()).toEqual([]);
   paused.do({ kind: "resume" });
   expect(paused.dispatch()).toMatchObject([{ isBackup: true }]);
+});
+
+test("what the tenant's policy has come to deny meanwhile is not run again", () => {
+  for (const [methods, again] of [
+    [["POST"], 0],
+    [["GET"], 1],
+  ] as const) {
+    const goal = sent();
+    goal.do({ kind: "upstreams", version: 2, upstreams: [upstream({ hedge })], policy: { methods } });
+    goal.nowMs += LATE_MS;
+    expect(goal.dispatch()).toHaveLength(again);
+  }
 });
 
 test("a batch that may hedge its calls by itself, or has some left to begin, is left alone", () => {

@@ -89,19 +89,26 @@ test("what is not declared idempotent is never made twice, however slow it is", 
 
 test.for(["upstream", "executor"])("at a goal's end an %s that hangs is not waited for: the call is made again", async (hangs) => {
   const hung = Promise.withResolvers<BatchReply>();
-  const run: Run = (batch) => (hangs === "executor" && batch.items[0]!.firstAtMs === undefined ? hung.promise : runBatch(batch, hostOf()));
+  const timeouts: number[] = [];
+  const run: Run = (batch) => {
+    timeouts.push(batch.items[0]!.timeoutMs);
+    return hangs === "executor" && batch.items[0]!.firstAtMs === undefined ? hung.promise : runBatch(batch, hostOf());
+  };
   const path = `/tries/${hangs === "upstream" ? LONG_MS : 0}/0?name=hung-${hangs}`;
   const startedAtMs = Date.now();
   // One call alone has no lane to be hedged in.
   const json = await inLaboratory({ run, ...hedging() }, async (goal, id) => {
     await create(goal, id, [callTo(path)], true);
     await until("the goal has ended", async () => (await viewOf(goal)).status !== "active");
+    hung.resolve("");
     const task = await goal.getTask(0, 0);
     return task.ok ? task.value.json : "";
   });
   expect(Date.now() - startedAtMs).toBeLessThan(LONG_MS / 2);
   const { status, usage, attempts } = JSON.parse(json) as Hedged;
   expect([status, usage.calls]).toEqual(["succeeded", 2]);
+  // A deadline is the attempt's, so the second call has the rest of it.
+  expect([timeouts.length, timeouts[0]! - timeouts[1]! >= AFTER_MS]).toEqual([2, true]);
   expect(attempts.map(({ outcome, hedge: isSecond }) => [outcome, isSecond])).toEqual([
     ["beaten", undefined],
     ["answered", true],
