@@ -31,6 +31,9 @@ export default defineConfig({
           include: ["test/workerd/**/*.test.ts"],
           // A real HTTP server outside workerd; tests get its address by `inject("upstreamUrl")`.
           globalSetup: ["./test/workerd/upstream-setup.ts"],
+          // A workerd for each file would take longer to start than most of them run.
+          isolate: false,
+          setupFiles: ["./test/workerd/fresh.ts"],
           testTimeout: 30_000,
         },
       },

@@ -114,6 +114,8 @@ export class Driver {
   orders: SubgoalOrder[] = [];
   reported: SubgoalReport[] = [];
   #row = 1;
+  readonly #replica = newState();
+  #replicated = 0;
 
   constructor(options: Options = {}) {
     this.#isGenerous = options.governor !== "by hand";
@@ -270,8 +272,20 @@ export class Driver {
   /** What a new incarnation would load. */
   replayed(): GoalState {
     const state = newState();
-    for (const change of this.journal) apply(state, change, (offer) => this.offers.get(offer)!);
+    this.#replay(state, 0);
     return state;
+  }
+
+  /** The same, kept up as the journal grows, which is cheap to compare with again and again; nobody may change it. */
+  get replica(): GoalState {
+    this.#replay(this.#replica, this.#replicated);
+    this.#replicated = this.journal.length;
+    return this.#replica;
+  }
+
+  /** Applies copies: a state takes over what is in a change. */
+  #replay(state: GoalState, from: number): void {
+    for (const change of structuredClone(this.journal.slice(from))) apply(state, change, (offer) => this.offers.get(offer)!);
   }
 }
 

@@ -14,8 +14,9 @@ import { BudgetChecker } from "./budgets/checker.ts";
 import type { Call } from "./executor.ts";
 import type { Plan } from "./faults.ts";
 import { RESOLVED_STATUS } from "./client.ts";
-import { HedgeChecker, heldAt } from "./hedges/checker.ts";
-import { durableText, firstDifference } from "./durable.ts";
+import { HedgeChecker } from "./hedges/checker.ts";
+import { checkCounters } from "./counters.ts";
+import { firstDifference, isDurablyEqual } from "./durable.ts";
 import { judged, Model } from "./model.ts";
 import type { Turn } from "./shell.ts";
 import { PermitChecker } from "./permits.ts";
@@ -53,6 +54,7 @@ export class Checkers {
   readonly #promised = new Map<number, string>();
   /** The last attempt that was sent, by task. */
   readonly #sent = new Map<number, number>();
+  readonly #offers = new Map<number, { readonly text: string; readonly specs: readonly unknown[] }>();
   #lateSeen = 0;
   #endsSeen = 0;
   #goalEnd: string | null = null;
@@ -90,7 +92,8 @@ export class Checkers {
     const { state, nowMs } = turn;
     if (state.goal === null) return;
     const before = this.#statuses;
-    this.#statuses = Array.from({ length: state.tasks.n }, (_, task) => TASK_STATUSES[state.tasks.status[task]!]!);
+    this.#statuses = [];
+    for (let task = 0; task < state.tasks.n; task++) this.#statuses.push(TASK_STATUSES[state.tasks.status[task]!]!);
     for (const executed of turn.executed) {
       if (executed.id !== null && executed.reply.ok) {
         must(!this.#ran.has(executed.id), "a request has its effect once", () => executed.id!);
@@ -108,7 +111,7 @@ export class Checkers {
     this.#late(turn);
     this.#gate(turn, before);
     this.#sends(turn, before);
-    this.#counters(state);
+    checkCounters(state, (task) => this.#isWork(task));
     this.#families(state, nowMs);
     this.#times(state, nowMs);
     this.#stored(state);
@@ -146,8 +149,8 @@ export class Checkers {
 
   /** What disk gives back is what memory holds. */
   compare(memory: GoalState): void {
-    const [disk, mine] = [durableText(this.#disk.load()), durableText(memory)];
-    must(disk === mine, "state rebuilt from disk equals memory", () => firstDifference(disk, mine));
+    const disk = this.#disk.load();
+    must(isDurablyEqual(disk, memory), "state rebuilt from disk equals memory", () => firstDifference(disk, memory));
   }
 
   /** Everything is over: each promise was kept. */
@@ -233,56 +236,6 @@ export class Checkers {
   #isEndedBefore(before: readonly TaskStatus[], task: number): boolean {
     const status = before[task];
     return status !== undefined && isEnd(status);
-  }
-
-  #counters(state: GoalState): void {
-    const { tasks } = state;
-    const counts = TASK_STATUSES.map((status) => this.#statuses.filter((each) => each === status).length);
-    must(String(counts) === String(state.counts), "counters equal the tasks", () => `${String(state.counts)} for ${String(counts)}`);
-    const families = new Map<number, number[]>();
-    const load = state.upstreams.map(() => [0, 0]);
-    const wants = state.upstreams.map(() => [0, 0, 0]);
-    const left = new Map<number, number>();
-    for (const [task, { upstream }] of state.backups) wants[upstream]![tasks.priority[task]!]!++;
-    for (let task = 0; task < tasks.n; task++) {
-      const [status, parent] = [tasks.status[task]!, tasks.parent[task]!];
-      const family = families.get(parent) ?? TASK_STATUSES.map(() => 0);
-      families.set(parent, family);
-      family[status]!++;
-      if (status === 0 || status === 2) wants[tasks.upstream[task]!]![tasks.priority[task]!]!++;
-      if (status === 0) load[tasks.upstream[task]!]![0]!++;
-      if (status !== 2) continue;
-      load[tasks.upstream[task]!]![1]!++;
-      if (this.#isWork(task)) continue;
-      left.set(tasks.batch[task]!, (left.get(tasks.batch[task]!) ?? 0) + 1);
-    }
-    for (const [parent, { counts: kept }] of state.families) {
-      const counted = families.get(parent) ?? TASK_STATUSES.map(() => 0);
-      must(String(counted) === String(kept), "families equal the tasks", () => `of ${parent}: ${String(kept)} for ${String(counted)}`);
-    }
-    state.upstreams.forEach(({ name, queued, running, lanes, ready, wanted, origins }, i) => {
-      const [q, r] = load[i]! as [number, number];
-      must(q === queued && r === running, "windows equal the tasks", () => `${name}: ${queued} ${running} for ${q} ${r}`);
-      const held = heldAt(state, i);
-      must(lanes === held.all, "lanes equal what the batches may have open", () => `${name}: ${lanes} for ${held.all}`);
-      must(String(wanted) === String(wants[i]), "demand equals the tasks", () => `${name}: ${String(wanted)} for ${String(wants[i])}`);
-      for (const [place, { open }] of origins.entries()) {
-        const there = held.byOrigin.get(place) ?? 0;
-        must(open === there, "origins equal the batches", () => `${name} ${place}: ${open} for ${there}`);
-      }
-      const entries = ready.flatMap(({ items, head }) => items.slice(head)).filter((task) => tasks.status[task] === 0);
-      must(
-        entries.length === q && new Set(entries).size === q,
-        "each queued task is in one queue",
-        () => `${name}: ${entries.length} for ${q}`,
-      );
-    });
-    const batches = [...state.batches].map(([batch, { left: open }]) => `${batch}:${open}`);
-    must(
-      batches.length === left.size && batches.every((text) => left.get(Number(text.split(":")[0])) === Number(text.split(":")[1])),
-      "batches equal the tasks",
-      () => `${batches.join(" ")} for ${[...left].join(" ")}`,
-    );
   }
 
   #families(state: GoalState, nowMs: number): void {
@@ -373,7 +326,7 @@ export class Checkers {
   /** The addresses of each task that ended lead to its own input, and to the result of its last attempt. */
   #stored({ tasks, ended }: GoalState): void {
     for (const task of ended.slice(this.#endsSeen)) {
-      const spec = (JSON.parse(this.#disk.offers.get(tasks.offer[task]!) ?? "[]") as unknown[])[tasks.position[task]!];
+      const spec = this.#offer(tasks.offer[task]!)[tasks.position[task]!];
       const isOwn = JSON.stringify(spec) === JSON.stringify(this.model.tasks.get(task)!.spec);
       must(isOwn, "an input is where its address says", () => `task ${task}`);
       if (tasks.resultRow[task] === 0) continue;
@@ -389,6 +342,13 @@ export class Checkers {
       );
     }
     this.#endsSeen = ended.length;
+  }
+
+  /** The offer as it is on disk, whose text never changes. */
+  #offer(offer: number): readonly unknown[] {
+    const text = this.#disk.offers.get(offer) ?? "[]";
+    if (this.#offers.get(offer)?.text !== text) this.#offers.set(offer, { text, specs: JSON.parse(text) as unknown[] });
+    return this.#offers.get(offer)!.specs;
   }
 
   /** Reports of attempts that are not the last one sent are counted, and have no effect. */

@@ -3,7 +3,8 @@
  * first failing seed what was violated and how to see it again, and exits 1.
  * `--world` chooses between the worlds of a goal, of budgets and of a governor,
  * `--verbose` prints a world's log, `--twice` runs each seed twice and compares
- * the logs, `--bug NAME` plants one of the world's bugs.
+ * the logs (a goal's world has no checkers the second time), `--bug NAME` plants
+ * one of the world's bugs.
  */
 import { parseArgs } from "node:util";
 import { assertPlanted, BUGS, plant } from "./bugs.ts";
@@ -23,7 +24,7 @@ interface World {
   readonly counts: readonly [string, string];
   readonly bugs: typeof BUGS;
   /** Loads the world only when it is called, so that a planted bug is in what is loaded. */
-  readonly load: () => Promise<(seed: number, print?: (line: string) => void) => Outcome>;
+  readonly load: () => Promise<(seed: number, print?: (line: string) => void, isWatched?: boolean) => Outcome>;
 }
 
 const WORLDS: Readonly<Record<string, World>> = {
@@ -77,7 +78,7 @@ function fail(seed: number, why: string): never {
 for (let seed = from; seed < from + seeds; seed++) {
   const outcome = runSeed(seed, values.verbose ? (line) => console.log(line) : undefined);
   if (outcome.violation !== null) fail(seed, outcome.violation);
-  if (values.twice && runSeed(seed).hash !== outcome.hash) fail(seed, "two runs of one seed have different logs");
+  if (values.twice && runSeed(seed, undefined, false).hash !== outcome.hash) fail(seed, "two runs of one seed have different logs");
   world.counts.forEach((name, i) => (sums[i]! += Number((outcome as unknown as Record<string, unknown>)[name])));
 }
 const seconds = Math.round((performance.now() - startedMs) / 100) / 10;

@@ -41,7 +41,8 @@ class World {
   readonly clock = new Clock(START_MS);
   readonly disk = new Disk();
   readonly plan: Plan;
-  readonly checkers: Checkers;
+  /** Null in a run that is only there to give the same log: whether anybody watches makes no difference. */
+  readonly checkers: Checkers | null;
   turns = 0;
   readonly #random: Random;
   readonly #chaos: Random;
@@ -61,7 +62,7 @@ class World {
   #isDestroyed = false;
   #isReporting = false;
 
-  constructor(seed: number, say: (text: string) => void) {
+  constructor(seed: number, say: (text: string) => void, isWatched: boolean) {
     this.#random = new Random(seed);
     const hedging = new Random(seed ^ 0x2545f491);
     const { plan, hedges } = hedgePlanOf(hedging, planOf(this.#random.fork()));
@@ -72,7 +73,7 @@ class World {
     const administering = new Random(seed ^ 0x7f4a7c15);
     const rights = rightsPlanOf(administering.fork());
     if (rights.isOn) say(JSON.stringify(rights));
-    this.checkers = new Checkers(this.plan, this.disk, rights);
+    this.checkers = isWatched ? new Checkers(this.plan, this.disk, rights) : null;
     const goal = goalIdFrom(START_MS, new Uint8Array(16));
     const outside = new Random(seed ^ 0x9e3779b9);
     const work = workPlanOf(outside.fork());
@@ -103,7 +104,7 @@ class World {
       goal,
       faults: () => (this.#isCalm ? NO_WORKER_FAULTS : work.faults),
       ask: (id, command, then) => this.#ask({ id, command }, then),
-      told: (grant) => this.checkers.told(grant),
+      told: (grant) => this.checkers?.told(grant),
     });
     this.#network = new Network({
       clock: this.clock,
@@ -111,7 +112,7 @@ class World {
       faults: () => this.#faults,
       ledger: (call) => {
         this.#log(`call ${call.task}.${call.attempt} ${call.effect}`);
-        this.checkers.call(call, this.#shell?.state);
+        this.checkers?.call(call, this.#shell?.state);
         const upstream = this.#shell?.state.tasks.upstream[call.task];
         if (upstream !== undefined) checkOpen(this.#shell!.state, upstream, this.#network.openAt(upstream));
       },
@@ -121,7 +122,7 @@ class World {
         calls: this.#runs.calls,
         ledger: (deed) => {
           this.#log(`run ${deed.task}.${deed.attempt} ${deed.kind}`);
-          this.checkers.ran(deed);
+          this.checkers?.ran(deed);
         },
       },
       log: (text) => this.#log(text),
@@ -169,8 +170,7 @@ class World {
     clock.after(plan.calmAfterMs, () => this.#calmDown());
     const endMs = START_MS + plan.calmAfterMs + PATIENCE_MS;
     while (!this.#isDestroyed && clock.nowMs < endMs && this.turns < TURNS_MAX && clock.step());
-    const state = this.disk.load();
-    this.checkers.end(state);
+    this.checkers?.end(this.disk.load());
     if (!this.#isDestroyed) throw new Violation("an ended goal is deleted after its retention: it was not");
   }
 
@@ -205,8 +205,8 @@ class World {
     const asked = executed.map(({ command, reply }) => `${command.kind}${reply.ok ? "" : `!${reply.error.code}`}`).join(",");
     const sent = sends.map(({ batch, tasks, isBackup }) => `${batch}:${tasks.join("+")}${isBackup === true ? " again" : ""}`).join(" ");
     this.#log(`turn changes=${changes} settled=${settled.length} asked=[${asked}] sent=[${sent}] counts=${String(state.counts)}`);
-    this.checkers.turn(turn);
-    if (this.#chaos.chance(this.plan.compare)) this.checkers.compare(state);
+    this.checkers?.turn(turn);
+    if (this.#chaos.chance(this.plan.compare)) this.checkers?.compare(state);
     this.#watchAlarm();
     if (state.goal !== null && state.goal.phase !== "active" && !state.goal.endReported) this.#reportEnd();
   }
@@ -243,7 +243,7 @@ class World {
   #maybeCrash(): void {
     if (this.#isCalm || this.#shell === null || !this.#chaos.chance(this.plan.faults.crash)) return;
     // Between turns memory holds exactly what disk does.
-    this.checkers.compare(this.#shell.state);
+    this.checkers?.compare(this.#shell.state);
     this.#crash(this.#shell, "killed");
   }
 
@@ -294,8 +294,8 @@ class World {
   #answered({ id, command }: Request, text: string): void {
     this.#log(`answered ${id} ${command.kind} ${text}`);
     const { tasks, task } = JSON.parse(text) as { tasks?: number[]; task?: number };
-    this.checkers.promised(tasks ?? [], id);
-    if (command.kind === "retry-task" && task !== undefined) this.checkers.promised([task], id);
+    this.checkers?.promised(tasks ?? [], id);
+    if (command.kind === "retry-task" && task !== undefined) this.checkers?.promised([task], id);
   }
 
   /** Nothing goes wrong any more: resume, decide what is in doubt, seal. */
@@ -327,7 +327,7 @@ class World {
 }
 
 /** Runs one seed. `print` gets every line of its log. */
-export function runSeed(seed: number, print: (line: string) => void = () => undefined): Outcome {
-  const { world, ...outcome } = runWorld(seed, print, (say) => new World(seed, say));
-  return { ...outcome, turns: world.turns, tasks: world.checkers.model.tasks.size };
+export function runSeed(seed: number, print: (line: string) => void = () => undefined, isWatched = true): Outcome {
+  const { world, ...outcome } = runWorld(seed, print, (say) => new World(seed, say, isWatched));
+  return { ...outcome, turns: world.turns, tasks: world.checkers?.model.tasks.size ?? 0 };
 }

@@ -10,8 +10,9 @@ import { goalIdFrom } from "../../../shared/ids.ts";
 import { FLIGHT_GOAL_LEASE_MS } from "../../../shared/limits-flight.ts";
 import type { FlightMessage, GoalFlightNews } from "../../../shared/protocol/flight.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
-import { Driver, durable, LIFE } from "../../core/goal-harness.ts";
+import { Driver, LIFE } from "../../core/goal-harness.ts";
 import type { Clock } from "../clock.ts";
+import { isDurablyEqual } from "../durable.ts";
 import type { Random } from "../random.ts";
 import { must } from "../violation.ts";
 
@@ -105,8 +106,7 @@ export class Goals {
       this.#say("the shard is lost");
       this.#shard = this.#newShard();
     }
-    const isEqual = JSON.stringify(durable(goal.replayed())) === JSON.stringify(durable(goal.state));
-    must(isEqual, "a goal rebuilt from disk equals the one in memory", () => "its flights, too");
+    must(isDurablyEqual(goal.replica, goal.state), "a goal rebuilt from disk equals the one in memory", () => "its flights, too");
     if (!this.#random.chance(this.#faults.crash)) return;
     this.#say(`${goal.state.goal!.id} begins anew`);
     for (const open of this.#open.values()) for (const one of open) if (one.startsWith(goal.state.goal!.id)) open.delete(one);
