@@ -115,11 +115,15 @@ test("nothing is run again while something waits, at an upstream whose gate is c
   const gated = sent();
   gated.settle([0], { status: 429, retryAfterMs: 60_000 });
   expect(gated.state.backups.size).toBe(0);
-  const busy = sent([get()], { over: { maxConcurrency: 2 } });
-  busy.submit([post(), post(), post()]);
-  busy.dispatch();
+  // Fewer permits than a whole batch has lanes are free, so what waits goes on waiting for more.
+  const busy = sent([get()], { permits: { calls: 6 } });
+  busy.submit([post()]);
   busy.nowMs += LATE_MS;
-  expect(busy.dispatch()).toEqual([]);
+  expect([busy.dispatch(), busy.state.upstreams[0]!.queued]).toEqual([[], 1]);
+  const down = sent();
+  down.grant({ isOpen: true, calls: 5, starts: 5, hedgeAfterMs: AFTER_MS });
+  down.nowMs += LATE_MS;
+  expect(down.dispatch()).toEqual([]);
   const paused = sent();
   paused.do({ kind: "pause" });
   paused.nowMs += LATE_MS;
@@ -147,6 +151,17 @@ test("a batch that may hedge its calls by itself, or has some left to begin, is 
   expect(goal.dispatch()).toMatchObject([{ hedges: { left: 1 } }]);
   goal.nowMs += LATE_MS;
   expect(goal.dispatch()).toEqual([]);
+  // Whoever does not know whether leave was used takes it to be left.
+  const unheard = new Driver({ governor: "by hand", upstreams: [upstream({ hedge })], tasks: Array.from({ length: 6 }, () => get()) });
+  unheard.dispatch();
+  unheard.grant({ hedgeAfterMs: AFTER_MS });
+  unheard.dispatch();
+  unheard.do({ kind: "cancel-task", task: 0 });
+  unheard.submit(Array.from({ length: 40 }, () => get()));
+  unheard.settle(unheard.dispatch().flatMap(({ tasks }) => tasks));
+  unheard.nowMs += LATE_MS;
+  unheard.grant({ hedgeAfterMs: AFTER_MS });
+  expect([unheard.dispatch(), unheard.state.batches.get(1)?.hedges?.left]).toEqual([[], 0]);
   // Its leave is used up by the first of them. The others are late from then on.
   goal.settle([0], second());
   goal.settle([1, 2, 3]);
@@ -191,6 +206,7 @@ test("of a hundred calls five are run again at most, and one more", () => {
 
 test("a goal asks for a permit for what is late, and for none beyond what the upstream may have open", () => {
   const goal = late([get()], { permits: { calls: 1 } });
+  expect(wakeAt(goal.state)).toBeGreaterThan(goal.nowMs);
   goal.passMs(5_000);
   goal.dispatch();
   expect(goal.reports.at(-1)!.wants).toEqual([0, 1, 1]);
@@ -204,7 +220,8 @@ test("a goal asks for a permit for what is late, and for none beyond what the up
 
 test("a failure of one try decides nothing while the other one is open; two are one failed attempt", () => {
   const first = late();
-  first.settle([0], { status: 503 });
+  first.settle([0], { status: 503, retryAfterMs: 5_000 });
+  expect(first.state.upstreams[0]!.gateUntilMs).toBe(first.nowMs + 5_000);
   expect([first.status(0), inUseAt(first.state, 0), first.state.admissions[0]!.lease.spoiled]).toEqual(["running", 2, 1]);
   // Whoever says it again says nothing new, and a batch that has ended takes nothing along.
   first.settle([0], { status: 503 });
@@ -245,6 +262,17 @@ test("a try that is lost leaves the attempt to the other one, and one that nobod
   expect([lost.status(0), lost.dispatch()]).toEqual(["running", []]);
   lost.do({ kind: "batch-lost", batch: 1 });
   expect([lost.status(0), account(lost)]).toEqual([
+    "queued",
+    [
+      [0, 0, 0, 0],
+      [1, 2, 0, 0],
+    ],
+  ]);
+  // Nobody took the one, but the other was made.
+  const unmade = late();
+  unmade.settle([0], { status: 503 });
+  unmade.do({ kind: "batch-lost", batch: 2, refusal: "overloaded" });
+  expect([unmade.status(0), account(unmade)]).toEqual([
     "queued",
     [
       [0, 0, 0, 0],
@@ -299,8 +327,9 @@ test("an attempt that ends by other means takes its backup along, and both are c
   // Of what an earlier life had sent nobody knows.
   const crashed = late();
   crashed.do({ kind: "recover" });
-  expect([crashed.status(0), account(crashed)]).toEqual([
+  expect([crashed.status(0), crashed.aborts, account(crashed)]).toEqual([
     "queued",
+    [[2, 0, 1]],
     [
       [0, 0, 0, 0],
       [1, 2, 0, 0],
@@ -312,10 +341,14 @@ test("an attempt that ends by other means takes its backup along, and both are c
   }
 });
 
-test("a backup goes to another origin where there is one, and what it met is said of that one", () => {
-  const goal = late([get()], { over: { origins: ["http://localhost:1", "http://localhost:2"] } });
-  const { origin } = goal.sends[0]!;
-  expect(goal.state.upstreams[0]!.origins.map(({ open }) => open)).toEqual([1, 1]);
+test("a backup goes to another origin where there is one, what it met is said of that one, and it is a start", () => {
+  const origins = ["http://localhost:1", "http://localhost:2"];
+  const goal = sent([get()], { over: { origins, ratePerSecond: 10 }, permits: { origins: [0], starts: 1 } });
+  goal.grant({ hedgeAfterMs: AFTER_MS, starts: 3 });
+  goal.nowMs += LATE_MS;
+  expect(goal.dispatch()).toMatchObject([{ origin: 1, isBackup: true }]);
+  // What it did not use of its starts is given back with its report.
+  expect([goal.reports.at(-1)!.unusedStarts, goal.state.upstreams[0]!.origins.map(({ open }) => open)]).toEqual([2, [1, 1]]);
   goal.settle([0], second({ status: 503 }));
-  expect(goal.state.admissions[0]!.sampler.origins[origin]).toEqual({ reached: 0, unavailable: 0, refused: 1 });
+  expect(goal.state.admissions[0]!.sampler.origins[1]).toEqual({ reached: 0, unavailable: 0, refused: 1 });
 });
