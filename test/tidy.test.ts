@@ -40,7 +40,7 @@ test("no two test files count visits under one name: they run side by side on on
   const ownerOf = new Map<string, string>();
   const shared: string[] = [];
   for (const path of sources.filter((file) => file.startsWith("test/workerd/"))) {
-    for (const [, name] of read(path).matchAll(/countsOf\("([^"]+)"\)/g)) {
+    for (const [, name] of read(path).matchAll(/(?:counts|calls)Of\("([^"]+)"\)/g)) {
       const owner = ownerOf.get(name!) ?? path;
       ownerOf.set(name!, owner);
       if (owner !== path) shared.push(`${name} of ${owner} is counted in ${path} too`);

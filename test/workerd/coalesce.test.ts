@@ -162,16 +162,16 @@ test.each([
 });
 
 test("whoever asks after a write does not get the answer of a call that began before it, nor is that kept", async () => {
-  await upstream("overtaken");
-  const path = "overtaken/slow?name=overtaken&ms=400&h-cache-control=max-age%3D60";
+  await upstream("outdated");
+  const path = "outdated/slow?name=outdated&ms=400&h-cache-control=max-age%3D60";
   const before = [proxied("GET", path), proxied("GET", path)];
-  await until("a call is under way", async () => (await callsOf("overtaken")) === 1);
+  await until("a call is under way", async () => (await callsOf("outdated")) === 1);
   await (await proxied("POST", path)).text();
   const after = [proxied("GET", path), proxied("GET", path)];
   const shown = await Promise.all([...before, ...after].map(async (answer) => (await answer).headers.get("cache-status")));
   expect(shown).toEqual(["drover; fwd=miss", "drover; collapsed", "drover; fwd=miss", "drover; collapsed"]);
   // Two GETs, and the write.
-  expect(await callsOf("overtaken")).toBe(3);
+  expect(await callsOf("outdated")).toBe(3);
 });
 
 test("what is not safe is one call only where it says so, and never with two keys", async () => {
