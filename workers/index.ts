@@ -2,7 +2,7 @@
  * The deployment entry, and the one place that crosses rooms: the HTTP face,
  * the executor's entrypoint, and the Durable Object classes.
  */
-import { createApp } from "./edge/app.ts";
+import { createEdge } from "./edge/app.ts";
 
 export { ExecutorPool } from "../durable-objects/executor/object.ts";
 export { Flight } from "../durable-objects/flight/object.ts";
@@ -14,4 +14,4 @@ export { Locks } from "../durable-objects/locks/object.ts";
 export { Tenant } from "../durable-objects/tenant/object.ts";
 export { Executor } from "./executor/entrypoint.ts";
 
-export default createApp();
+export default createEdge();

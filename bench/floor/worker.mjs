@@ -1,7 +1,8 @@
 /**
  * The floor: the least that the same input and output cost on this machine. A
  * bare Worker that keeps a body in one Durable Object, and one that makes the
- * same calls with nothing durable, and one that hands out work. Served by the same workerd, on its own socket.
+ * same calls with nothing durable, one that hands out work, and one that makes
+ * one call of equal ones. Served by the same workerd, on its own socket.
  */
 import { DurableObject } from "cloudflare:workers";
 
@@ -100,10 +101,28 @@ async function lock(request, blob) {
   return new Response(null, { status: 204 });
 }
 
+const open = new Map();
+
+/** Requests for one call that come while it is open get its answer, and nothing is asked of them. */
+async function share(url) {
+  let shared = open.get(url);
+  if (shared === undefined) {
+    shared = Promise.withResolvers();
+    open.set(url, shared);
+    const response = await fetch(new URL(url).searchParams.get("call"));
+    const body = new Uint8Array(await response.arrayBuffer());
+    open.delete(url);
+    shared.resolve({ body, init: { headers: response.headers } });
+  }
+  const { body, init } = await shared.promise;
+  return new Response(body, init);
+}
+
 // A Worker is its module's default export.
 // oxlint-disable-next-line import/no-default-export
 export default {
   async fetch(request, env) {
+    if (request.url.includes("/share?")) return share(request.url);
     const { pathname, searchParams } = new URL(request.url);
     const blob = env.BLOB.get(env.BLOB.idFromName(searchParams.get("object")));
     if (pathname === "/keep-text") return Response.json(await blob.keep(await request.text()), { status: 202 });

@@ -1,11 +1,17 @@
 /** Equal calls that are passed through: who shares an answer, who does not, and what is fresh. */
 import { env } from "cloudflare:workers";
 import { expect, test } from "vitest";
+import { fullClaims } from "../../shared/token/claims.ts";
+import { sharedAnswer } from "../../workers/edge/coalesce/answer.ts";
+import { type Door, doorOf, passDoor } from "../../workers/edge/coalesce/door.ts";
+import { landFlight, newFlight } from "../../workers/edge/coalesce/flights.ts";
+import { callerOf } from "../../workers/edge/tokens/caller.ts";
 import { problemIn } from "./edge-kit.ts";
 import { countsOf } from "./executor-kit.ts";
 import { liveOf, newGoal, proxied, send, until, upstream } from "./proxy-kit.ts";
 
 const times = <T>(count: number, make: (i: number) => T): T[] => Array.from({ length: count }, (_, i) => make(i));
+const ANSWER = { status: 200, headers: [["x-a", "1"]], body: new Uint8Array([7]) } as const;
 const callsOf = async (name: string): Promise<number> => (await countsOf(name)).total;
 
 test("calls that are equal and under way together are one, also where the answer must not be stored", async () => {
@@ -229,6 +235,63 @@ test("HEAD and GET are two calls, and each answer is whole", async () => {
   expect(await callsOf("heads-too")).toBe(2);
 });
 
+test("one with less patience than the call that it waits for gives up in time, and the others get its answer", async () => {
+  await upstream("patience", { maxConcurrency: 1 });
+  const busy = proxied("GET", "patience/slow?name=patience&ms=600&busy");
+  await until("the permit is taken", async () => (await callsOf("patience")) === 1);
+  const path = "patience/slow?name=patience-equal&ms=0&text=late";
+  const leader = proxied("GET", path);
+  const [hasty, patient] = [proxied("GET", path, { headers: { prefer: "wait=0" } }), proxied("GET", path)];
+  expect(await problemIn(await hasty)).toMatchObject({ code: "temporary_reduced_capacity" });
+  expect(await callsOf("patience-equal")).toBe(0);
+  expect([await (await leader).text(), await (await patient).text()]).toEqual(["late", "late"]);
+  expect(await callsOf("patience-equal")).toBe(1);
+  await busy;
+});
+
+const requestOf = (path: string, init: RequestInit = {}): Request => {
+  const headers = { authorization: `Bearer ${env.ROOT_TOKEN}`, ...(init.headers as Record<string, string>) };
+  return new Request(`http://drover.test/v1/proxy/${path}`, { ...init, headers });
+};
+
+test("a call under way has a door for those who send the same, until its answer begins to come", async () => {
+  await upstream("doors");
+  const path = "doors/slow?name=doors";
+  expect(doorOf(requestOf(path))).toBeNull();
+  const first = proxied("GET", path);
+  await until("the call is open", async () => (await callsOf("doors")) === 1);
+  // These only trace the call, or are the platform's.
+  expect(doorOf(requestOf(path, { headers: { "user-agent": "x", traceparent: "y", "cf-ray": "z" } }))).not.toBeNull();
+  const others = [
+    { authorization: "Bearer other" },
+    { "drover-goal": "goal_x" },
+    { prefer: "wait=1" },
+    { accept: "text/html" },
+    { cookie: "a=1" },
+  ];
+  for (const headers of others) expect(doorOf(requestOf(path, { headers }))).toBeNull();
+  expect(doorOf(requestOf(path, { method: "HEAD" }))).toBeNull();
+  expect(doorOf(requestOf(path, { method: "POST", body: "x" }))).toBeNull();
+  expect(doorOf(requestOf(`${path}&x`))).toBeNull();
+  await first;
+  expect(doorOf(requestOf(path))).toBeNull();
+});
+
+test("a door is shut to whom the token has expired, and to the impatient", async () => {
+  const flight = newFlight({ key: "door", resource: null, untilMs: Date.now() + 60_000, authority: "a" });
+  const waiting = { authority: "a", refusal: async () => null };
+  const claims = fullClaims("default", "somebody", null);
+  const doorFor = (expiresAtMs: number | null, waitMs: number): Door => {
+    return { flight, caller: callerOf({ ...claims, expiresAtMs }, { kind: "root" }), waiting, waitMs };
+  };
+  expect(await passDoor(doorFor(Date.now() - 1, 60_000), requestOf("x"), env)).toBeNull();
+  expect(await passDoor(doorFor(null, 1_000), requestOf("x"), env)).toBeNull();
+  const passing = passDoor(doorFor(null, 60_001), requestOf("x"), env);
+  flight.admissions.leaderHas(null);
+  landFlight(flight, { kind: "answer", answer: sharedAnswer("GET", ANSWER, null) });
+  expect((await passing)?.headers.get("x-a")).toBe("1");
+});
+
 interface Ended {
   readonly status: string;
   readonly attempt: number;
@@ -278,7 +341,6 @@ async function seatOf(key: string) {
   const seat = await env.FLIGHT.get(env.FLIGHT.idFromName("test-shard")).join(key);
   return { seat, turn: seat.turn() };
 }
-const ANSWER = { status: 200, headers: [["x-a", "1"]], body: new Uint8Array([7]) } as const;
 
 test("over isolates, one leads; the next does when it goes without a word; an answer is for all who wait", async () => {
   const first = await seatOf("k");

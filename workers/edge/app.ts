@@ -7,6 +7,7 @@ import { Hono } from "hono/tiny";
 import { failure } from "../../shared/errors.ts";
 import { SCOPES } from "../../shared/token/caveats.ts";
 import type { EdgeContext, EdgeEnv, Handler } from "./context.ts";
+import { doorOf, passDoor } from "./coalesce/door.ts";
 import { auth } from "./middleware/auth.ts";
 import { passUnread } from "./middleware/body.ts";
 import { type Access, permitted } from "./middleware/permit.ts";
@@ -138,4 +139,20 @@ export function createApp(): App {
   for (const [method, path, access, handler] of ROUTES) app.on(method, path, permitted(access, handler));
   app.all("/v1/proxy/*", permitted(SUBMIT, proxied));
   return app;
+}
+
+interface Edge {
+  fetch(request: Request, env: Env, context: ExecutionContext): Response | Promise<Response>;
+}
+
+/** The app, behind the doors of calls that are under way. */
+export function createEdge(): Edge {
+  const app = createApp();
+  return {
+    fetch(request, env, context) {
+      const door = doorOf(request);
+      if (door === null) return app.fetch(request, env, context);
+      return passDoor(door, request, env).then((answer) => answer ?? app.fetch(request, env, context));
+    },
+  };
 }

@@ -8,14 +8,14 @@ import { type Failure, failure } from "../../../shared/errors.ts";
 import { FLIGHT_BEAT_MS, FLIGHT_FAILURES_MAX } from "../../../shared/limits-flight.ts";
 import { readKeyOf } from "../../../shared/protocol/flight.ts";
 import type { FlightNews, FlightRpc, SeatRpc, WholeAnswer } from "../../../shared/rpc-flight.ts";
-import { NO_BODY_STATUSES, type Witness } from "../proxy/attempt.ts";
+import type { Witness } from "../proxy/attempt.ts";
 import { problem } from "../reply.ts";
-import { type Admission, type Flight, flightOf, forgetFlight, landFlight, newFlight, type Outcome, within } from "./flights.ts";
+import { responseOf, sharedAnswer } from "./answer.ts";
+import { type Flight, flightOf, forgetFlight, landFlight, newFlight, type Outcome } from "./flights.ts";
 import { hashOf } from "./key.ts";
-import { ageSecondsOf, sharingOf } from "./sharing.ts";
+import { sharingOf } from "./sharing.ts";
+import { type Waiting, waitFor } from "./waiting.ts";
 
-/** A refusal is not asked for again within so long. */
-const ADMITTED_MS = 1_000;
 const BEATS_A_RENEWAL = 4;
 
 export interface Collapsing {
@@ -27,9 +27,11 @@ export interface Collapsing {
   readonly waitUntil: (work: Promise<unknown>) => void;
   /** Until when the caller waits for a permit. */
   readonly untilMs: number;
-  /** Whom the answer is for, as far as permissions go. */
-  readonly authority: string;
-  readonly refusal: () => Promise<Failure | null>;
+  readonly waiting: Waiting;
+  /** Calls that came to nothing while this one waited for them already. */
+  readonly failures: number;
+  /** Hears of the flight that it is in, its own or another's. */
+  readonly joins: (flight: Flight) => void;
   /** Makes the call. Without a witness nobody else hears of it. */
   readonly make: (witness: Witness | null) => Promise<Response>;
   /** Answers a call that got no permit in time. */
@@ -42,17 +44,21 @@ interface Place {
 }
 
 export async function collapse(one: Collapsing): Promise<Response> {
-  for (let failures = 0; failures < FLIGHT_FAILURES_MAX;) {
-    const flight = flightOf(one.key);
-    if (flight === undefined) return lead(one, newFlight(one.key, one.resource()));
-    // Both at once: what it may see is known by the time that there is something to see.
-    const [refusal, outcome] = await Promise.all([refusalOf(one, flight), flight.follow(one.untilMs)]);
-    if (refusal !== null) return problem(refusal);
-    if (outcome.kind === "answer") return shared(one, outcome);
-    if (outcome.kind === "late") return one.refused(late());
-    if (outcome.kind === "alone") break;
-    if (outcome.kind === "failed") failures++;
-    else forgetFlight(one.key, flight);
+  const { key, untilMs, waiting } = one;
+  for (let { failures } = one; failures < FLIGHT_FAILURES_MAX;) {
+    const flight = flightOf(key);
+    if (flight === undefined) {
+      const own = newFlight({ key, resource: one.resource(), untilMs, authority: waiting.authority });
+      one.joins(own);
+      return lead(one, own);
+    }
+    one.joins(flight);
+    const found = await waitFor(flight, waiting, untilMs);
+    if (found instanceof Response) return found;
+    if (found === "late") return one.refused(late());
+    if (found === "alone") break;
+    if (found === "failed") failures++;
+    else forgetFlight(flight);
   }
   return one.make(null);
 }
@@ -63,34 +69,18 @@ const late = (): Failure =>
     "an equal call has no permit yet, and this one waited as long as it was let; Prefer: wait=n says how long",
   );
 
-/** Asked once for all callers with the same authority that come together. */
-async function refusalOf({ authority, refusal }: Collapsing, flight: Flight): Promise<Failure | null> {
-  const nowMs = Date.now();
-  const known = flight.admitted.get(authority);
-  if (known !== undefined && nowMs - known.atMs < ADMITTED_MS) {
-    if (known.verdict !== undefined) return known.verdict;
-    // Whoever asked may go before there is an answer.
-    const theirs = await within(known.asked, ADMITTED_MS).catch(() => null);
-    if (theirs !== null) return theirs.refusal;
-  }
-  const admission: Admission = { atMs: nowMs, asked: refusal().then((found) => ({ refusal: found })) };
-  flight.admitted.set(authority, admission);
-  admission.verdict = (await admission.asked).refusal;
-  return admission.verdict;
-}
-
 /** The isolate's own leader. */
 async function lead(one: Collapsing, flight: Flight): Promise<Response> {
-  const { key, waitUntil } = one;
+  const { method, waitUntil, waiting } = one;
   const place: Place = { seat: null };
   let beats = 0;
   const beating = setInterval(() => {
     flight.beat();
-    if (++beats % BEATS_A_RENEWAL === 0) void renew(key, flight, place);
+    if (++beats % BEATS_A_RENEWAL === 0) void renew(flight, place);
   }, FLIGHT_BEAT_MS);
   const land = (outcome: Outcome): void => {
     clearInterval(beating);
-    landFlight(key, flight, outcome);
+    landFlight(flight, outcome);
   };
   // Once somebody waits for it, the call goes on without its own caller.
   void flight.company.then(() => waitUntil(flight.outcome));
@@ -102,10 +92,11 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
       land(news);
       return await one.make(null);
     }
-    const outcome = { ...news, headers: new Headers(news.answer.headers as [string, string][]) };
-    land(outcome);
-    const refusal = await one.refusal();
-    return refusal === null ? shared(one, outcome) : problem(refusal);
+    const refusal = await waiting.refusal();
+    flight.admissions.leaderHas(refusal);
+    const answer = sharedAnswer(method, news.answer, news.ageMs);
+    land({ kind: "answer", answer });
+    return refusal === null ? responseOf(answer) : problem(refusal);
   } catch (error) {
     land({ kind: "failed" });
     throw error;
@@ -113,7 +104,7 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
 }
 
 /** Its place among all isolates. A shard that is lost while it is asked cannot stop a call. */
-async function join({ key, shard }: Collapsing, { resource }: Flight, place: Place): Promise<FlightNews> {
+async function join({ shard }: Collapsing, { key, resource }: Flight, place: Place): Promise<FlightNews> {
   const [hash, name] = await Promise.all([hashOf(key), resource === null ? null : hashOf(resource)]);
   try {
     const joining = shard(name ?? hash).join(name === null ? hash : readKeyOf(name, hash));
@@ -129,9 +120,9 @@ async function join({ key, shard }: Collapsing, { resource }: Flight, place: Pla
 }
 
 /** Shows that it is there. Where it is too late to be joined over all isolates, it is here too. */
-async function renew(key: string, flight: Flight, { seat }: Place): Promise<void> {
+async function renew(flight: Flight, { seat }: Place): Promise<void> {
   // A shard that has gone holds nothing any more.
-  if ((await seat?.renew().catch(() => undefined)) === false) forgetFlight(key, flight);
+  if ((await seat?.renew().catch(() => undefined)) === false) forgetFlight(flight);
 }
 
 /** Tells the shard that nothing more will be said. */
@@ -149,7 +140,7 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
   const witness: Witness = {
     opened: ({ isUnshared }) => {
       flight.isCalling = true;
-      flight.admitted.set(one.authority, { atMs: Date.now(), asked: Promise.resolve({ refusal: null }), verdict: null });
+      flight.admissions.leaderHas(null);
       if (isUnshared === true) end("alone");
       return isUnshared !== true;
     },
@@ -161,14 +152,14 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
         return false;
       }
       // Its caller is about to see it, and what is asked from then on must not be answered by it.
-      forgetFlight(one.key, flight);
+      forgetFlight(flight);
       if (seat !== null) isAwaited = seat.landed(sharing.freshMs).catch(() => false);
       return true;
     },
     isWanted: () => flight.hasCompany,
     tooLarge: () => end("alone"),
     whole: (answer) => {
-      land({ kind: "answer", answer, headers: new Headers(answer.headers as [string, string][]), ageMs: null });
+      land({ kind: "answer", answer: sharedAnswer(one.method, answer, null) });
       if (seat !== null) one.waitUntil(closing(seat, give(seat, answer, isAwaited)));
     },
     broke: () => end("failed"),
@@ -188,14 +179,4 @@ async function give(seat: SeatRpc, answer: WholeAnswer, isAwaited: Promise<boole
 async function closing(seat: SeatRpc, said: Promise<void>): Promise<void> {
   await said.catch(() => undefined);
   letGo(seat);
-}
-
-/** Somebody else's answer. */
-function shared({ method }: Collapsing, { answer, headers, ageMs }: Extract<Outcome, { kind: "answer" }>): Response {
-  const { status, body } = answer;
-  const own = new Headers(headers);
-  own.append("cache-status", ageMs === null ? "drover; collapsed" : "drover; hit");
-  if (ageMs !== null) own.set("age", String(ageSecondsOf(headers) + Math.floor(ageMs / 1_000)));
-  const isEmpty = method === "HEAD" || NO_BODY_STATUSES.has(status);
-  return new Response(isEmpty ? null : body, { status, headers: own, encodeBody: "manual" });
 }

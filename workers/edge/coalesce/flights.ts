@@ -1,52 +1,57 @@
 /**
  * Calls that this isolate has under way, by what makes them equal. One request
- * leads; the others wait in their own requests for what it finds, so that none
- * depends on another's caller. A request can end without a word, so a leader
- * shows that it is there, and those who wait look.
+ * leads; the others wait in their own requests for what it finds. The runtime
+ * rejects what they wait for as soon as the leader's request has ended, however
+ * that was, so none depends on another's caller, and none needs a timer.
  */
-import type { Failure } from "../../../shared/errors.ts";
 import { FLIGHT_BEAT_MS } from "../../../shared/limits-flight.ts";
-import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
+import { Admissions } from "./admissions.ts";
+import type { SharedAnswer } from "./answer.ts";
+import { within } from "./within.ts";
 
 export type Outcome =
-  /** `ageMs`: since when it is kept; null where it came just now. */
-  | { readonly kind: "answer"; readonly answer: WholeAnswer; readonly headers: Headers; readonly ageMs: number | null }
+  | { readonly kind: "answer"; readonly answer: SharedAnswer }
   /** Everybody makes a call of its own. */
   | { readonly kind: "alone" }
   /** The call came to nothing, and somebody else should try. */
   | { readonly kind: "failed" };
 
 /** `late`: it has no permit when the caller's patience ends. `gone`: nobody makes the call any more. */
-interface Left {
+export interface Left {
   readonly kind: "late" | "gone";
 }
 
 /** A leader that has not been seen for so long is gone. */
 const SILENT_MS = 4 * FLIGHT_BEAT_MS;
-/** Whoever looks is late as well, so what it sees is old. */
-const LATE_MS = FLIGHT_BEAT_MS / 2;
 
-export interface Admission {
-  readonly atMs: number;
-  readonly asked: Promise<{ readonly refusal: Failure | null }>;
-  /** What came of it: to wait for what belongs to another request costs more than to look. */
-  verdict?: Failure | null;
+export interface FlightSpec {
+  readonly key: string;
+  /** What its call reads, so that a write ends it; null where it is not known to read only. */
+  readonly resource: string | null;
+  /** Until when its leader waits for a permit. */
+  readonly untilMs: number;
+  /** Of its leader. */
+  readonly authority: string;
 }
 
 export class Flight {
-  /** What its call reads, so that a write ends it; null where it is not known to read only. */
+  readonly key: string;
   readonly resource: string | null;
+  readonly untilMs: number;
+  readonly admissions: Admissions;
   readonly #outcome = Promise.withResolvers<Outcome>();
   readonly #company = Promise.withResolvers<void>();
-  /** By who asks: whether it may have the answer. */
-  readonly admitted = new Map<string, Admission>();
   #seenAtMs = Date.now();
+  readonly #doors: (() => void)[] = [];
   hasCompany = false;
   /** The call has its permit: from then on it is only waited for. */
   isCalling = false;
 
-  constructor(resource: string | null) {
+  constructor({ key, resource, untilMs, authority }: FlightSpec) {
+    this.key = key;
     this.resource = resource;
+    this.untilMs = untilMs;
+    this.admissions = new Admissions(authority);
   }
 
   get outcome(): Promise<Outcome> {
@@ -71,43 +76,37 @@ export class Flight {
     this.#outcome.resolve(outcome);
   }
 
+  /** Called when nobody joins any more. */
+  onForgotten(close: () => void): void {
+    this.#doors.push(close);
+  }
+
+  forget(): void {
+    for (const close of this.#doors.splice(0)) close();
+  }
+
+  /** Whether one so patient need not look at the clock: the leader has no more patience. */
+  outlasts(untilMs: number): boolean {
+    return this.isCalling || untilMs >= this.untilMs;
+  }
+
   /** What comes of it. */
   async follow(untilMs: number): Promise<Outcome | Left> {
     try {
-      // What belongs to a request that has ended throws when it is waited for, and complains when it is told something.
+      // What belongs to a request that has ended complains when it is told something.
       if (!this.hasCompany) {
         const known = await Promise.race([this.outcome, Promise.resolve(null)]);
         if (known !== null) return known;
         this.hasCompany = true;
         this.#company.resolve();
       }
-      return await this.#wait(untilMs);
+      if (this.outlasts(untilMs)) return await this.outcome;
+      const outcome = await within(this.outcome, untilMs - Date.now());
+      return outcome ?? (this.isCalling ? await this.outcome : { kind: "late" });
     } catch {
       return { kind: "gone" };
     }
   }
-
-  async #wait(untilMs: number): Promise<Outcome | Left> {
-    for (;;) {
-      const nowMs = Date.now();
-      const isOver = nowMs >= untilMs;
-      if (isOver && !this.isCalling) return { kind: "late" };
-      const wakeAtMs = isOver ? nowMs + SILENT_MS : Math.min(untilMs, nowMs + SILENT_MS);
-      const outcome = await within(this.outcome, wakeAtMs - nowMs);
-      if (outcome !== null) return outcome;
-      // Where this is late itself, the leader may be about to show itself.
-      if (this.isSilent && Date.now() < wakeAtMs + LATE_MS) return { kind: "gone" };
-    }
-  }
-}
-
-/** Null where it takes longer. */
-export async function within<T>(work: Promise<T>, ms: number): Promise<T | null> {
-  let timer: number | null = null;
-  const late = new Promise<null>((resolve) => (timer = setTimeout(resolve, ms, null)));
-  const first = await Promise.race([work, late]);
-  clearTimeout(timer);
-  return first;
 }
 
 const flights = new Map<string, Flight>();
@@ -115,28 +114,30 @@ const flights = new Map<string, Flight>();
 export const flightOf = (key: string): Flight | undefined => flights.get(key);
 
 /** A new flight, which its maker leads. */
-export function newFlight(key: string, resource: string | null): Flight {
-  const flight = new Flight(resource);
+export function newFlight(spec: FlightSpec): Flight {
+  const flight = new Flight(spec);
   // One whose request ended alone has nobody to take it away.
-  for (const [old, { isSilent }] of flights) {
-    if (!isSilent) break;
-    flights.delete(old);
+  for (const old of flights.values()) {
+    if (!old.isSilent) break;
+    forgetFlight(old);
   }
-  flights.set(key, flight);
+  flights.set(spec.key, flight);
   return flight;
 }
 
-export function landFlight(key: string, flight: Flight, outcome: Outcome): void {
-  forgetFlight(key, flight);
+export function landFlight(flight: Flight, outcome: Outcome): void {
+  forgetFlight(flight);
   flight.land(outcome);
 }
 
 /** Nobody joins it any more. */
-export function forgetFlight(key: string, flight: Flight): void {
-  if (flights.get(key) === flight) flights.delete(key);
+export function forgetFlight(flight: Flight): void {
+  if (flights.get(flight.key) !== flight) return;
+  flights.delete(flight.key);
+  flight.forget();
 }
 
 /** A write has been answered: nobody joins calls any more that may have read what was before. */
 export function forgetReadsOf(resource: string): void {
-  for (const [key, flight] of flights) if (flight.resource === resource) flights.delete(key);
+  for (const flight of flights.values()) if (flight.resource === resource) forgetFlight(flight);
 }

@@ -8,11 +8,13 @@ import { PROXY_SHARDS, WAIT_SECONDS_MAX } from "../../../shared/limits.ts";
 import { shardOf } from "../../../shared/protocol/lock.ts";
 import { IDEMPOTENT_METHODS, type Reserve } from "../../../shared/protocol/task.ts";
 import { err, ok } from "../../../shared/result.ts";
-import type { FlightRpc } from "../../../shared/rpc-flight.ts";
+import type { CallAsked, FlightRpc } from "../../../shared/rpc-flight.ts";
 import type { Answer, GateRpc, IdempotencyKey } from "../../../shared/rpc.ts";
 import { networkOf, PLAIN_NETWORK } from "../../kit/network.ts";
 import { collapse } from "../coalesce/collapse.ts";
+import { beforeOf, doorKeyOf, openDoor } from "../coalesce/door.ts";
 import { hashOf, keyOf, resourceOf } from "../coalesce/key.ts";
+import type { Waiting } from "../coalesce/waiting.ts";
 import { wishOf } from "../coalesce/wish.ts";
 import { isWrite, outdate, pathsWritten } from "../coalesce/writes.ts";
 import { type EdgeContext, flightStub, goalStub, TENANT_NAME } from "../context.ts";
@@ -80,21 +82,28 @@ interface Passing {
   readonly refused: (fault: Failure) => Response | Promise<Response>;
 }
 
+const gateOf = (env: Env, name: string): GateRpc => env.GATE.get(env.GATE.idFromName(name)) as unknown as GateRpc;
+
+/** As any request waits that comes with the same authority; so nothing in it is of one request alone. */
+function waitingOf(env: Env, gate: string, call: CallAsked): Waiting {
+  return { authority: JSON.stringify([call.goalId, call.bearer]), refusal: () => gateOf(env, gate).refusal(call) };
+}
+
 async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, passing: Passing): Promise<Response> {
   const { body, idempotency, waitMs, refused, reserve } = passing;
+  const { env } = c;
   const { method, headers } = c.req.raw;
-  const { claims, bearer } = c.get("caller");
-  const name = gateName(claims.subject, goalId, idempotency?.key);
-  const gate = c.env.GATE.get(c.env.GATE.idFromName(name)) as unknown as GateRpc;
+  const caller = c.get("caller");
+  const name = gateName(caller.claims.subject, goalId, idempotency?.key);
   const isIdempotent = IDEMPOTENT_METHODS.has(method);
   const waitUntil = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
-  const asked = { goalId, method, path: target.path, bearer };
-  const shard = (key: string): FlightRpc => flightStub(c.env, key);
+  const asked = { goalId, method, path: target.path, bearer: caller.bearer };
+  const shard = (key: string): FlightRpc => flightStub(env, key);
   const written = (origin: string, answer: Headers | null): Promise<void> =>
     outdate(TENANT_NAME, target.upstream, pathsWritten(origin, target.path, answer), shard);
   const make = (witness: Witness | null): Promise<Response> =>
     passThrough(
-      { gate, network: networkOf(c.env) ?? PLAIN_NETWORK, waitUntil, refused, written: isWrite(method) ? written : null },
+      { gate: gateOf(env, name), network: networkOf(env) ?? PLAIN_NETWORK, waitUntil, refused, written: isWrite(method) ? written : null },
       { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent, witness },
       {
         ...asked,
@@ -105,15 +114,19 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
       },
     );
   if (!passing.isShared || body instanceof ReadableStream) return make(null);
+  const waiting = waitingOf(env, name, { ...asked, upstream: target.upstream });
+  const door = doorKeyOf(c.req.raw);
+  const { failures = 0, untilMs = Date.now() + waitMs } = beforeOf(c.req.raw) ?? {};
   return collapse({
     key: await flightKeyOf(c, target, body),
     method,
     resource: () => (method === "GET" || method === "HEAD" ? resourceOf(TENANT_NAME, target.upstream, target.path) : null),
     shard,
     waitUntil,
-    untilMs: Date.now() + waitMs,
-    authority: JSON.stringify([goalId, bearer]),
-    refusal: () => gate.refusal({ ...asked, upstream: target.upstream }),
+    untilMs,
+    waiting,
+    failures,
+    joins: (flight) => void (door !== null && openDoor(door, { flight, caller, waiting, waitMs })),
     make,
     refused,
   });
