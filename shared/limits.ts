@@ -192,16 +192,19 @@ export const RUN_STARVED_MS_MAX = 2_000;
 // What running functions ask of the world.
 /** A gate that says nothing of what it holds of a goal's budget has spent it. It says so three times within. */
 export const TAB_MS = 30_000;
-/** What a gate has spent, and nobody waits for, is told after this. */
+/** What a gate does not need of what it held is given back after this, and what it has spent is told. */
 export const TAB_REPORT_MS = 100;
+export const TAB_SPENT_MS = 500;
 /** Calls that are paid for ahead of their time, for one batch at one upstream. */
 export const HAND_SPARE_MAX = 64;
 /** Calls that one batch has paid for at one upstream. */
 export const HAND_CALLS_MAX = 1_024;
 /** Permits that one batch holds at one upstream. */
 export const HAND_PERMITS_MAX = 6;
-/** A batch tells its gate of calls that have ended after this, and gives back what it has not used for so long. */
+/** A batch gives back to its gate what it has not used for so long. */
 export const HAND_NEWS_MS = 40;
+/** Calls that went well are told of after this, where there is nothing else to say. */
+export const HAND_REPORT_MS = 100;
 /** A gate that has nothing yet for a batch that waits says so after this. */
 export const HAND_HOLD_MS = 500;
 /** A batch whose gate is lost tries so often to find it again. */

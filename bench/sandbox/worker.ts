@@ -4,6 +4,7 @@
  * long because the clock has milliseconds.
  */
 import type { StoredImage } from "../../shared/rpc-functions.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage } from "../../workers/sandbox/snapshot/build.ts";
 import { type Image, Instance } from "../../workers/sandbox/snapshot/instance.ts";
 import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
@@ -24,7 +25,7 @@ const refuse: HostCalls = () => Promise.reject(new Error("nothing is to be asked
 
 function invocationOf(i: number, calls: HostCalls): Invocation {
   const about = JSON.stringify({ goal: { id: "goal" }, task: { id: `task_${i}`, attempt: 1 } });
-  return { input: `{"n":${i}}`, about, limits: LIMITS, calls, signal: new AbortController().signal, timeoutMs: 10_000 };
+  return { input: `{"n":${i}}`, about, limits: LIMITS, calls, cutoff: new Cutoff(), timeoutMs: 10_000 };
 }
 
 const outputOf = (ended: Ended): string => (ended.outcome === "returned" ? ended.output : JSON.stringify(ended));

@@ -80,6 +80,7 @@ export class Hands {
   readonly #env: Env;
   readonly #shared: Omit<Lender, "goal" | "till">;
   #lender: Lender | null = null;
+  #open = 0;
 
   constructor(env: Env, registry: RegistryCopy, keys: Keys, queues: Queues) {
     this.#env = env;
@@ -89,13 +90,19 @@ export class Hands {
   hand(request: HandRequest): Hand {
     const { goalId } = request;
     this.#lender ??= { ...this.#shared, goal: goalCopy(this.#env, goalId), till: new Till(() => goalStub(this.#env, goalId)) };
-    return new Hand(this.#lender, request);
+    const { till } = this.#lender;
+    this.#open++;
+    return new Hand(this.#lender, request, () => {
+      // Where nothing runs any more, somebody may want to know what it has cost.
+      if (--this.#open === 0) till.hurry();
+    });
   }
 }
 
 class Hand extends RpcTarget implements HandRpc {
   readonly #lender: Lender;
   readonly #request: HandRequest;
+  readonly #ended: () => void;
   readonly #counters = new Map<string, Counter>();
   #nextPermit = 1;
   /** What was asked for and has no answer yet. */
@@ -104,10 +111,11 @@ class Hand extends RpcTarget implements HandRpc {
   #wake: (() => void) | null = null;
   #isOver = false;
 
-  constructor(lender: Lender, request: HandRequest) {
+  constructor(lender: Lender, request: HandRequest, ended: () => void) {
     super();
     this.#lender = lender;
     this.#request = request;
+    this.#ended = ended;
   }
 
   async find(origin: string): Promise<string | null> {
@@ -156,6 +164,7 @@ class Hand extends RpcTarget implements HandRpc {
       for (const keyed of keys.values()) this.#lender.keys.release(keyed, null, undefined);
     }
     this.#counters.clear();
+    this.#ended();
   }
 
   #counterOf(name: string): Counter {

@@ -4,7 +4,7 @@
  * charges in full.
  */
 import { type Failure, failure } from "../../shared/errors.ts";
-import { TAB_MS, TAB_REPORT_MS } from "../../shared/limits.ts";
+import { TAB_MS, TAB_REPORT_MS, TAB_SPENT_MS } from "../../shared/limits.ts";
 import { type Amounts, isNothing, minus, NOTHING, plus } from "../../shared/policy/account.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { TabReply, TabRequest, TabRpc } from "../../shared/rpc-functions.ts";
@@ -48,6 +48,8 @@ export class Till {
   #failures = 0;
   #timer: number | null = null;
   #timerAtMs = Number.POSITIVE_INFINITY;
+  /** When what was settled since the last request is to be told. */
+  #reportAtMs = Number.POSITIVE_INFINITY;
 
   constructor(goal: () => TabRpc) {
     this.#goal = goal;
@@ -67,7 +69,19 @@ export class Till {
     if (tab !== this.#tab) return;
     tab.left = minus(tab.left, drawn);
     tab.used = plus(tab.used, used);
-    this.#schedule(TAB_REPORT_MS);
+    // What is free again others may wait for; nobody waits to hear what was spent.
+    const isFreed = drawn.some((amount, d) => amount > used[d]!);
+    this.#report(isFreed ? TAB_REPORT_MS : TAB_SPENT_MS);
+  }
+
+  /** What was settled is told soon. */
+  hurry(): void {
+    if (this.#reportAtMs !== Number.POSITIVE_INFINITY) this.#report(TAB_REPORT_MS);
+  }
+
+  #report(withinMs: number): void {
+    this.#reportAtMs = Math.min(this.#reportAtMs, Date.now() + withinMs);
+    this.#schedule(withinMs);
   }
 
   #schedule(inMs: number): void {
@@ -80,6 +94,7 @@ export class Till {
 
   async #exchange(): Promise<void> {
     this.#timerAtMs = Number.POSITIVE_INFINITY;
+    this.#reportAtMs = Number.POSITIVE_INFINITY;
     this.#isAsking = true;
     const wants = this.#wants;
     this.#wants = [];
@@ -106,7 +121,7 @@ export class Till {
     if (reply.ok && reply.value.granted === null) this.#beginAnew(wants);
     else this.#serve(tab, wants, reply);
     if (this.#wants.length > 0) this.#schedule(0);
-    else if (tab.used !== used) this.#schedule(TAB_REPORT_MS);
+    else if (this.#reportAtMs !== Number.POSITIVE_INFINITY) this.#schedule(this.#reportAtMs - Date.now());
     else if (!isNothing(tab.left)) this.#schedule(TAB_MS / 3);
   }
 

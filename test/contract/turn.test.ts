@@ -15,6 +15,7 @@ import { freePort, untilUp, workerdPath } from "../../bench/stage.ts";
 
 /** Lends four things to whoever is next. Each turn asks in whose request it goes on: a promise of that request is settled there at once, and later from elsewhere. */
 const WORKER = `
+import { Cutoff } from "./workers/kit/cutoff.ts";
 import { inTurn } from "./workers/sandbox/turn.ts";
 const waiting = [];
 let free = 4, turns = 0, strays = 0;
@@ -23,8 +24,8 @@ const line = {
   enter(resolve) { if (free > 0) { free--; resolve(1); } else waiting.push(resolve); return () => {}; },
   keep: () => true, look() {},
 };
-async function takeTurn(marker, signal) {
-  await inTurn(line, signal);
+async function takeTurn(marker, cutoff) {
+  await inTurn(line, cutoff);
   let isHome = false;
   marker.promise.then(() => { isHome = true; });
   marker.resolve();
@@ -35,8 +36,8 @@ async function takeTurn(marker, signal) {
   giveBack();
 }
 export default { async fetch() {
-  const { signal } = new AbortController();
-  await Promise.all(Array.from({ length: 100 }, () => takeTurn(Promise.withResolvers(), signal)));
+  const cutoff = new Cutoff();
+  await Promise.all(Array.from({ length: 100 }, () => takeTurn(Promise.withResolvers(), cutoff)));
   return Response.json({ turns, strays });
 } };
 `;

@@ -50,7 +50,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^workers\/edge\//, may: ["workers/edge/", "workers/sandbox/", "workers/kit/", SHARED, "hono", "hono/", "valibot", "jose"] },
   { files: /^workers\/executor\//, may: ["workers/executor/", "workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"] },
   { files: /^client\//, may: ["client/", SHARED, "node:", "miniflare", "wrangler", "esbuild", "workerd"] },
-  { files: /^bench\/sandbox\/worker\.ts$/, may: ["workers/sandbox/", SHARED] },
+  { files: /^bench\/sandbox\/worker\.ts$/, may: ["workers/sandbox/", "workers/kit/", SHARED] },
   { files: /^bench\//, may: ["bench/", "client/", SHARED, "node:", "cloudflare:workers", "esbuild"] },
   { files: /^examples\//, may: ["examples/", "client/", SHARED, "node:", "drover/functions"] },
   { files: /^scripts\//, may: ["scripts/", "node:"] },

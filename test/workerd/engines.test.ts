@@ -1,23 +1,24 @@
 /** One contract of handlers, in both engines. */
 import { describe, expect, test } from "vitest";
 import { FUNCTION_LOG_CHARS_MAX, FUNCTION_LOGS_MAX } from "../../shared/limits.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage, Sandbox } from "../../workers/sandbox/index.ts";
 import type { Ended, HostCalls } from "../../workers/sandbox/types.ts";
 import { HANDLER_CASES, hostOf } from "./handlers.ts";
 import { invocationOf, LIMITS, runOnce } from "./isolate-kit.ts";
 
-type Engine = (bundle: string, input: unknown, calls: HostCalls, signal?: AbortSignal) => Promise<Ended>;
+type Engine = (bundle: string, input: unknown, calls: HostCalls, cutoff?: Cutoff) => Promise<Ended>;
 
-async function inSnapshot(bundle: string, input: unknown, calls: HostCalls, signal = new AbortController().signal): Promise<Ended> {
+async function inSnapshot(bundle: string, input: unknown, calls: HostCalls, cutoff = new Cutoff()): Promise<Ended> {
   const built = await buildImage(bundle, LIMITS);
   if (!built.ok) throw new Error(built.error.detail);
   const sandbox = new Sandbox();
   await sandbox.load("v", built.value);
-  return sandbox.invoke("v", invocationOf(input, { calls, signal }));
+  return sandbox.invoke("v", invocationOf(input, { calls, cutoff }));
 }
 
 const ENGINES: readonly (readonly [string, Engine])[] = [
-  ["isolate", (bundle, input, calls, signal) => runOnce(bundle, input, { calls, ...(signal && { signal }) })],
+  ["isolate", (bundle, input, calls, cutoff) => runOnce(bundle, input, { calls, ...(cutoff && { cutoff }) })],
   ["snapshot", inSnapshot],
 ];
 
@@ -41,9 +42,9 @@ describe.for(ENGINES)("a handler in the engine %s", ([, run]) => {
       await ctx.lock("never");
     }`;
     const log: (readonly [string, unknown, number])[] = [];
-    const controller = new AbortController();
-    setTimeout(() => controller.abort(reason), 30);
-    const ended = await run(bundle, null, hostOf(log), controller.signal);
+    const cutoff = new Cutoff();
+    setTimeout(() => cutoff.end(reason), 30);
+    const ended = await run(bundle, null, hostOf(log), cutoff);
     expect(ended).toMatchObject({ outcome: "failed", code, detail: `the invocation was ended: ${reason}` });
     await expect.poll(() => log).toHaveLength(3);
     expect(log).toEqual([

@@ -27,8 +27,7 @@ const failed = (code: Extract<Ended, { outcome: "failed" }>["code"], more: objec
 });
 
 /** Ends when it is aborted, as the sandbox does. */
-const untilAborted = ({ signal }: Invocation): Promise<Ended> =>
-  new Promise((resolve) => signal.addEventListener("abort", () => resolve(failed("canceled"))));
+const untilAborted = ({ cutoff }: Invocation): Promise<Ended> => new Promise((resolve) => cutoff.watch(() => resolve(failed("canceled"))));
 
 interface Host extends FunctionsHost {
   readonly settled: string[];

@@ -4,6 +4,7 @@ import { env } from "cloudflare:workers";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { GoalAskRpc, HandRequest, HandRpc, HandsRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
 import { taskIdOf, type GoalId } from "../../shared/ids.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { hostOf } from "../../workers/executor/host/host.ts";
 import type { FunctionHost } from "../../workers/executor/host/types.ts";
 import { tcpReach } from "../../workers/executor/reach.ts";
@@ -89,7 +90,7 @@ export function batchIn(goalId: string, upstream: string, count: number, more: P
     },
   };
   const host = hostOf(batch, { gate: () => gate, gateName: `proxy-${goalId}`, goal: () => askOf(goalId), reach: tcpReach });
-  const run = items.map((item) => askerOf(host.callsOf(item, new AbortController().signal), upstream));
+  const run = items.map((item) => askerOf(host.callsOf(item, new Cutoff()), upstream));
   const made: Batch = {
     host,
     items,

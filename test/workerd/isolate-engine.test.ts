@@ -1,5 +1,6 @@
 /** Functions in dynamic Workers: the contract of handlers, how they fail, and what holds them. */
 import { describe, expect, test } from "vitest";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { type Asked, delay, echoing, invocationOf, isolates, runOnce, versionOf } from "./isolate-kit.ts";
 
 const returned = (output: unknown) => ({ outcome: "returned", output: JSON.stringify(output), cpuMs: 0 });
@@ -101,30 +102,30 @@ describe("an abort", () => {
     ["waits for a timer", "export default async () => { for (;;) await new Promise((go) => setTimeout(go, 5)); }"],
     ["catches what ends it", 'export default async (_, ctx) => { for (;;) try { await ctx.call("never"); } catch {} }'],
   ] as const)("ends a handler that %s", async ([, bundle]) => {
-    const controller = new AbortController();
-    setTimeout(() => controller.abort("timed out"), 30);
+    const cutoff = new Cutoff();
+    setTimeout(() => cutoff.end("timed out"), 30);
     const calls = async () => new Promise<string>(() => {});
-    const ended = await runOnce(bundle, null, { calls, signal: controller.signal });
+    const ended = await runOnce(bundle, null, { calls, cutoff });
     expect(ended).toMatchObject({ outcome: "failed", code: "function_limit" });
   });
 
   test("is told to the handler by ctx.signal", async () => {
-    const controller = new AbortController();
-    setTimeout(() => controller.abort("unwanted"), 30);
+    const cutoff = new Cutoff();
+    setTimeout(() => cutoff.end("unwanted"), 30);
     const bundle = `let seen = null;
       export default (input, ctx) => input === "ask" ? seen : new Promise(() => ctx.signal.addEventListener("abort", () => { seen = ctx.signal.reason.message; }))`;
     const version = versionOf();
-    expect(await isolates.invoke(version, bundle, invocationOf(null, { signal: controller.signal }))).toMatchObject({ code: "canceled" });
+    expect(await isolates.invoke(version, bundle, invocationOf(null, { cutoff }))).toMatchObject({ code: "canceled" });
     await delay(50);
     expect(await isolates.invoke(version, bundle, invocationOf("ask"))).toEqual(returned("unwanted"));
   });
 
   test("frees the place of the version at once, also where a listener throws", async () => {
-    const controller = new AbortController();
-    setTimeout(() => controller.abort("unwanted"), 30);
+    const cutoff = new Cutoff();
+    setTimeout(() => cutoff.end("unwanted"), 30);
     const bundle = 'export default (_, ctx) => new Promise(() => ctx.signal.addEventListener("abort", () => { throw new Error("mine"); }))';
     const before = isolates.inFlight;
-    await isolates.invoke(versionOf(), bundle, invocationOf(null, { signal: controller.signal }));
+    await isolates.invoke(versionOf(), bundle, invocationOf(null, { cutoff }));
     await delay(200);
     expect(isolates.inFlight).toBe(before);
   });
@@ -133,9 +134,9 @@ describe("an abort", () => {
     const version = versionOf();
     const bundle = `let turns = 0;
       export default async (input) => { if (input === "count") return turns; for (;;) { turns++; await new Promise((go) => setTimeout(go, 5)); } }`;
-    const controller = new AbortController();
-    setTimeout(() => controller.abort("timed out"), 50);
-    await isolates.invoke(version, bundle, invocationOf("loop", { signal: controller.signal }));
+    const cutoff = new Cutoff();
+    setTimeout(() => cutoff.end("timed out"), 50);
+    await isolates.invoke(version, bundle, invocationOf("loop", { cutoff }));
     await delay(50);
     const count = () => isolates.invoke(version, bundle, invocationOf("count"));
     const before = await count();

@@ -2,6 +2,7 @@
 import { env } from "cloudflare:workers";
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX } from "../../shared/limits.ts";
 import type { FunctionLimits, FunctionVersion } from "../../shared/protocol/function.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { Isolates } from "../../workers/sandbox/index.ts";
 import type { Ended, HostCalls, Invocation } from "../../workers/sandbox/types.ts";
 
@@ -35,7 +36,7 @@ export function invocationOf(input: unknown, more: Partial<Invocation> = {}): In
     about,
     limits: LIMITS,
     calls: echoing(),
-    signal: new AbortController().signal,
+    cutoff: new Cutoff(),
     timeoutMs: 60_000,
     ...more,
   };

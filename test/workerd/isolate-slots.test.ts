@@ -2,6 +2,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, test } from "vitest";
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX, PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX } from "../../shared/limits.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { Isolates } from "../../workers/sandbox/index.ts";
 import { Slots } from "../../workers/sandbox/isolate/slots.ts";
 import { inLostExecutor } from "./host-kit.ts";
@@ -10,7 +11,7 @@ import { guard } from "./loader-guard.ts";
 
 const SLOW = "export default (input) => new Promise((done) => setTimeout(() => done(input), 10));";
 const LEASE_MS = 60_000;
-const never = new AbortController().signal;
+const never = new Cutoff();
 
 describe("Isolates", () => {
   test.for([PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX, PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX])(
@@ -46,10 +47,10 @@ describe("Isolates", () => {
 
   test("end an invocation that is aborted while it waits for its place", async () => {
     const isolates = new Isolates(env.LOADER, 1);
-    const controller = new AbortController();
+    const cutoff = new Cutoff();
     const first = isolates.invoke(versionOf(), SLOW, invocationOf("first"));
-    const second = isolates.invoke(versionOf(), SLOW, invocationOf("second", { signal: controller.signal }));
-    controller.abort("unwanted");
+    const second = isolates.invoke(versionOf(), SLOW, invocationOf("second", { cutoff }));
+    cutoff.end("unwanted");
     expect(await second).toMatchObject({ outcome: "failed", code: "canceled" });
     expect(await first).toMatchObject({ outcome: "returned" });
     expect(await isolates.invoke(versionOf(), SLOW, invocationOf("third"))).toMatchObject({ outcome: "returned" });
@@ -87,11 +88,11 @@ describe("Slots", () => {
 
   test("let those in that waited behind one who gave up", async () => {
     const slots = new Slots(1);
-    const controller = new AbortController();
+    const cutoff = new Cutoff();
     await slots.enter("a", LEASE_MS, never);
-    const b = slots.enter("b", LEASE_MS, controller.signal);
+    const b = slots.enter("b", LEASE_MS, cutoff);
     const again = slots.enter("a", LEASE_MS, never);
-    controller.abort("gave up");
+    cutoff.end("gave up");
     expect(await b).toBeNull();
     expect(await again).not.toBeNull();
     expect(slots.inFlight).toBe(1);

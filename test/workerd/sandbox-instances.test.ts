@@ -1,6 +1,7 @@
 /** Instances of the snapshot engine: how many there are, who gets them, and what becomes of those that nobody gives back. */
 import { expect, test } from "vitest";
 import { SANDBOX_GROWN_BYTES_MAX, SANDBOX_INSTANCES_BYTES_MAX } from "../../shared/limits.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage, Sandbox } from "../../workers/sandbox/index.ts";
 import { Instance } from "../../workers/sandbox/snapshot/instance.ts";
 import { Instances, Shelf } from "../../workers/sandbox/snapshot/instances.ts";
@@ -71,12 +72,12 @@ function gated(): {
 test("whoever waits for an instance gets one, although the last one of its function was thrown away and others have all the rest", async () => {
   const hostile = "export default (isHostile) => { while (isHostile); return 1; };";
   const [, invoke] = await sandboxWith({ held: HOLDING, hostile });
-  const controller = new AbortController();
-  const waiting = Array.from({ length: 20 }, () => invoke("held", 0, { calls: NEVER, signal: controller.signal }));
+  const cutoff = new Cutoff();
+  const waiting = Array.from({ length: 20 }, () => invoke("held", 0, { calls: NEVER, cutoff }));
   const limits = { ...LIMITS, cpuMs: 100 };
   const ended = await Promise.all([true, true, false].map((isHostile) => invoke("hostile", isHostile, { limits })));
   expect(ended.map(({ outcome }) => outcome)).toEqual(["failed", "failed", "returned"]);
-  controller.abort("over");
+  cutoff.end("over");
   expect((await Promise.all(waiting)).every(({ outcome }) => outcome === "failed")).toBe(true);
 });
 
@@ -100,15 +101,15 @@ test("whoever waited, and does not come for what it is handed, has it for a mome
   if (!built.ok) throw new Error(built.error.detail);
   const shelf = new Shelf({ manifest: JSON.parse(built.value.manifest) as Manifest, bytes: await unpacked(built.value.bytes) });
   const instances = new Instances();
-  const { signal } = new AbortController();
+  const cutoff = new Cutoff();
   const all: Instance[] = [];
-  for (let taken = instances.take(shelf, 60_000, signal); taken instanceof Instance; taken = instances.take(shelf, 60_000, signal)) {
+  for (let taken = instances.take(shelf, 60_000, cutoff); taken instanceof Instance; taken = instances.take(shelf, 60_000, cutoff)) {
     all.push(taken);
   }
   // Stands in line before those that come later, and is not there any more.
   let handed = 0;
   for (let i = 0; i < all.length; i++) instances.lineOf(shelf, 60_000).enter(() => handed++);
-  const later = instances.take(shelf, 60_000, signal);
+  const later = instances.take(shelf, 60_000, cutoff);
   for (const instance of all) instances.giveBack(shelf, instance, true);
   expect(handed).toBe(all.length - 1);
   expect(await later).toBeInstanceOf(Instance);
@@ -161,10 +162,10 @@ test("a run that is alone may allocate all that its version is allowed, whatever
 test("versions that wait share the instances, however many tasks each has and whoever came first", async () => {
   const [, invoke] = await sandboxWith({ first: HOLDING, second: HOLDING });
   const [first, second] = [gated(), gated()];
-  const controller = new AbortController();
+  const cutoff = new Cutoff();
   const all = ["first", "second"].flatMap((version) => {
     const { calls } = version === "first" ? first : second;
-    return Array.from({ length: 100 }, () => invoke(version, 0, { calls, signal: controller.signal }));
+    return Array.from({ length: 100 }, () => invoke(version, 0, { calls, cutoff }));
   });
   await delay(20);
   expect(second.open).toBe(0);
@@ -172,23 +173,22 @@ test("versions that wait share the instances, however many tasks each has and wh
   for (let i = 0; i < capacity; i++) await first.letGo();
   expect(Math.abs(first.open - second.open)).toBeLessThanOrEqual(1);
   expect(first.open + second.open).toBeGreaterThanOrEqual(capacity - 1);
-  controller.abort("over");
+  cutoff.end("over");
   await Promise.all(all);
 });
 
 test("a version whose runs are large gets room for one, although small ones of another would fit in at once", async () => {
   const [, invoke] = await sandboxWith({ small: HOLDING, large: HOLDING });
   const [small, large] = [gated(), gated()];
-  const controller = new AbortController();
-  const { signal } = controller;
-  const all = Array.from({ length: 100 }, () => invoke("small", 0, { calls: small.calls, signal }));
+  const cutoff = new Cutoff();
+  const all = Array.from({ length: 100 }, () => invoke("small", 0, { calls: small.calls, cutoff }));
   await delay(20);
   const capacity = small.open;
-  all.push(invoke("large", 40, { calls: large.calls, signal }));
+  all.push(invoke("large", 40, { calls: large.calls, cutoff }));
   for (let i = 0; i < capacity && large.open === 0; i++) await small.letGo();
   expect(large.open).toBe(1);
   // The small ones have the rest meanwhile.
   expect(small.open).toBeGreaterThan(0);
-  controller.abort("over");
+  cutoff.end("over");
   await Promise.all(all);
 });

@@ -1,6 +1,7 @@
 /** Functions in memory snapshots, in the real runtime: what one invocation gets, and what none ever sees. */
 import { expect, test } from "vitest";
 import type { FunctionLimits } from "../../shared/protocol/function.ts";
+import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage, ENGINE_ID, Sandbox } from "../../workers/sandbox/index.ts";
 import { Instance } from "../../workers/sandbox/snapshot/instance.ts";
 import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
@@ -14,7 +15,7 @@ const NO_CALLS: HostCalls = async () => {
 
 interface Options {
   readonly calls?: HostCalls;
-  readonly signal?: AbortSignal;
+  readonly cutoff?: Cutoff;
   readonly limits?: FunctionLimits;
 }
 
@@ -23,8 +24,8 @@ async function loaded(source: string, limits = LIMITS): Promise<(input?: unknown
   if (!built.ok) throw new Error(built.error.detail);
   const sandbox = new Sandbox();
   await sandbox.load("v", built.value);
-  return (input = null, { calls = NO_CALLS, signal = new AbortController().signal, limits: own = limits } = {}) =>
-    sandbox.invoke("v", { input: JSON.stringify(input), about: ABOUT, limits: own, calls, signal, timeoutMs: 60_000 });
+  return (input = null, { calls = NO_CALLS, cutoff = new Cutoff(), limits: own = limits } = {}) =>
+    sandbox.invoke("v", { input: JSON.stringify(input), about: ABOUT, limits: own, calls, cutoff, timeoutMs: 60_000 });
 }
 
 const outputOf = (ended: Ended): unknown => {
@@ -175,10 +176,10 @@ test("an attempt that is ended frees its instance, and what comes late is droppe
     `let count = 0; export default async (n, ctx) => { count += n; if (n > 0) await ctx.call("slow", { path: "/" }); return count; };`,
   );
   let answer: (text: string) => void = () => undefined;
-  const controller = new AbortController();
-  const running = run(5, { calls: () => new Promise((resolve) => (answer = resolve)), signal: controller.signal });
+  const cutoff = new Cutoff();
+  const running = run(5, { calls: () => new Promise((resolve) => (answer = resolve)), cutoff });
   await scheduler.wait(1);
-  controller.abort("timed out");
+  cutoff.end("timed out");
   expect(await running).toMatchObject({ outcome: "failed", code: "function_limit", detail: expect.stringContaining("timed out") });
   answer("{}");
   await scheduler.wait(1);
@@ -264,7 +265,7 @@ test("without a restore, one invocation would see what another left", async () =
     about: ABOUT,
     limits: LIMITS,
     calls: NO_CALLS,
-    signal: new AbortController().signal,
+    cutoff: new Cutoff(),
     timeoutMs: 60_000,
   };
   expect(outputOf(await instance.invoke(invocation, 100, () => true))).toBe(1);

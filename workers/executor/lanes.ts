@@ -11,6 +11,7 @@ import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
 import { call, type CallContext, givenBack, LEASE_ENDED, NOT_BEGUN, TIMED_OUT, UNWANTED } from "./call.ts";
 import { Hedger, type HedgePlan, type Race } from "./hedger.ts";
 import type { Work } from "./reply.ts";
+import { Cutoff } from "../kit/cutoff.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
 
@@ -30,7 +31,7 @@ export interface Load<I extends Item> {
   /** How long an item may wait until it says that it has begun; null where it begins at once. */
   readonly patienceMs: number | null;
   /** One try, from beginning to end, as its line; null where nobody wants to know. */
-  readonly attempt: (item: I, signal: AbortSignal, begun: () => void, isHedge: boolean) => Promise<string | null>;
+  readonly attempt: (item: I, cutoff: Cutoff, begun: () => void, isHedge: boolean) => Promise<string | null>;
   /** Left out where no item is tried a second time. */
   readonly hedge?: HedgePlan<I> | undefined;
   /** The line of an item that was not tried. */
@@ -45,8 +46,8 @@ interface Lane<I extends Item> {
   race: Race<I> | null;
   /** When the item is due for a second try. */
   hedgeAtMs: number;
-  /** Serves one item after another until it is used to abort one. */
-  controller: AbortController;
+  /** Serves one item after another until it is used to end one. */
+  cutoff: Cutoff;
 }
 
 const keyOf = (task: number, attempt: number): string => `${task}/${attempt}`;
@@ -84,8 +85,8 @@ export class Lanes<I extends Item> implements Work {
     const count = Math.max(1, Math.min(lanes, items.length));
     const running: Promise<void>[] = [];
     for (let i = 0; i < count; i++) {
-      const controller = new AbortController();
-      const lane: Lane<I> = { item: null, hasBegun: true, deadlineAtMs: Infinity, race: null, hedgeAtMs: Infinity, controller };
+      const cutoff = new Cutoff();
+      const lane: Lane<I> = { item: null, hasBegun: true, deadlineAtMs: Infinity, race: null, hedgeAtMs: Infinity, cutoff };
       this.#lanes.push(lane);
       running.push(this.#drive(lane));
     }
@@ -103,14 +104,14 @@ export class Lanes<I extends Item> implements Work {
   stop(): void {
     this.drain();
     this.#replies.release();
-    for (const lane of this.#lanes) if (lane.item !== null) lane.controller.abort(UNWANTED);
+    for (const lane of this.#lanes) if (lane.item !== null) lane.cutoff.end(UNWANTED);
   }
 
   /** Gives up these attempts, running or not yet started. */
   abort(attempts: readonly (readonly [number, number])[]): void {
     for (const [task, attempt] of attempts) this.#unwanted.add(keyOf(task, attempt));
-    for (const { item, controller } of this.#lanes) {
-      if (item !== null && this.#unwanted.has(keyOf(item.task, item.attempt))) controller.abort(UNWANTED);
+    for (const { item, cutoff } of this.#lanes) {
+      if (item !== null && this.#unwanted.has(keyOf(item.task, item.attempt))) cutoff.end(UNWANTED);
     }
   }
 
@@ -149,7 +150,7 @@ export class Lanes<I extends Item> implements Work {
       if (race !== null) lane.hedgeAtMs = hedger!.dueAtMs(race);
       lane.hasBegun = patienceMs === null;
       this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
-      const line = await attempt(item, lane.controller.signal, begun, false);
+      const line = await attempt(item, lane.cutoff, begun, false);
       if (race !== null) await this.#leave(lane, race, line, false);
       else if (line !== null) this.#replies.append(line);
       lane.item = null;
@@ -157,7 +158,7 @@ export class Lanes<I extends Item> implements Work {
   }
 
   #enter(lane: Lane<I>, item: I, deadlineAtMs: number, race: Race<I> | null): void {
-    if (lane.controller.signal.aborted) lane.controller = new AbortController();
+    if (lane.cutoff.isOver) lane.cutoff = new Cutoff();
     lane.item = item;
     lane.deadlineAtMs = deadlineAtMs;
     lane.race = race;
@@ -179,7 +180,7 @@ export class Lanes<I extends Item> implements Work {
     }
     this.#enter(lane, item, race.deadlineAtMs, race);
     lane.hasBegun = true;
-    await this.#leave(lane, race, await attempt(item, lane.controller.signal, () => undefined, true), true);
+    await this.#leave(lane, race, await attempt(item, lane.cutoff, () => undefined, true), true);
     lane.item = null;
     return true;
   }
@@ -190,12 +191,12 @@ export class Lanes<I extends Item> implements Work {
     if (decided !== null) {
       this.#replies.append(decided);
       for (const other of this.#lanes) {
-        if (other !== lane && other.race === race && other.item !== null) other.controller.abort(UNWANTED);
+        if (other !== lane && other.race === race && other.item !== null) other.cutoff.end(UNWANTED);
       }
     }
     lane.race = null;
     // A call that was cut off counts as open until the upstream has noticed.
-    const isCutOff = race.hedgedAtMs > 0 && lane.controller.signal.aborted;
+    const isCutOff = race.hedgedAtMs > 0 && lane.cutoff.isOver;
     if (isCutOff && this.#load.permitMs !== null) await new Promise((resolve) => setTimeout(resolve, ABORT_MS));
   }
 
@@ -225,10 +226,10 @@ export class Lanes<I extends Item> implements Work {
       this.#hedger?.stop();
     }
     for (const lane of this.#lanes) {
-      const { item, hasBegun, deadlineAtMs, controller } = lane;
-      if (item === null || controller.signal.aborted) continue;
-      if (deadlineAtMs <= nowMs) controller.abort(hasBegun ? TIMED_OUT : NOT_BEGUN);
-      else if (isOver) controller.abort(LEASE_ENDED);
+      const { item, hasBegun, deadlineAtMs, cutoff } = lane;
+      if (item === null || cutoff.isOver) continue;
+      if (deadlineAtMs <= nowMs) cutoff.end(hasBegun ? TIMED_OUT : NOT_BEGUN);
+      else if (isOver) cutoff.end(LEASE_ENDED);
       else {
         if (lane.hedgeAtMs <= nowMs) {
           lane.hedgeAtMs = Infinity;
@@ -247,7 +248,7 @@ export function lanesOfCalls(batch: Batch, replies: ReplyStream, { reach, networ
   const load = { items, lanes: Math.min(batch.lanes, BATCH_LANES_MAX), permitMs, patienceMs: null, givenBack };
   const second: CallContext = hedge === undefined ? context : { ...context, batch: { ...batch, origin: hedge.origin } };
   const plan = hedge === undefined ? undefined : { ...hedge, may: ({ isHedgeable }: BatchItem) => isHedgeable === true };
-  const attempt: Load<BatchItem>["attempt"] = (item, signal, _begun, isHedge) => call(isHedge ? second : context, item, signal);
+  const attempt: Load<BatchItem>["attempt"] = (item, cutoff, _begun, isHedge) => call(isHedge ? second : context, item, cutoff.signal);
   const lanes = new Lanes({ ...load, attempt, hedge: plan }, replies);
   return lanes;
 }

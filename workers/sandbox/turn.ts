@@ -4,6 +4,7 @@
  * handed over is lent for a moment only, until whoever waited has come for it.
  */
 import { SANDBOX_LOOK_MS } from "../../shared/limits.ts";
+import type { Cutoff } from "../kit/cutoff.ts";
 
 export interface Line<T> {
   /** Puts somebody into the line, each time at the same place, and gives what takes it out again. Null is for whoever was taken out. */
@@ -15,12 +16,12 @@ export interface Line<T> {
 }
 
 /** Null for whoever goes away while it waits. */
-export async function inTurn<T>(line: Line<T>, signal: AbortSignal): Promise<T | null> {
+export async function inTurn<T>(line: Line<T>, cutoff: Cutoff): Promise<T | null> {
   // Whoever should wake this one may never come, so it looks by itself.
   const looking = setInterval(() => line.look(), SANDBOX_LOOK_MS);
   let leave = (): void => undefined;
   const gone = (): void => leave();
-  signal.addEventListener("abort", gone);
+  cutoff.watch(gone);
   try {
     for (;;) {
       // Not `new Promise`: once that is compiled by the optimizing compiler of V8, workerd does not know
@@ -32,7 +33,7 @@ export async function inTurn<T>(line: Line<T>, signal: AbortSignal): Promise<T |
     }
   } finally {
     clearInterval(looking);
-    signal.removeEventListener("abort", gone);
+    cutoff.forget(gone);
   }
 }
 

@@ -1,4 +1,5 @@
 /** What the sandbox takes and gives: a version's image, one invocation of it, and how that ended. */
+import type { Cutoff } from "../kit/cutoff.ts";
 import type { ErrorCode } from "../../shared/errors.ts";
 import type { FunctionLimits } from "../../shared/protocol/function.ts";
 
@@ -37,7 +38,7 @@ export interface Invocation {
   readonly limits: FunctionLimits;
   readonly calls: HostCalls;
   /** Ends the invocation. The reason is what `Lanes` gives to calls. */
-  readonly signal: AbortSignal;
+  readonly cutoff: Cutoff;
   /** Whoever asked for it ends it after this. Where it does not, because the platform has canceled its request, what the invocation holds is given up then. */
   readonly timeoutMs: number;
   /** Called once, when there is an instance for it: until then it waits, and the time that it may take does not run. */

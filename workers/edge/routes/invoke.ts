@@ -5,6 +5,7 @@ import { rulesOf } from "../../../shared/policy/rules.ts";
 import type { FunctionVersion } from "../../../shared/protocol/function.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { Answer } from "../../../shared/rpc.ts";
+import { Cutoff } from "../../kit/cutoff.ts";
 import { programOf } from "../../sandbox/programs.ts";
 import { type Ended, HostError } from "../../sandbox/types.ts";
 import { type EdgeContext, tenantStub } from "../context.ts";
@@ -89,19 +90,19 @@ function parsed(text: string): unknown {
 async function within(
   timeoutMs: number,
   caller: AbortSignal,
-  run: (signal: AbortSignal) => Promise<Ended>,
+  run: (cutoff: Cutoff) => Promise<Ended>,
 ): Promise<{ readonly ended: Ended; readonly isLate: boolean }> {
-  const abort = new AbortController();
+  const cutoff = new Cutoff();
   let isLate = false;
   const timer = setTimeout(() => {
     isLate = true;
-    abort.abort("timed out");
+    cutoff.end("timed out");
   }, timeoutMs);
-  const leave = (): void => abort.abort("its caller has gone");
+  const leave = (): void => cutoff.end("its caller has gone");
   caller.addEventListener("abort", leave, { once: true });
   if (caller.aborted) leave();
   try {
-    return { ended: await run(abort.signal), isLate };
+    return { ended: await run(cutoff), isLate };
   } finally {
     clearTimeout(timer);
     caller.removeEventListener("abort", leave);
@@ -117,8 +118,8 @@ export async function invokeFunction(c: EdgeContext): Promise<Response> {
   const program = await programOf(c.env, "request", version.value);
   const logs: Log[] = [];
   const { limits } = version.value;
-  const { ended, isLate } = await within(timeoutMs, c.req.raw.signal, (signal) =>
-    program({ input, about: ABOUT, limits, calls: hostOf(logs), signal, timeoutMs }),
+  const { ended, isLate } = await within(timeoutMs, c.req.raw.signal, (cutoff) =>
+    program({ input, about: ABOUT, limits, calls: hostOf(logs), cutoff, timeoutMs }),
   );
   if (ended.outcome === "failed") return failed(ended, logs, isLate ? timeoutMs : null);
   // The guest has made it, and may have made it wrong on purpose.

@@ -4,6 +4,7 @@ import { PROBLEM_CHARS_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts
 import { GIVEN_BACK_STATUS, RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
 import { formatLine, RUN_FAILURES, type RunFailure } from "../../../shared/protocol/line.ts";
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import type { Program } from "../../sandbox/programs.ts";
 import type { Ended, HostCalls } from "../../sandbox/types.ts";
 import { jsonLine } from "../answer.ts";
@@ -71,7 +72,7 @@ export function notBegun({ task, attempt }: RunItem): string {
 }
 
 /** Never throws. Null for an attempt that was aborted as unwanted. */
-export async function attempt(context: RunContext, item: RunItem, signal: AbortSignal, begun: () => void): Promise<string | null> {
+export async function attempt(context: RunContext, item: RunItem, cutoff: Cutoff, begun: () => void): Promise<string | null> {
   const { batch, program, host } = context;
   let startedAtMs = Date.now();
   let usage = NO_USAGE;
@@ -84,8 +85,8 @@ export async function attempt(context: RunContext, item: RunItem, signal: AbortS
       input: item.input,
       about: aboutOf(batch, item),
       limits: batch.function.limits,
-      calls: (op: string, args: string, seq: number) => (calls ??= host.callsOf(item, signal))(op, args, seq),
-      signal,
+      calls: (op: string, args: string, seq: number) => (calls ??= host.callsOf(item, cutoff))(op, args, seq),
+      cutoff,
       timeoutMs: item.timeoutMs,
       begun: () => {
         startedAtMs = Date.now();
@@ -98,9 +99,9 @@ export async function attempt(context: RunContext, item: RunItem, signal: AbortS
   } catch (error) {
     end = failed("function_error", `the function "${batch.function.name}" cannot be run: ${String(error)}`, true);
   }
-  if (signal.aborted && end.outcome !== "returned") {
-    if (signal.reason === UNWANTED) return null;
-    if (signal.reason === NOT_BEGUN) return notBegun(item);
+  if (cutoff.isOver && end.outcome !== "returned") {
+    if (cutoff.reason === UNWANTED) return null;
+    if (cutoff.reason === NOT_BEGUN) return notBegun(item);
     end = failed("function_limit", `the function did not end within ${item.timeoutMs} ms`, false);
   }
   const { outcome, status, payload } = end;

@@ -24,7 +24,7 @@ export async function runFunctions(batch: RunBatch, host: FunctionsHost): Promis
   program.catch(() => undefined);
   const context = { batch, program, host: host.hostOf(batch) };
   const load = { items: batch.items, lanes: RUN_BATCH_TASKS_MAX, permitMs: null, patienceMs: RUN_PATIENCE_MS, givenBack: notBegun };
-  const lanes = new Lanes({ ...load, attempt: (item: RunItem, signal, begun) => attempt(context, item, signal, begun) }, replies);
+  const lanes = new Lanes({ ...load, attempt: (item: RunItem, cutoff, begun) => attempt(context, item, cutoff, begun) }, replies);
   const work: Work = {
     run: async () => {
       await lanes.run();

@@ -11,6 +11,7 @@ import { type CallEnd, isRefusal, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "
 import type { Rules } from "../../../shared/policy/rules.ts";
 import type { HandTerms } from "../../../shared/rpc-functions.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { HostError } from "../../sandbox/types.ts";
@@ -18,12 +19,12 @@ import { headOf, plainAnswer, readAnswer, usageOf } from "../answer.ts";
 import type { Reach } from "../reach.ts";
 import { answerJson } from "./answered.ts";
 import type { Connections } from "./connections.ts";
-import type { Cutoff } from "./cutoff.ts";
+import type { Cords } from "./cords.ts";
 import { type Claim, errorOf, type Leave, refused, type Slice } from "./slice.ts";
 import type { WantedCall } from "./wanted.ts";
 
 /** Reasons of an abort. */
-const TIMED_OUT = "timed out";
+export const TIMED_OUT = "timed out";
 const LEASE_ENDED = "the permit ended";
 const PATH_SHOWN_CHARS = 200;
 
@@ -32,6 +33,8 @@ export interface Caller {
   /** Null where nothing can be said before a call. */
   readonly reach: Reach | null;
   readonly connections: Connections;
+  /** Cut calls off as `TIMED_OUT`. */
+  readonly cords: Cords;
   readonly slice: Slice;
   /** What the run is allowed, under these terms; null where nothing is restricted. */
   readonly rulesOf: (terms: HandTerms) => Rules | null;
@@ -167,34 +170,35 @@ function pause(ms: number, cutoff: Cutoff): Promise<void> {
 
 async function send(caller: Caller, call: WantedCall, key: string, leave: Leave): Promise<Tried> {
   const { terms, place } = leave;
-  const abort = new AbortController();
-  const stop = (reason: unknown): void => abort.abort(reason);
-  leave.cut = () => abort.abort(LEASE_ENDED);
+  const cord = caller.cords.take(call.timeoutMs ?? terms.timeoutMs);
+  const { controller } = cord;
+  const { signal } = controller;
+  const stop = (reason: unknown): void => controller.abort(reason);
+  leave.cut = () => controller.abort(LEASE_ENDED);
   caller.cutoff.watch(stop);
   if (caller.cutoff.isOver) stop(caller.cutoff.reason);
-  const timer = setTimeout(() => abort.abort(TIMED_OUT), call.timeoutMs ?? terms.timeoutMs);
   const origin = terms.origins[place] ?? terms.origins[0]!;
-  const init = initOf(caller, call, key, terms, abort.signal);
+  const init = initOf(caller, call, key, terms, signal);
   let startedAtMs = Date.now();
   try {
     const response = await caller.connections.use(async () => {
       startedAtMs = Date.now();
-      if (abort.signal.aborted) return null;
+      if (signal.aborted) return null;
       const isSure = caller.reach === null || call.isIdempotent || terms.isKeyed;
-      if (!isSure && !(await caller.reach.isOpen(origin, startedAtMs, abort.signal))) return null;
+      if (!isSure && !(await caller.reach.isOpen(origin, startedAtMs, signal))) return null;
       return caller.network.fetch(origin + call.path, init);
     });
-    if (response === null) return { end: { ...NOT_SENT, status: abort.signal.aborted ? UNSENDABLE_STATUS : 0 }, json: null };
+    if (response === null) return { end: { ...NOT_SENT, status: signal.aborted ? UNSENDABLE_STATUS : 0 }, json: null };
     caller.reach?.saw(origin, startedAtMs);
     return await answered(call, terms, response, startedAtMs);
   } catch {
-    if (!abort.signal.aborted && isUnsendable(origin + call.path, init)) return { end: NOT_SENT, json: null };
-    if (!abort.signal.aborted) caller.reach?.lost(origin);
-    return { end: failed(abort.signal, startedAtMs), json: null };
+    if (!signal.aborted && isUnsendable(origin + call.path, init)) return { end: NOT_SENT, json: null };
+    if (!signal.aborted) caller.reach?.lost(origin);
+    return { end: failed(signal, startedAtMs), json: null };
   } finally {
-    clearTimeout(timer);
     leave.cut = null;
     caller.cutoff.forget(stop);
+    caller.cords.give(cord);
   }
 }
 

@@ -15,6 +15,7 @@ const LAST_ROUNDS_MAX = 3;
 export class Hand {
   readonly #gate: () => HandsRpc;
   readonly #request: HandRequest;
+  readonly #runs: number;
   readonly #slices = new Map<string, Slice>();
   readonly #origins = new Map<string, Promise<string | null>>();
   #stub: Promise<HandRpc> | null = null;
@@ -24,14 +25,16 @@ export class Hand {
   #failures = 0;
   #isOver = false;
 
-  constructor(gate: () => HandsRpc, request: HandRequest) {
+  /** It serves so many runs. */
+  constructor(gate: () => HandsRpc, request: HandRequest, runs: number) {
     this.#gate = gate;
+    this.#runs = runs;
     this.#request = request;
   }
 
   sliceOf(upstream: string): Slice {
     let slice = this.#slices.get(upstream);
-    if (slice === undefined) this.#slices.set(upstream, (slice = new Slice(upstream, (inMs) => this.#schedule(inMs))));
+    if (slice === undefined) this.#slices.set(upstream, (slice = new Slice(upstream, this.#runs, (inMs) => this.#schedule(inMs))));
     return slice;
   }
 

@@ -8,14 +8,15 @@ import type { CallEnd } from "../../../shared/policy/outcome.ts";
 import { isRefusal } from "../../../shared/policy/outcome.ts";
 import { type Policy, type Rules, rulesOf } from "../../../shared/policy/rules.ts";
 import type { GoalAskRpc, HandsRpc, HandTerms, RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import { type Network, PLAIN_NETWORK } from "../../kit/network.ts";
 import { type HostCalls, HostError } from "../../sandbox/types.ts";
 import type { Reach } from "../reach.ts";
 import { spanOf, traceparentOf } from "../request.ts";
 import { Asks } from "./asks.ts";
-import { makeCall } from "./call.ts";
+import { makeCall, TIMED_OUT } from "./call.ts";
 import { Connections } from "./connections.ts";
-import { Cutoff } from "./cutoff.ts";
+import { Cords } from "./cords.ts";
 import { Hand } from "./hand.ts";
 import { type Slice } from "./slice.ts";
 import type { FunctionHost, HostUsage } from "./types.ts";
@@ -55,6 +56,7 @@ class Host implements FunctionHost {
   readonly #hand: Hand;
   readonly #asks: Asks;
   readonly #connections = new Connections();
+  readonly #cords = new Cords(TIMED_OUT);
   readonly #runs = new Map<RunItem, Run>();
   readonly #calls = new Set<Promise<unknown>>();
   /** The check of the last terms, by what the tokens behind the runs may. */
@@ -64,14 +66,14 @@ class Host implements FunctionHost {
     this.#batch = batch;
     this.#deps = deps;
     const waitMs = Math.max(0, ...batch.items.map(({ timeoutMs }) => timeoutMs));
-    this.#hand = new Hand(deps.gate, { gate: deps.gateName, goalId: batch.goalId, waitMs });
+    this.#hand = new Hand(deps.gate, { gate: deps.gateName, goalId: batch.goalId, waitMs }, batch.items.length);
     this.#asks = new Asks(deps.goal);
   }
 
-  callsOf(item: RunItem, signal: AbortSignal): HostCalls {
+  callsOf(item: RunItem, cutoff: Cutoff): HostCalls {
     const run: Run = {
       item,
-      cutoff: new Cutoff(signal),
+      cutoff,
       deadlineAtMs: Date.now() + item.timeoutMs,
       usage: { ...NO_USAGE },
       fences: new Map(),
@@ -88,6 +90,7 @@ class Host implements FunctionHost {
   async end(): Promise<void> {
     for (const { cutoff } of this.#runs.values()) cutoff.end("the batch has ended");
     await Promise.allSettled(this.#calls);
+    this.#cords.end();
     await this.#hand.end();
   }
 
@@ -139,6 +142,7 @@ class Host implements FunctionHost {
         network: this.#deps.network ?? PLAIN_NETWORK,
         reach: this.#deps.reach,
         connections: this.#connections,
+        cords: this.#cords,
         slice,
         rulesOf: (terms) => this.#rulesOf(terms, run.item.policies),
         headers: this.#headersOf(run, seq),

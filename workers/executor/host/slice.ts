@@ -4,14 +4,15 @@
  * calls; what nobody uses for a moment goes back.
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
-import { HAND_NEWS_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../../shared/limits.ts";
+import { HAND_NEWS_MS, HAND_PERMITS_MAX, HAND_REPORT_MS, HAND_SPARE_MAX } from "../../../shared/limits.ts";
 import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { HandAsk, HandNews, HandTerms } from "../../../shared/rpc-functions.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { KeyedCall } from "../../../shared/rpc.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import { HostError } from "../../sandbox/types.ts";
-import type { Cutoff } from "./cutoff.ts";
+import { News } from "./news.ts";
 
 /** No call begins on less than this of a permit that ends. */
 const FRESH_MS = 250;
@@ -21,8 +22,6 @@ const TIMER_LATE_MS = 50;
 const RENEW_INTERVAL_MS_MIN = 10;
 /** A permit that is not used again is given back so soon. */
 const SPOILED_MS = 5;
-
-type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
 
 interface Permit {
   readonly id: number;
@@ -60,23 +59,11 @@ interface Claimer {
 
 export const errorOf = ({ code, detail }: Failure): HostError => new HostError(code, detail);
 
-const newAsk = (upstream: string): Mutable<HandAsk> => ({
-  upstream,
-  permits: 0,
-  calls: 0,
-  spare: 0,
-  draws: [],
-  keys: [],
-  ends: [],
-  back: [],
-  unused: 0,
-  undrawn: [],
-  closed: [],
-});
-
 export class Slice {
-  readonly #upstream: string;
   readonly #stir: (inMs: number) => void;
+  /** Runs that share it: each is likely to call. */
+  readonly #runs: number;
+  readonly #news: News;
   #terms: HandTerms | null = null;
   #termsWaiters: PromiseWithResolvers<HandTerms> | null = null;
   #waiting: Waiter[] = [];
@@ -98,15 +85,12 @@ export class Slice {
   #watch: number | null = null;
   #life = 0;
   #nextId = 1;
-  /** What is to be told. */
-  #ask: Mutable<HandAsk>;
-  #hasNews = false;
 
   /** `stir` asks for an exchange within so long. */
-  constructor(upstream: string, stir: (inMs: number) => void) {
-    this.#upstream = upstream;
+  constructor(upstream: string, runs: number, stir: (inMs: number) => void) {
+    this.#runs = runs;
     this.#stir = stir;
-    this.#ask = newAsk(upstream);
+    this.#news = new News(upstream, stir);
   }
 
   /** Something that was asked for has no answer yet. */
@@ -117,7 +101,9 @@ export class Slice {
 
   /** There is something to give back. */
   get isHolding(): boolean {
-    return this.#idle.length + this.#calls > 0 || this.#hasNews || (this.#busy.size > 0 && this.#untilMs !== Number.POSITIVE_INFINITY);
+    return (
+      this.#idle.length + this.#calls > 0 || !this.#news.isEmpty || (this.#busy.size > 0 && this.#untilMs !== Number.POSITIVE_INFINITY)
+    );
   }
 
   terms(): Promise<HandTerms> {
@@ -135,7 +121,7 @@ export class Slice {
         const at = this.#waiting.indexOf(waiter);
         if (at < 0) return;
         this.#waiting.splice(at, 1);
-        if (own?.isPaid === true) this.#note().undrawn.push(own.id);
+        if (own?.isPaid === true) this.#news.note(HAND_NEWS_MS).undrawn.push(own.id);
         reject(new HostError("canceled", "the run has ended"));
       };
       const settled = <T>(then: (value: T) => void): ((value: T) => void) => {
@@ -148,10 +134,7 @@ export class Slice {
       if (cutoff.isOver) return reject(new HostError("canceled", "the run has ended"));
       cutoff.watch(give);
       this.#waiting.push(waiter);
-      if (own !== null) {
-        this.#note().draws.push({ id: own.id, reserve: own.reserve });
-        this.#stir(0);
-      }
+      if (own !== null) this.#news.note(0).draws.push({ id: own.id, reserve: own.reserve });
       this.#serve();
     });
   }
@@ -161,14 +144,14 @@ export class Slice {
     // What an earlier life of the gate had lent is charged, and nobody waits for it.
     if (!this.#busy.delete(leave)) return;
     this.#usedAtMs = Date.now();
-    const ask = this.#note();
-    ask.ends.push({ permit: leave.id, draw: leave.draw, end });
     const verdict = verdictOfCall(end.outcome, end.status);
     const isGood = verdict !== "refused" && verdict !== "unavailable" && this.#isReusable && this.#untilMs > this.#usedAtMs;
+    const ask = this.#news.note(isGood ? HAND_REPORT_MS : SPOILED_MS);
+    ask.ends.push({ permit: leave.id, draw: leave.draw, end });
     if (isGood) this.#idle.push({ id: leave.id, place: leave.place });
     else ask.back.push(leave.id);
     this.#serve();
-    this.#stir(isGood ? HAND_NEWS_MS : SPOILED_MS);
+    if (this.#idle.length > 0) this.#stir(HAND_NEWS_MS);
   }
 
   /** Before a call that must not be made twice. */
@@ -183,30 +166,29 @@ export class Slice {
   close(claim: Claim, end: CallEnd, answer?: WholeAnswer | null): void {
     // A gate that came after the one that knew of it will say that its outcome is unknown.
     if ("replay" in claim || claim.life !== this.#life) return;
-    this.#note().closed.push({ id: claim.id, end, ...(answer === undefined ? {} : { answer }) });
-    this.#stir(HAND_NEWS_MS);
+    this.#news.note(HAND_NEWS_MS).closed.push({ id: claim.id, end, ...(answer === undefined ? {} : { answer }) });
   }
 
   /** What there is to say and to want now; null for nothing. */
   ask(nowMs: number): HandAsk | null {
-    const ask = this.#ask;
-    this.#ask = newAsk(this.#upstream);
-    this.#giveBack(ask, nowMs);
+    this.#giveBack(nowMs);
     const isRenewing = nowMs >= this.#renewAtMs && this.#busy.size + this.#idle.length > 0;
-    ask.permits = this.#permitsWanted;
-    ask.calls = this.#callsWanted;
-    if (ask.calls > 0 && !this.#isTight) ask.spare = Math.min(HAND_SPARE_MAX, this.#made);
-    this.#permitsAsked += ask.permits;
-    this.#callsAsked += ask.calls;
-    for (const [id, claimer] of this.#claims) {
-      if (claimer.isAsked) continue;
+    const permits = this.#permitsWanted;
+    const calls = this.#callsWanted;
+    const claims = [...this.#claims].filter(([, { isAsked }]) => !isAsked);
+    const isWanting = permits + calls + claims.length > 0 || this.#termsWaiters !== null;
+    if (!isWanting && !isRenewing && !this.#news.isDue(nowMs)) return null;
+    const ask = this.#news.take();
+    ask.permits = permits;
+    ask.calls = calls;
+    if (calls > 0 && !this.#isTight) ask.spare = Math.min(HAND_SPARE_MAX, Math.max(this.#made, this.#runs - calls));
+    this.#permitsAsked += permits;
+    this.#callsAsked += calls;
+    for (const [id, claimer] of claims) {
       claimer.isAsked = true;
       ask.keys.push({ id, keyed: claimer.keyed });
     }
-    const hasNews = this.#hasNews;
-    this.#hasNews = false;
-    const isWanting = ask.permits + ask.calls + ask.keys.length > 0 || this.#termsWaiters !== null;
-    return hasNews || isWanting || isRenewing ? ask : null;
+    return ask;
   }
 
   /** Calls that were asked for may have been paid for. */
@@ -216,8 +198,7 @@ export class Slice {
 
   /** The last word: everything goes back. */
   last(): HandAsk | null {
-    const ask = this.#ask;
-    this.#ask = newAsk(this.#upstream);
+    const ask = this.#news.take();
     ask.back.push(...this.#idle.map(({ id }) => id));
     ask.unused += this.#calls;
     this.#idle = [];
@@ -259,8 +240,7 @@ export class Slice {
     this.#calls = 0;
     this.#permitsAsked = 0;
     this.#callsAsked = 0;
-    this.#ask = newAsk(this.#upstream);
-    this.#hasNews = false;
+    this.#news.take();
     // What is open goes on until its permit ends, which nobody renews; what it was paid from was charged.
     const leftMs = this.#untilMs - Date.now();
     for (const leave of this.#busy) if (this.#isBounded) setTimeout(() => leave.cut?.(), Math.max(0, leftMs));
@@ -271,7 +251,7 @@ export class Slice {
     for (const { own } of this.#waiting) {
       if (own === null) continue;
       own.isPaid = false;
-      this.#note().draws.push({ id: own.id, reserve: own.reserve });
+      this.#news.note(0).draws.push({ id: own.id, reserve: own.reserve });
     }
     if (fault !== null) this.#refuse(fault);
   }
@@ -291,22 +271,15 @@ export class Slice {
     return Math.max(0, plain - this.#calls - this.#callsAsked);
   }
 
-  #note(): Mutable<HandAsk> {
-    this.#hasNews = true;
-    return this.#ask;
-  }
-
   /** Whatever has not been used for a moment, and where there is little whatever is not needed now. */
-  #giveBack(ask: Mutable<HandAsk>, nowMs: number): void {
+  #giveBack(nowMs: number): void {
     const isResting = this.#waiting.length === 0 && nowMs - this.#usedAtMs >= HAND_NEWS_MS - 1;
     const surplus = isResting || this.#isTight ? Math.max(0, this.#calls - this.#waiting.length) : 0;
-    ask.unused += surplus;
+    if (surplus > 0) this.#news.add().unused += surplus;
     this.#calls -= surplus;
-    if (isResting) {
-      ask.back.push(...this.#idle.map(({ id }) => id));
-      this.#idle = [];
-    }
-    if (ask.back.length + ask.unused > 0) this.#hasNews = true;
+    if (!isResting || this.#idle.length === 0) return;
+    this.#news.add().back.push(...this.#idle.map(({ id }) => id));
+    this.#idle = [];
   }
 
   #serve(): void {
@@ -334,7 +307,7 @@ export class Slice {
     const at = this.#waiting.findIndex(({ own }) => own?.id === id);
     const waiter = this.#waiting[at];
     if (waiter === undefined) {
-      if (fault === null) this.#note().undrawn.push(id);
+      if (fault === null) this.#news.note(HAND_NEWS_MS).undrawn.push(id);
     } else if (fault === null) waiter.own!.isPaid = true;
     else {
       this.#waiting.splice(at, 1);
@@ -389,7 +362,7 @@ export class Slice {
       this.#watch = setTimeout(() => this.#expire(true), TIMER_LATE_MS);
       return;
     }
-    if (this.#idle.length > 0) this.#note().back.push(...this.#idle.map(({ id }) => id));
+    if (this.#idle.length > 0) this.#news.note(HAND_NEWS_MS).back.push(...this.#idle.map(({ id }) => id));
     this.#idle = [];
     for (const leave of this.#busy) leave.cut?.();
   }

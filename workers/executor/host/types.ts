@@ -1,5 +1,6 @@
 /** What answers the calls that functions of a batch make to the world. */
 import type { RunItem } from "../../../shared/rpc-functions.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import type { HostCalls } from "../../sandbox/types.ts";
 
 /** What the calls of one run used. */
@@ -11,7 +12,7 @@ export interface HostUsage {
 
 /** One for each batch. */
 export interface FunctionHost {
-  callsOf(item: RunItem, signal: AbortSignal): HostCalls;
+  callsOf(item: RunItem, cutoff: Cutoff): HostCalls;
   /** So far. */
   usageOf(item: RunItem): HostUsage;
   /** Gives back what was borrowed for the batch. Never rejects. */

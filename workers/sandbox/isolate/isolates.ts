@@ -137,23 +137,23 @@ export class Isolates {
 
   /** Runs one invocation, in the isolate of its version. `begun` hears when there was a place for it. Never rejects. */
   async invoke(version: FunctionVersion, bundle: string, invocation: Invocation, begun?: () => void): Promise<Ended> {
-    const { signal } = invocation;
+    const { cutoff } = invocation;
     const id = version.version;
-    const place = await this.#slots.enter(id, invocation.timeoutMs, signal);
-    if (place === null) return endedBy(signal.reason);
+    const place = await this.#slots.enter(id, invocation.timeoutMs, cutoff);
+    if (place === null) return endedBy(cutoff.reason);
     begun?.();
     const cut = Promise.withResolvers<Ended>();
     const host = new HostTarget(invocation.calls, (limit) => cut.resolve(failed("function_limit", limit)));
     const abort = (): void => {
-      host.end(String(signal.reason));
-      cut.resolve(endedBy(signal.reason));
+      host.end(String(cutoff.reason));
+      cut.resolve(endedBy(cutoff.reason));
     };
-    signal.addEventListener("abort", abort, { once: true });
+    cutoff.watch(abort);
     // It may have been while it waited for its place.
-    if (signal.aborted) abort();
+    if (cutoff.isOver) abort();
     const handled = this.#run(id, bundle, invocation, host);
     const ended = await Promise.race([handled, cut.promise]);
-    signal.removeEventListener("abort", abort);
+    cutoff.forget(abort);
     const close = (): void => {
       host.close();
       this.#slots.leave(place);

@@ -8,6 +8,7 @@
  */
 import { assert } from "../../../shared/assert.ts";
 import { SANDBOX_HANDOVER_MS, SANDBOX_LEASE_GRACE_MS } from "../../../shared/limits.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import { inTurn, insert, type Line } from "../turn.ts";
 
 interface Waiter {
@@ -38,8 +39,8 @@ export class Slots {
   }
 
   /** Takes a place for an invocation of `id`, for at most so long. Null for whoever goes away while it waits. */
-  enter(id: string, leaseMs: number, signal: AbortSignal): Place | null | Promise<Place | null> {
-    if (signal.aborted) return null;
+  enter(id: string, leaseMs: number, cutoff: Cutoff): Place | null | Promise<Place | null> {
+    if (cutoff.isOver) return null;
     const isFirst = this.#waiting.length === 0;
     if (isFirst && this.#hasRoom(id)) return this.#take(id, leaseMs + SANDBOX_LEASE_GRACE_MS);
     const number = ++this.#waited;
@@ -56,7 +57,7 @@ export class Slots {
       },
       look: () => this.#admit(),
     };
-    return inTurn(line, signal);
+    return inTurn(line, cutoff);
   }
 
   leave(place: Place): void {

@@ -16,29 +16,34 @@ export interface GuestCalls {
   sync(op: string, args: string): string;
 }
 
+/** The functions that the prelude takes differ in their first letters. */
+const INITIALS = { ask: "a".charCodeAt(0), done: "d".charCodeAt(0), timer: "t".charCodeAt(0), cancel: "c".charCodeAt(0) };
+const ADDRESS_BYTES = 4;
 const BAD_FILE = 8;
 const NOT_SUPPORTED = 52;
 
 /** `engine` is there by the time anything is called. `isOver` says whether the guest must stop. */
 export function importsOf(engine: () => EngineExports, guest: () => GuestCalls, isOver: () => boolean, text: (value: number) => string) {
   const view = (): DataView => new DataView(engine().memory.buffer);
-  const call = (name: string, values: readonly number[]): string | null => {
-    const number = (place: number): number => engine().qjs_get_float64(values[place]!);
-    switch (name) {
-      case "ask":
-        guest().ask(number(0), text(values[1]!), text(values[2]!));
+  /** `values` is where the addresses of the arguments are. */
+  const call = (initial: number, values: number): string | null => {
+    const value = (place: number): number => view().getUint32(values + ADDRESS_BYTES * place, true);
+    const number = (place: number): number => engine().qjs_get_float64(value(place));
+    switch (initial) {
+      case INITIALS.ask:
+        guest().ask(number(0), text(value(1)), text(value(2)));
         return null;
-      case "done":
-        guest().done(number(0), text(values[1]!));
+      case INITIALS.done:
+        guest().done(number(0), text(value(1)));
         return null;
-      case "timer":
+      case INITIALS.timer:
         guest().timer(number(0), number(1));
         return null;
-      case "cancel":
+      case INITIALS.cancel:
         guest().cancel(number(0));
         return null;
       default:
-        return guest().sync(text(values[0]!), text(values[1]!));
+        return guest().sync(text(value(0)), text(value(1)));
     }
   };
   return {
@@ -51,10 +56,8 @@ export function importsOf(engine: () => EngineExports, guest: () => GuestCalls, 
       },
       host_module_normalize: () => 0,
       host_module_load: () => 0,
-      host_call(name: number, bytes: number, _self: number, count: number, values: number) {
-        const { buffer } = engine().memory;
-        const addresses = new Uint32Array(buffer.slice(values, values + 4 * count));
-        const answer = call(String.fromCharCode(...new Uint8Array(buffer, name, bytes)), [...addresses]);
+      host_call(name: number, _bytes: number, _self: number, _count: number, values: number) {
+        const answer = call(view().getUint8(name), values);
         return answer === null ? engine().qjs_get_undefined() : newText(engine(), answer);
       },
     },
@@ -79,9 +82,32 @@ export function importsOf(engine: () => EngineExports, guest: () => GuestCalls, 
 }
 
 const encoder = new TextEncoder();
+/** Text as short as this is written here: the platform's encoder takes longer to be called. */
+const SHORT_CHARS = 512;
+const ASCII_MAX = 0x7f;
+
+/** Puts short ASCII with a zero at its end into the guest's memory: its address; 0 for text that is not ASCII. */
+function newAscii(engine: EngineExports, text: string): number {
+  const { length } = text;
+  const at = engine.wasm_malloc(length + 1);
+  if (at === 0) throw new GuestMemoryError();
+  const memory = new Uint8Array(engine.memory.buffer, at, length + 1);
+  for (let i = 0; i < length; i++) {
+    const code = text.charCodeAt(i);
+    if (code > ASCII_MAX) {
+      engine.wasm_free(at);
+      return 0;
+    }
+    memory[i] = code;
+  }
+  memory[length] = 0;
+  return at;
+}
 
 /** Puts UTF-8 with a zero at its end into the guest's memory: its address and length. Throws where there is no room. */
 export function newBytes(engine: EngineExports, text: string): readonly [number, number] {
+  const ascii = text.length <= SHORT_CHARS ? newAscii(engine, text) : 0;
+  if (ascii !== 0) return [ascii, text.length];
   const bytes = encoder.encode(text);
   const at = engine.wasm_malloc(bytes.length + 1);
   if (at === 0) throw new GuestMemoryError();

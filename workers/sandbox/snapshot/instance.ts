@@ -128,14 +128,14 @@ class Run implements GuestCalls {
     this.#fuel = bounds.units;
     this.#bytes = vm.x.memory.buffer.byteLength;
     this.ended = new Promise((resolve) => (this.#resolve = resolve));
-    this.#stop = () => this.#cut(invocation.signal.reason);
+    this.#stop = () => this.#cut(invocation.cutoff.reason);
   }
 
   start(): void {
-    const { signal, input, about } = this.#invocation;
+    const { cutoff, input, about } = this.#invocation;
     const { invoke, values } = this.#manifest.entries;
-    signal.addEventListener("abort", this.#stop, { once: true });
-    if (signal.aborted) this.#stop();
+    cutoff.watch(this.#stop);
+    if (cutoff.isOver) this.#stop();
     else this.#enter(() => this.#vm.call(invoke, values, this.#vm.newText(input), this.#vm.newText(about)));
   }
 
@@ -208,7 +208,7 @@ class Run implements GuestCalls {
   }
 
   #end(ended: Ended): void {
-    this.#invocation.signal.removeEventListener("abort", this.#stop);
+    this.#invocation.cutoff.forget(this.#stop);
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
     const { units } = this.#bounds;

@@ -14,6 +14,7 @@ import {
   SANDBOX_INSTANCES_MAX,
   SANDBOX_LEASE_GRACE_MS,
 } from "../../../shared/limits.ts";
+import type { Cutoff } from "../../kit/cutoff.ts";
 import { inTurn, insert, type Line } from "../turn.ts";
 import { type Image, Instance, instanceBytesOf } from "./instance.ts";
 
@@ -103,12 +104,12 @@ export class Instances {
   }
 
   /** A clean instance, for at most so long. Null for whoever goes away while it waits. */
-  take(shelf: Shelf, leaseMs: number, signal: AbortSignal): Instance | null | Promise<Instance | null> {
-    if (signal.aborted) return null;
+  take(shelf: Shelf, leaseMs: number, cutoff: Cutoff): Instance | null | Promise<Instance | null> {
+    if (cutoff.isOver) return null;
     this.#shelves.delete(shelf);
     this.#shelves.add(shelf);
     if (this.#waiting === 0 && this.#hasRoom(shelf)) return this.#lend(shelf, leaseMs + SANDBOX_LEASE_GRACE_MS);
-    return inTurn(this.lineOf(shelf, leaseMs), signal);
+    return inTurn(this.lineOf(shelf, leaseMs), cutoff);
   }
 
   /** The end of the line for an instance, for at most so long. */
