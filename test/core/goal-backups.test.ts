@@ -300,30 +300,21 @@ test("a try that is lost leaves the attempt to the other one, and one that nobod
 });
 
 test("an attempt that ends by other means takes its backup along, and both are charged", () => {
-  const canceled = late();
-  canceled.do({ kind: "cancel-task", task: 0 });
-  expect([canceled.aborts, account(canceled)]).toEqual([
-    [
-      [1, 0, 1],
-      [2, 0, 1],
-    ],
-    [
-      [0, 0, 0, 0],
-      [1, 2, 0, 0],
-    ],
-  ]);
-  const stopped = late();
-  stopped.do({ kind: "cancel" });
-  expect([stopped.aborts, account(stopped)]).toEqual([
-    [
-      [1, 0, 1],
-      [2, 0, 1],
-    ],
-    [
-      [0, 0, 0, 0],
-      [1, 2, 0, 0],
-    ],
-  ]);
+  const canceled = ([{ kind: "cancel-task", task: 0 }, { kind: "cancel" }] as const).map((command) => {
+    const ended = late();
+    ended.do(command);
+    expect([ended.aborts, account(ended)]).toEqual([
+      [
+        [1, 0, 1],
+        [2, 0, 1],
+      ],
+      [
+        [0, 0, 0, 0],
+        [1, 2, 0, 0],
+      ],
+    ]);
+    return ended;
+  });
   // Of what an earlier life had sent nobody knows.
   const crashed = late();
   crashed.do({ kind: "recover" });
@@ -335,7 +326,7 @@ test("an attempt that ends by other means takes its backup along, and both are c
       [1, 2, 0, 0],
     ],
   ]);
-  for (const goal of [canceled, stopped, crashed]) {
+  for (const goal of [...canceled, crashed]) {
     expect([goal.state.backups.size, goal.state.upstreams[0]!.lanes, goal.state.upstreams[0]!.origins[0]!.open]).toEqual([0, 0, 0]);
     replaysAlike(goal);
   }

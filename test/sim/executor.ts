@@ -10,7 +10,7 @@
  */
 import { EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
-import { type Beaten, formatLine, type Outcome } from "../../shared/protocol/line.ts";
+import { afterFirst, type Beaten, formatLine, type Outcome } from "../../shared/protocol/line.ts";
 import type { Clock } from "./clock.ts";
 import type { Faults } from "./faults.ts";
 import type { Random } from "./random.ts";
@@ -255,12 +255,9 @@ export class Run {
 
   #report({ task, attempt }: Item, { outcome, status, retryAfterMs }: Omit<Answer, "ms">, startedAtMs: number, beaten?: Beaten): void {
     const { firstAtMs } = this.job;
-    const tries =
-      firstAtMs === undefined
-        ? { startedAtMs, beaten }
-        : { startedAtMs: firstAtMs, beaten: { isFirst: true, startedAtMs: firstAtMs, status: 0 } };
-    const head = { task, attempt, outcome, status, retryAfterMs, endedAtMs: this.#clock.nowMs, ...tries };
-    this.#lines.push(formatLine(head, `{"status":${status}}`).trimEnd());
+    const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs, endedAtMs: this.#clock.nowMs, beaten };
+    const told = firstAtMs === undefined ? head : afterFirst(head, firstAtMs);
+    this.#lines.push(formatLine(told, `{"status":${status}}`).trimEnd());
     if (this.#isFlushing) return;
     this.#isFlushing = true;
     this.#clock.after(this.#random.between(0, FLUSH_MS_MAX), () => this.#flush());

@@ -9,11 +9,12 @@ import { ABORT_MS, BATCH_LANES_MAX, BATCH_TASKS_MAX, EXECUTOR_FAILURES_MAX } fro
 import type { Verdict } from "../../shared/policy/outcome.ts";
 import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
 import { call, type CallContext, givenBack, LEASE_ENDED, NOT_BEGUN, TIMED_OUT, UNWANTED } from "./call.ts";
+import { Cutoff } from "../kit/cutoff.ts";
 import { Hedger, type HedgePlan, type Race } from "./hedger.ts";
 import type { Work } from "./reply.ts";
-import { Cutoff } from "../kit/cutoff.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import { commonHeaders } from "./request.ts";
+import { Watch } from "./watch.ts";
 
 /** What lanes have to know of an item. */
 export interface Item {
@@ -63,8 +64,7 @@ export class Lanes<I extends Item> implements Work {
   #failures = 0;
   /** When the permits of the batch end. */
   #permitUntilMs: number;
-  #timer: number | null = null;
-  #timerAtMs = Infinity;
+  readonly #watch = new Watch(() => this.#expire());
 
   constructor(load: Load<I>, replies: ReplyStream) {
     assert(load.items.length <= BATCH_TASKS_MAX, "a batch must not be larger than its limit");
@@ -91,7 +91,7 @@ export class Lanes<I extends Item> implements Work {
       running.push(this.#drive(lane));
     }
     await Promise.all(running);
-    clearTimeout(this.#timer);
+    this.#watch.end();
   }
 
   /** Starts nothing more; what runs goes on. */
@@ -149,7 +149,7 @@ export class Lanes<I extends Item> implements Work {
       this.#enter(lane, item, deadlineAtMs, race);
       if (race !== null) lane.hedgeAtMs = hedger!.dueAtMs(race);
       lane.hasBegun = patienceMs === null;
-      this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
+      this.#watch.by(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
       const line = await attempt(item, lane.cutoff, begun, false);
       if (race !== null) await this.#leave(lane, race, line, false);
       else if (line !== null) this.#replies.append(line);
@@ -205,19 +205,10 @@ export class Lanes<I extends Item> implements Work {
     if (lane.item === null || lane.hasBegun) return;
     lane.hasBegun = true;
     lane.deadlineAtMs = Date.now() + lane.item.timeoutMs;
-    this.#watch(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
-  }
-
-  /** Deadlines mostly rise, so the timer is seldom moved: it fires at the earliest and looks again. */
-  #watch(deadlineAtMs: number): void {
-    if (deadlineAtMs >= this.#timerAtMs) return;
-    clearTimeout(this.#timer);
-    this.#timerAtMs = deadlineAtMs;
-    this.#timer = setTimeout(() => this.#expire(), deadlineAtMs - Date.now());
+    this.#watch.by(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
   }
 
   #expire(): void {
-    this.#timerAtMs = Infinity;
     const nowMs = Date.now();
     // Somebody else may have the permits by now, so nothing of this batch may stay open.
     const isOver = this.#permitUntilMs <= nowMs;
@@ -235,7 +226,7 @@ export class Lanes<I extends Item> implements Work {
           lane.hedgeAtMs = Infinity;
           this.#hedger!.isDue(lane.race!);
         }
-        this.#watch(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
+        this.#watch.by(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
       }
     }
   }

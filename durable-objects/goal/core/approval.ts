@@ -60,30 +60,32 @@ function verdictFor({ state, out }: Recorder, rules: Rules, task: number): Verdi
 export function admitted(rec: Recorder, picked: number[]): number[] {
   const { rights, tasks } = rec.state;
   if (rights.recheckBelow === 0) return picked;
-  for (const task of picked) mayStart(rec, task);
+  for (const task of picked) recheck(rec, task);
   // The end of one may have taken another one along.
   return picked.filter((task) => tasks.status[task] === QUEUED);
 }
 
 /** Whether a task that runs may start now, too. */
 export function mayRunAgain(rec: Recorder, task: number): boolean {
-  const { rights, tasks } = rec.state;
-  const rules = tasks.offer[task]! < rights.recheckBelow ? standingRules(rec.state) : null;
-  const verdict = rules === null ? "allowed" : verdictFor(rec, rules, task);
-  return verdict === "allowed" || (verdict === "needs approval" && (tasks.flags[task]! & APPROVED) !== 0);
+  const verdict = verdictNow(rec, task);
+  return verdict === "allowed" || (verdict === "needs approval" && (rec.state.tasks.flags[task]! & APPROVED) !== 0);
 }
 
 /** Looks at a queued task again where the tenant's policy has changed. One that may not start ends as denied, or waits for approval. */
-function mayStart(rec: Recorder, task: number): boolean {
-  const { rights, tasks } = rec.state;
-  if (tasks.offer[task]! >= rights.recheckBelow) return true;
-  const rules = standingRules(rec.state);
-  if (rules === null || tasks.status[task] !== QUEUED) return rules === null;
-  const verdict = verdictFor(rec, rules, task);
-  if (verdict === "allowed") return true;
+function recheck(rec: Recorder, task: number): void {
+  const { tasks } = rec.state;
+  if (tasks.status[task] !== QUEUED) return;
+  const verdict = verdictNow(rec, task);
+  if (verdict === "allowed") return;
   if (verdict !== "needs approval") deny(rec, task, verdict);
   else if ((tasks.flags[task]! & APPROVED) === 0) rec.park(task);
-  return tasks.status[task] === QUEUED;
+}
+
+/** What is to be said of a task that was taken under an earlier policy of the tenant; of others that was said when they came. */
+function verdictNow(rec: Recorder, task: number): ReturnType<typeof verdictFor> {
+  const { rights, tasks } = rec.state;
+  const rules = tasks.offer[task]! < rights.recheckBelow ? standingRules(rec.state) : null;
+  return rules === null ? "allowed" : verdictFor(rec, rules, task);
 }
 
 function deny(rec: Recorder, task: number, { detail }: Denial): void {

@@ -36,22 +36,20 @@ export class Admissions {
   /** Somebody comes: what it may see is known by the time that there is something to see. */
   prepare(authority: string, nowMs: number, ask: Ask): void {
     if (authority === this.#leader && !this.#isLeaderKnown) return;
-    const known = this.#known.get(authority);
-    if (known !== undefined && nowMs - known.atMs < ADMITTED_MS) return;
+    if (this.#fresh(authority, nowMs) !== undefined) return;
     // Whoever wants the answer asks again where this fails.
     this.#ask(authority, ask).catch(() => undefined);
   }
 
   /** Why one who came at `sinceMs` may not have the answer; null where it may; undefined where nobody knows yet. */
   verdict(authority: string, sinceMs: number): Failure | null | undefined {
-    const known = this.#known.get(authority);
-    return known !== undefined && sinceMs - known.atMs < ADMITTED_MS ? known.verdict : undefined;
+    return this.#fresh(authority, sinceMs)?.verdict;
   }
 
   /** The same, and it is found out. */
   async find(authority: string, sinceMs: number, ask: Ask): Promise<Failure | null> {
-    const known = this.#known.get(authority);
-    if (known === undefined || sinceMs - known.atMs >= ADMITTED_MS) return this.#ask(authority, ask);
+    const known = this.#fresh(authority, sinceMs);
+    if (known === undefined) return this.#ask(authority, ask);
     if (known.verdict !== undefined) return known.verdict;
     // Whoever asked may go before there is an answer.
     const theirs = await within(
@@ -60,6 +58,12 @@ export class Admissions {
     ).catch(() => null);
     if (theirs !== null) return theirs.verdict;
     return this.#known.get(authority) === known ? this.#ask(authority, ask) : this.find(authority, sinceMs, ask);
+  }
+
+  /** What was asked within the last second, for one who comes then. */
+  #fresh(authority: string, atMs: number): Admission | undefined {
+    const known = this.#known.get(authority);
+    return known !== undefined && atMs - known.atMs < ADMITTED_MS ? known : undefined;
   }
 
   async #ask(authority: string, ask: Ask): Promise<Failure | null> {

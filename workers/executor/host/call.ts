@@ -16,6 +16,7 @@ import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { HostError } from "../../sandbox/types.ts";
 import { headOf, plainAnswer, readAnswer, usageOf } from "../answer.ts";
+import { LEASE_ENDED, TIMED_OUT } from "../call.ts";
 import type { Reach } from "../reach.ts";
 import { answerJson } from "./answered.ts";
 import type { Connections } from "./connections.ts";
@@ -23,9 +24,6 @@ import type { Cords } from "./cords.ts";
 import { type Claim, errorOf, type Leave, refused, type Slice } from "./slice.ts";
 import type { WantedCall } from "./wanted.ts";
 
-/** Reasons of an abort. */
-export const TIMED_OUT = "timed out";
-const LEASE_ENDED = "the permit ended";
 const PATH_SHOWN_CHARS = 200;
 
 export interface Caller {

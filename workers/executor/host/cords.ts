@@ -1,8 +1,9 @@
 /**
  * What calls are cut off with. A cord serves one call after another until it
- * is pulled, and one timer watches all deadlines: both are objects of the
- * platform, and one a call is a cost.
+ * is pulled: it is an object of the platform, and one a call is a cost.
  */
+import { Watch } from "../watch.ts";
+
 export interface Cord {
   readonly controller: AbortController;
   deadlineAtMs: number;
@@ -12,8 +13,7 @@ export class Cords {
   readonly #reason: string;
   readonly #free: Cord[] = [];
   readonly #busy = new Set<Cord>();
-  #timer: number | null = null;
-  #timerAtMs = Infinity;
+  readonly #watch = new Watch(() => this.#look());
 
   /** `reason` is what a call hears whose time is over. */
   constructor(reason: string) {
@@ -25,7 +25,7 @@ export class Cords {
     const cord = this.#free.pop() ?? { controller: new AbortController(), deadlineAtMs: 0 };
     cord.deadlineAtMs = Date.now() + timeoutMs;
     this.#busy.add(cord);
-    this.#watch(cord.deadlineAtMs);
+    this.#watch.by(cord.deadlineAtMs);
     return cord;
   }
 
@@ -37,22 +37,13 @@ export class Cords {
 
   /** No call follows. */
   end(): void {
-    clearTimeout(this.#timer);
-  }
-
-  /** Deadlines mostly rise, so the timer is seldom moved: it fires at the earliest and looks again. */
-  #watch(atMs: number): void {
-    if (atMs >= this.#timerAtMs) return;
-    clearTimeout(this.#timer);
-    this.#timerAtMs = atMs;
-    this.#timer = setTimeout(() => this.#look(), atMs - Date.now());
+    this.#watch.end();
   }
 
   #look(): void {
-    this.#timerAtMs = Infinity;
     const nowMs = Date.now();
     for (const { controller, deadlineAtMs } of this.#busy) {
-      if (deadlineAtMs > nowMs) this.#watch(deadlineAtMs);
+      if (deadlineAtMs > nowMs) this.#watch.by(deadlineAtMs);
       else controller.abort(this.#reason);
     }
   }

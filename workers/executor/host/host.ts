@@ -11,10 +11,11 @@ import type { GoalAskRpc, HandsRpc, HandTerms, RunBatch, RunItem } from "../../.
 import type { Cutoff } from "../../kit/cutoff.ts";
 import { type Network, PLAIN_NETWORK } from "../../kit/network.ts";
 import { type HostCalls, HostError } from "../../sandbox/types.ts";
+import { TIMED_OUT } from "../call.ts";
 import type { Reach } from "../reach.ts";
 import { spanOf, traceparentOf } from "../request.ts";
 import { Asks } from "./asks.ts";
-import { makeCall, TIMED_OUT } from "./call.ts";
+import { makeCall } from "./call.ts";
 import { Connections } from "./connections.ts";
 import { Cords } from "./cords.ts";
 import { Hand } from "./hand.ts";
