@@ -65,6 +65,8 @@ export interface RunItem {
 /** Tasks of one version of one function. */
 export interface RunBatch {
   readonly goalId: string;
+  /** As in `Batch`. */
+  readonly above?: readonly string[] | undefined;
   /** Hex, 32 digits: the trace that the goal's calls belong to. */
   readonly traceId: string;
   readonly function: FunctionVersion;

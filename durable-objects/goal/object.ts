@@ -199,7 +199,9 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
 
   async control(verb: GoalVerb, bearer?: Bearer): Promise<Answer<GoalView>> {
     if (!this.#exists) return missing();
-    const reply = await this.#turns.run({ command: { kind: verb }, bearer });
+    const ask: Ask = { command: { kind: verb }, bearer };
+    // What is to stop costs a call for every moment that it does not.
+    const reply = await (verb === "cancel" ? this.#turns.runNow(ask) : this.#turns.run(ask));
     return reply.ok ? ok(this.#view()) : reply;
   }
 

@@ -209,7 +209,7 @@ function runBatchOf(state: GoalState, send: Send, calls: CallCache, version: Fun
       ...(policies.length === 0 ? {} : { policies }),
     };
   });
-  return { goalId, traceId: traceIdOf(goalId), function: version, items };
+  return { goalId, above: aboveOf(state), traceId: traceIdOf(goalId), function: version, items };
 }
 
 function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: number): Batch {
@@ -243,6 +243,7 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
   const permitMs = config.maxConcurrency === null ? null : permitMsOf(state, send.upstream, nowMs);
   return {
     goalId,
+    above: aboveOf(state),
     traceId: traceIdOf(goalId),
     origin,
     headers: config.headers,
@@ -254,6 +255,8 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
     items,
   };
 }
+
+const aboveOf = ({ goal }: GoalState): readonly string[] | undefined => goal!.spec.parent?.ancestors;
 
 /** A lease that has been replaced by one without hedging meanwhile leaves the batch without it, too. */
 function hedgeOf(state: GoalState, { upstream, hedges }: Send): BatchHedge | undefined {

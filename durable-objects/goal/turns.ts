@@ -5,6 +5,7 @@
  * object aborts and reloads, because memory must never run ahead of disk.
  */
 import { assert } from "../../shared/assert.ts";
+import { hasEnded, noteEnded } from "../../shared/ended.ts";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { DELETION_RETRY_MS, STALLED_MS, WATCHDOG_MS } from "../../shared/limits.ts";
 import type { FundRequest } from "../../shared/policy/account.ts";
@@ -239,7 +240,7 @@ export class Turns {
     const settled = this.#lines.length;
     this.#stepReports(nowMs, out);
     const answers = waiting.map(({ ask }) => this.#answer(ask, nowMs, out, commit));
-    if (order === "send too") step(this.#state, nowMs, { kind: "dispatch", seed: randomSeed() }, out);
+    if (order === "send too") this.#send(nowMs, out);
     if (this.#state.goal === null) this.#state = this.#alive(newState());
     else if (out.changes.length > 0 || commit.replies.length > 0) {
       store.commit(commit);
@@ -247,6 +248,11 @@ export class Turns {
     }
     this.#afterCommit(nowMs, out);
     waiting.forEach(({ resolve }, i) => resolve(answers[i]!));
+  }
+
+  #send(nowMs: number, out: Out): void {
+    const above = this.#state.goal?.spec.parent?.ancestors ?? [];
+    step(this.#state, nowMs, { kind: "dispatch", seed: randomSeed(), isOver: hasEnded(above) }, out);
   }
 
   /** What time and executors bring, before what callers ask. */
@@ -320,6 +326,8 @@ export class Turns {
   #afterCommit(nowMs: number, out: Out): void {
     const { store, ctx, locks, destroy, committed } = this.#around;
     const state = this.#state;
+    // Before anybody is told: executors may have begun none of what was sent.
+    if (state.goal !== null && state.goal.phase !== "active") noteEnded(state.goal.id);
     for (const send of out.sends) ctx.waitUntil(this.#runner.send(send, batchOf(state, send, store.calls, nowMs)));
     for (const [name, tasks] of out.warms) ctx.waitUntil(this.#runner.warm(state.runs.versions.get(name)!, tasks));
     for (const report of out.reports) ctx.waitUntil(this.#exchange(report));

@@ -54,6 +54,20 @@ describe("a task of kind goal", () => {
   });
 });
 
+describe("a goal whose end above is known before it says so", () => {
+  it("begins no call and no goal, and goes on where it was not meant", () => {
+    const family = new Family({ tasks: [goal([...calls(2), goal(calls(1))])], spec: { sealed: true } });
+    family.root.dispatch();
+    family.deliver(family.root, family.root.orders[0]!);
+    const child = family.at(subGoalIdOf(GOAL_ID, 0));
+    child.grant();
+    child.do({ kind: "dispatch", seed: 1, isOver: true });
+    expect(child.state.counts).toMatchObject({ 0: 3 });
+    child.do({ kind: "dispatch", seed: 1 });
+    expect(child.state.counts).toMatchObject({ 0: 0, 2: 3 });
+  });
+});
+
 describe("a message between goals", () => {
   it("is owed until it is answered, also by the next incarnation", () => {
     const { root } = new Family({ tasks: [goal(calls(1))] });

@@ -1,6 +1,7 @@
 /** How a batch replies: at once, as a stream, and to nobody. */
 import { env, exports } from "cloudflare:workers";
 import { expect, test } from "vitest";
+import { noteEnded } from "../../shared/ended.ts";
 import { BATCH_LANES_MAX, EXECUTOR_BUFFER_BYTES_MAX, EXECUTOR_CHUNK_INTERVAL_MS, EXECUTOR_PATIENCE_MS } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, LEASE_ENDED_STATUS } from "../../shared/policy/outcome.ts";
 import type { BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
@@ -110,6 +111,27 @@ test("stop cuts off what runs, starts nothing, and closes the stream", async () 
   expect(Date.now() - startedAtMs).toBeLessThan(1_000);
   expect((await countsOf("stop")).total).toBe(7);
   expect(host.settled).toEqual([]);
+});
+
+test("once the goal of a batch, or one above it, has ended, nothing more begins, and what has not begun is given back", async () => {
+  for (const [name, own, above] of [
+    ["ended-own", "goal_own", ["goal_root"]],
+    ["ended-above", "goal_leaf", ["goal_end", "goal_middle"]],
+  ] as const) {
+    const items = upTo(5).map((task) => itemOf(task, `/delay/300?name=${name}`));
+    const running = run(items, { lanes: 2, goalId: own, above });
+    await eventually(async () => (await countsOf(name)).total === 2);
+    noteEnded(name === "ended-own" ? own : "goal_end");
+    const reports = (await running).map(({ task, outcome, status }) => [task, outcome, status]);
+    expect(reports.toSorted(([a], [b]) => Number(a) - Number(b))).toEqual([
+      [0, "answered", 200],
+      [1, "answered", 200],
+      ...[2, 3, 4].map((task) => [task, "not_sent", GIVEN_BACK_STATUS]),
+    ]);
+    expect((await countsOf(name)).total).toBe(2);
+  }
+  const elsewhere = await run([itemOf(0, "/delay/0?name=ended-elsewhere")], { goalId: "goal_other", above: ["goal_root"] });
+  expect(elsewhere.map(({ status }) => status)).toEqual([200]);
 });
 
 test("when the permits end, what runs is cut off and says why, and what has not begun is given back", async () => {

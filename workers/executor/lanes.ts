@@ -5,6 +5,7 @@
  * are due to be hedged, because a timer an item is a cost.
  */
 import { assert } from "../../shared/assert.ts";
+import { hasEnded } from "../../shared/ended.ts";
 import { ABORT_MS, BATCH_LANES_MAX, BATCH_TASKS_MAX, EXECUTOR_FAILURES_MAX } from "../../shared/limits.ts";
 import type { Verdict } from "../../shared/policy/outcome.ts";
 import type { Batch, BatchItem } from "../../shared/rpc-batch.ts";
@@ -25,6 +26,8 @@ export interface Item {
 
 export interface Load<I extends Item> {
   readonly items: readonly I[];
+  /** Nothing more is started once one of these goals has ended. */
+  readonly goalIds: readonly string[];
   /** Items under way at once. */
   readonly lanes: number;
   /** As in `Batch`. */
@@ -128,12 +131,19 @@ export class Lanes<I extends Item> implements Work {
     for (; this.#next < items.length; this.#next++) this.#replies.append(givenBack(items[this.#next]!));
   }
 
+  /** Starts nothing more. The goal decides what becomes of the rest. */
+  #end(): void {
+    this.#giveBack();
+    this.#hedger?.stop();
+  }
+
   async #drive(lane: Lane<I>): Promise<void> {
-    const { items, attempt, patienceMs } = this.#load;
+    const { items, goalIds, attempt, patienceMs } = this.#load;
     const hedger = this.#hedger;
     const begun = (): void => this.#begin(lane);
     for (;;) {
       while (this.#replies.isFull) await this.#replies.room();
+      if (hasEnded(goalIds)) this.#end();
       if (hedger !== null && (await this.#hedged(lane, hedger))) continue;
       const item = items[this.#next];
       if (item === undefined) {
@@ -212,10 +222,7 @@ export class Lanes<I extends Item> implements Work {
     const nowMs = Date.now();
     // Somebody else may have the permits by now, so nothing of this batch may stay open.
     const isOver = this.#permitUntilMs <= nowMs;
-    if (isOver) {
-      this.#giveBack();
-      this.#hedger?.stop();
-    }
+    if (isOver) this.#end();
     for (const lane of this.#lanes) {
       const { item, hasBegun, deadlineAtMs, cutoff } = lane;
       if (item === null || cutoff.isOver) continue;
@@ -232,11 +239,16 @@ export class Lanes<I extends Item> implements Work {
   }
 }
 
+/** The goal of the batch, and those above it. */
+export function goalsOf({ goalId, above = [] }: Pick<Batch, "goalId" | "above">): readonly string[] {
+  return [...above, goalId];
+}
+
 /** Lanes for calls, one connection each. */
 export function lanesOfCalls(batch: Batch, replies: ReplyStream, { reach, network }: Pick<CallContext, "reach" | "network">): Work {
   const context: CallContext = { batch, common: commonHeaders(batch), reach, network, note: (verdict) => lanes.note(verdict) };
   const { items, permitMs, hedge } = batch;
-  const load = { items, lanes: Math.min(batch.lanes, BATCH_LANES_MAX), permitMs, patienceMs: null, givenBack };
+  const load = { goalIds: goalsOf(batch), items, lanes: Math.min(batch.lanes, BATCH_LANES_MAX), permitMs, patienceMs: null, givenBack };
   const second: CallContext = hedge === undefined ? context : { ...context, batch: { ...batch, origin: hedge.origin } };
   const plan = hedge === undefined ? undefined : { ...hedge, may: ({ isHedgeable }: BatchItem) => isHedgeable === true };
   const attempt: Load<BatchItem>["attempt"] = (item, cutoff, _begun, isHedge) => call(isHedge ? second : context, item, cutoff.signal);

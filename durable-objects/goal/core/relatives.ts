@@ -12,7 +12,7 @@ import { reportOf } from "./kin.ts";
 import { closeEmptyGroups, stopGoal } from "./lifecycle.ts";
 import type { Recorder, Registered } from "./recorder.ts";
 import { standingRules } from "./rights.ts";
-import { beginSubgoals, fundSubgoal, hearSubgoal, loseSubgoal, noteNoAnswer, takeAnswer, writeOrders } from "./subgoals.ts";
+import { fundSubgoal, hearSubgoal, loseSubgoal, noteNoAnswer, takeAnswer, writeOrders } from "./subgoals.ts";
 import { draftOf, type Submit, take } from "./submit.ts";
 import { noteUnheard, numberReport, refuse, takeOrder, takeWord, writeReport } from "./upward.ts";
 
@@ -78,9 +78,8 @@ export function relate(rec: Recorder, command: RelativeCommand): Result<Relative
   }
 }
 
-/** Opens what may be opened, and writes what is to be told. Once a turn, also after the goal's end. */
+/** Writes what is to be told. Once a turn, also after the goal's end. */
 export function tellRelatives(rec: Recorder): void {
-  beginSubgoals(rec);
   writeOrders(rec);
   writeReport(rec);
 }

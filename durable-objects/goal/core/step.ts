@@ -40,6 +40,7 @@ import { isDoubtful, loseBatch, type Refusal, refuseBatch, settle } from "./sett
 import { type BudgetCommand, decideBudget, exhausted, takeBounds } from "./reservations.ts";
 import { type WriteState, writeState } from "./shared-state.ts";
 import { type GoalState, ROOT } from "./state.ts";
+import { beginSubgoals } from "./subgoals.ts";
 import { draftOf, type Receipts, type Submit, take } from "./submit.ts";
 import type { Drawn } from "./tabs.ts";
 import { hearOfLocks, resumeLanes, takeNews, tellShards } from "./tenant-locks.ts";
@@ -98,7 +99,8 @@ export type Command =
   /** A shard has given this goal something, and it should ask. */
   | { readonly kind: "locks-free"; readonly names: readonly string[] }
   /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
-  | { readonly kind: "dispatch"; readonly seed: number }
+  /** Sends what may be sent. `isOver`: a goal above has ended, so nothing is begun until it says so itself. */
+  | { readonly kind: "dispatch"; readonly seed: number; readonly isOver?: boolean }
   | BudgetCommand;
 
 interface Done extends RelativeDone {
@@ -132,6 +134,18 @@ export function step(state: GoalState, nowMs: number, command: Command, out: Out
   // Ends whatever is left of locks where that was the goal's end.
   serveLocks(rec);
   return reply;
+}
+
+/** What may begin begins, and what others are to be told is written. */
+function send(rec: Recorder, { seed, isOver = false }: { readonly seed: number; readonly isOver?: boolean }): void {
+  tellFlights(rec);
+  if (!isOver) {
+    dispatch(rec, seed);
+    beginSubgoals(rec);
+  }
+  tellRelatives(rec);
+  ask(rec);
+  tellShards(rec);
 }
 
 function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
@@ -171,11 +185,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
     case "not-heard":
       return relate(rec, command);
     case "dispatch":
-      tellFlights(rec);
-      dispatch(rec, command.seed);
-      tellRelatives(rec);
-      ask(rec);
-      tellShards(rec);
+      send(rec, command);
       return DONE;
     case "grant":
       takeGrant(rec, command.upstream, command.life, command.grant);

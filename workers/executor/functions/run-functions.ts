@@ -5,7 +5,7 @@ import type { BatchReply } from "../../../shared/rpc-batch.ts";
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
 import type { FunctionHost } from "../host/types.ts";
 import type { Program } from "../../sandbox/programs.ts";
-import { Lanes } from "../lanes.ts";
+import { goalsOf, Lanes } from "../lanes.ts";
 import { type ReplyHost, replyOf, type Work } from "../reply.ts";
 import { ReplyStream } from "../reply-stream.ts";
 import { attempt, notBegun } from "./attempt.ts";
@@ -23,7 +23,15 @@ export async function runFunctions(batch: RunBatch, host: FunctionsHost): Promis
   // Each item says so by itself.
   program.catch(() => undefined);
   const context = { batch, program, host: host.hostOf(batch) };
-  const load = { items: batch.items, lanes: RUN_BATCH_TASKS_MAX, permitMs: null, patienceMs: RUN_PATIENCE_MS, givenBack: notBegun };
+  const goalIds = goalsOf(batch);
+  const load = {
+    goalIds,
+    items: batch.items,
+    lanes: RUN_BATCH_TASKS_MAX,
+    permitMs: null,
+    patienceMs: RUN_PATIENCE_MS,
+    givenBack: notBegun,
+  };
   const lanes = new Lanes({ ...load, attempt: (item: RunItem, cutoff, begun) => attempt(context, item, cutoff, begun) }, replies);
   const work: Work = {
     run: async () => {
