@@ -1,9 +1,11 @@
 /**
- * Sends thousands of tasks at once against a budget for fewer calls, kills the
- * server in the middle of some of the runs, and counts at the upstream. Then a
- * top-up, sent again and again under one key, lets the rest be done. By hand:
+ * Sends thousands of tasks at once, calls or functions that make one each,
+ * against a budget for fewer calls, kills the server in the middle of some of
+ * the runs, and counts at the upstream. Then a top-up, sent again and again
+ * under one key, lets the rest be done. By hand:
  *
  *   node test/e2e/budget-run.ts --runs 20 --kills 5
+ *   node test/e2e/budget-run.ts --runs 10 --kills 5 --kind functions --tasks 500 --calls 123
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,7 +18,11 @@ import { call, goalOf, type Receipts, send, until } from "./api.ts";
 import { answerAfter, startUpstream, type Upstream } from "./upstream.ts";
 import { report } from "./rounds.ts";
 
+const KINDS = ["calls", "functions"] as const;
+
 export interface BudgetOptions {
+  /** Who makes the calls. */
+  readonly kind: (typeof KINDS)[number];
   readonly runs: number;
   /** Runs with a SIGKILL in the middle. */
   readonly kills: number;
@@ -48,6 +54,18 @@ interface Stage {
   drover: Drover;
 }
 
+const FUNCTION = `export default async (path, ctx) => (await ctx.call("counted", { path })).status;`;
+
+function taskOf({ kind }: BudgetOptions, path: string): object {
+  return kind === "calls" ? { call: { upstream: "counted", path } } : { run: { function: "calls-once", input: path } };
+}
+
+async function putFunction({ url, token }: Drover): Promise<void> {
+  const headers = { authorization: `Bearer ${token}`, "content-type": "text/javascript" };
+  const answer = await fetch(`${url}/v1/functions/calls-once`, { method: "PUT", headers, body: FUNCTION });
+  if (!answer.ok) throw new Error(await answer.text());
+}
+
 const seenOf = ({ upstream }: Stage, goalId: string): number => upstream.seen.filter(({ path }) => path.startsWith(`/${goalId}/`)).length;
 
 async function restart(stage: Stage): Promise<void> {
@@ -73,7 +91,7 @@ async function runOnce(stage: Stage, options: BudgetOptions, round: number, isKi
   const { tasks, calls, seed } = options;
   const faults: string[] = [];
   const { id } = await call<{ id: string }>(stage.drover, "POST", "/v1/goals", { name: `budget ${round}`, budget: { calls } });
-  const specs = Array.from({ length: tasks }, (_, n) => ({ call: { upstream: "counted", path: `/${id}/${n}` } }));
+  const specs = Array.from({ length: tasks }, (_, n) => taskOf(options, `/${id}/${n}`));
   const before = stage.upstream.seen.length;
   const startedAt = performance.now();
   const { accepted } = await call<Receipts>(stage.drover, "POST", `/v1/goals/${id}/tasks`, { tasks: specs });
@@ -111,6 +129,7 @@ export async function budgetRun(options: BudgetOptions, tell: (run: Run, round: 
   const stage: Stage = { dataDir, upstream, drover: await startDrover({ dataDir, onStderr: () => undefined }) };
   try {
     await call(stage.drover, "PUT", "/v1/upstreams/counted", { origin: upstream.origin, maxConcurrency: CONCURRENCY });
+    if (options.kind === "functions") await putFunction(stage.drover);
     const every = options.kills === 0 ? Number.POSITIVE_INFINITY : Math.floor(options.runs / options.kills);
     for (let round = 0; round < options.runs; round++) {
       const isKilled = (round + 1) % every === 0 && Math.floor((round + 1) / every) <= options.kills;
@@ -126,10 +145,26 @@ export async function budgetRun(options: BudgetOptions, tell: (run: Run, round: 
 async function main(): Promise<void> {
   const option = (value: string) => ({ type: "string", default: value }) as const;
   const { values } = parseArgs({
-    options: { runs: option("20"), kills: option("5"), tasks: option("5000"), calls: option("1234"), seed: option("1") },
+    options: {
+      kind: option("calls"),
+      runs: option("20"),
+      kills: option("5"),
+      tasks: option("5000"),
+      calls: option("1234"),
+      seed: option("1"),
+    },
   });
   const number = (name: keyof typeof values): number => Number(values[name]);
-  const options = { runs: number("runs"), kills: number("kills"), tasks: number("tasks"), calls: number("calls"), seed: number("seed") };
+  const kind = KINDS.find((each) => each === values.kind);
+  if (kind === undefined) throw new Error(`--kind is one of ${KINDS.join(", ")}`);
+  const options = {
+    kind,
+    runs: number("runs"),
+    kills: number("kills"),
+    tasks: number("tasks"),
+    calls: number("calls"),
+    seed: number("seed"),
+  };
   await report(options, budgetRun);
 }
 
