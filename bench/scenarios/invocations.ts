@@ -20,7 +20,7 @@ const residentMiB = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFi
 export async function invocations(_stage: unknown, rounds: number): Promise<Figure[]> {
   const bundle = (await bundlesOfAllSizes())[1]!;
   const { start, end } = await bundleSandbox();
-  const [coldMiB, firstMiB, lastMiB, ratio, instances]: number[][] = [[], [], [], []];
+  const [coldMiB, firstMiB, lastMiB, ratio, instances]: number[][] = [[], [], [], [], []];
   try {
     for (let round = 0; round < rounds; round++) {
       const alone = await start();

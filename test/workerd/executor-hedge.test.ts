@@ -25,6 +25,12 @@ const may = (task: number, path: string, more: Partial<BatchItem> = {}): BatchIt
 const several = (count: number, path: string, first = 0): BatchItem[] => Array.from({ length: count }, (_, i) => may(first + i, path));
 const tryOf = ({ payload }: Reported): unknown => (payload["body"] as { readonly try: number }).try;
 const firstOf = (reports: readonly Reported[]): Reported => reports.find(({ task }) => task === 0)!;
+/** Some 300 ms in which nothing else can happen. A loop that asks the clock might never end. */
+function keepBusy(): void {
+  let sum = 0;
+  for (let i = 0; i < 300_000_000; i++) sum += i & 3;
+  expect(sum).toBeGreaterThan(0);
+}
 const untilQuiet = async (name: string): Promise<void> => {
   for (let i = 0; (await countsOf(name)).inFlight > 0; i++) {
     if (i > 100) throw new Error(`calls to ${name} are still open`);
@@ -56,6 +62,16 @@ test("where the first try answers first, it counts, and the second is cut off", 
   expect([report.status, tryOf(report), report.beaten]).toEqual([200, 1, { isFirst: false, startedAtMs: expect.any(Number), status: 0 }]);
   expect(report.beaten!.startedAtMs).toBeGreaterThan(report.startedAtMs);
   await untilQuiet("first-wins");
+});
+
+test("after the process has stood still, answers that came meanwhile are read before anything is made again", async () => {
+  const running = run([may(0, `/delay/${AFTER_MS / 2}?name=stood-still`), ...several(2, "/delay/0", 1)], hedge(1));
+  while ((await countsOf("stood-still")).total === 0) await delay(1);
+  keepBusy();
+  const reports = await running;
+  expect(reports.filter(({ beaten }) => beaten !== undefined)).toEqual([]);
+  const late = firstOf(reports);
+  expect(late.endedAtMs - late.startedAtMs).toBeGreaterThan(AFTER_MS);
 });
 
 test("nothing is made again that is not said to be hedgeable, or is quick, or beyond the leave that there is", async () => {

@@ -50,9 +50,15 @@ interface Lane<I extends Item> {
   race: Race<I> | null;
   /** When the item is due for a second try. */
   hedgeAtMs: number;
+  /** It was due before, at a time when nobody could tell whether its answer was there. */
+  isLateHedge: boolean;
   /** Serves one item after another until it is used to end one. */
   cutoff: Cutoff;
 }
+
+/** A timer that is so late shows that this process stood still. Answers have come meanwhile, and are read within so long. */
+const STOOD_STILL_MS = 5;
+const CATCH_UP_MS = 25;
 
 const keyOf = (task: number, attempt: number): string => `${task}/${attempt}`;
 
@@ -89,7 +95,15 @@ export class Lanes<I extends Item> implements Work {
     const running: Promise<void>[] = [];
     for (let i = 0; i < count; i++) {
       const cutoff = new Cutoff();
-      const lane: Lane<I> = { item: null, hasBegun: true, deadlineAtMs: Infinity, race: null, hedgeAtMs: Infinity, cutoff };
+      const lane: Lane<I> = {
+        item: null,
+        hasBegun: true,
+        deadlineAtMs: Infinity,
+        race: null,
+        hedgeAtMs: Infinity,
+        isLateHedge: false,
+        cutoff,
+      };
       this.#lanes.push(lane);
       running.push(this.#drive(lane));
     }
@@ -173,6 +187,7 @@ export class Lanes<I extends Item> implements Work {
     lane.deadlineAtMs = deadlineAtMs;
     lane.race = race;
     lane.hedgeAtMs = Infinity;
+    lane.isLateHedge = false;
   }
 
   /** Makes a second try of a call that is due for it. False where there is none. */
@@ -218,6 +233,14 @@ export class Lanes<I extends Item> implements Work {
     this.#watch.by(Math.min(lane.deadlineAtMs, this.#permitUntilMs));
   }
 
+  /** The lane's call takes long, as far as one can tell. */
+  #hedge(lane: Lane<I>, nowMs: number): void {
+    const stoodStill = nowMs - lane.hedgeAtMs > STOOD_STILL_MS && !lane.isLateHedge;
+    lane.isLateHedge = stoodStill;
+    lane.hedgeAtMs = stoodStill ? nowMs + CATCH_UP_MS : Infinity;
+    if (!stoodStill) this.#hedger!.isDue(lane.race!);
+  }
+
   #expire(): void {
     const nowMs = Date.now();
     // Somebody else may have the permits by now, so nothing of this batch may stay open.
@@ -229,10 +252,7 @@ export class Lanes<I extends Item> implements Work {
       if (deadlineAtMs <= nowMs) cutoff.end(hasBegun ? TIMED_OUT : NOT_BEGUN);
       else if (isOver) cutoff.end(LEASE_ENDED);
       else {
-        if (lane.hedgeAtMs <= nowMs) {
-          lane.hedgeAtMs = Infinity;
-          this.#hedger!.isDue(lane.race!);
-        }
+        if (lane.hedgeAtMs <= nowMs) this.#hedge(lane, nowMs);
         this.#watch.by(Math.min(deadlineAtMs, this.#permitUntilMs, lane.hedgeAtMs));
       }
     }
