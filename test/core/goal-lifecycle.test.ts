@@ -124,6 +124,18 @@ const anyRule: fc.Arbitrary<CompletionRule> = fc.record(
   { requiredKeys: [] },
 );
 
+test("a success that cancels the rest holds for what is there then, its share of failures too", () => {
+  const both = { minSuccessful: 1, toleratedFailurePercentage: 6 };
+  expect(verdictOf(both, counts(1, 1, 1), false)).toBe("open");
+  expect(verdictOf(both, counts(2, 1), false)).toBe("failed");
+  fc.assert(
+    fc.property(anyRule, fc.nat(8), fc.nat(8), fc.nat(8), fc.boolean(), (rule, succeeded, failed, live, isClosed) => {
+      fc.pre(verdictOf(rule, counts(succeeded, failed, live), isClosed) === "succeeded");
+      expect(verdictOf(rule, counts(succeeded, failed, 0, live), true)).toBe("succeeded");
+    }),
+  );
+});
+
 test("a verdict is the one that the end will bear out, unless what could disagree is canceled", () => {
   fc.assert(
     fc.property(anyRule, fc.array(fc.boolean(), { maxLength: 8 }), (rule, ends) => {

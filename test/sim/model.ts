@@ -149,15 +149,10 @@ export function judged(rule: CompletionRule, members: readonly string[], isClose
   const nothingComes = isClosed || live === 0;
   if (rule.failFast === true && bad > 0) return "failed";
   if (rule.toleratedFailureCount !== undefined && bad > rule.toleratedFailureCount) return "failed";
-  if (
-    rule.toleratedFailurePercentage !== undefined &&
-    nothingComes &&
-    (bad / Math.max(1, members.length)) * 100 > rule.toleratedFailurePercentage
-  ) {
-    return "failed";
-  }
+  const isTooBad = (bad / Math.max(1, members.length)) * 100 > (rule.toleratedFailurePercentage ?? 100);
+  if (isTooBad && nothingComes) return "failed";
   if (rule.minSuccessful !== undefined) {
-    if (good >= rule.minSuccessful) return "succeeded";
+    if (good >= rule.minSuccessful && !isTooBad) return "succeeded";
     return nothingComes && good + live < rule.minSuccessful ? "failed" : "open";
   }
   if (live > 0) return "open";

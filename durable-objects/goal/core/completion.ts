@@ -18,9 +18,11 @@ export function verdictOf(rule: CompletionRule, counts: readonly number[], isClo
   if (rule.failFast === true && failed > 0) return "failed";
   if (rule.toleratedFailureCount !== undefined && failed > rule.toleratedFailureCount) return "failed";
   const share = rule.toleratedFailurePercentage;
-  if (share !== undefined && isFinal && failed * 100 > share * totalCount(counts)) return "failed";
+  const isExceeded = share !== undefined && failed * 100 > share * totalCount(counts);
+  if (isFinal && isExceeded) return "failed";
   if (rule.minSuccessful !== undefined) {
-    if (succeeded >= rule.minSuccessful) return "succeeded";
+    // With success no member comes any more, so the share would stay what it is.
+    if (succeeded >= rule.minSuccessful && !isExceeded) return "succeeded";
     return isFinal && succeeded + live < rule.minSuccessful ? "failed" : "open";
   }
   if (live > 0) return "open";
