@@ -129,6 +129,19 @@ test("a batch keeps one permit more than it has tasks left, for as long as it ma
   expect(goal.state.upstreams[0]!.origins[0]!.open).toBe(0);
 });
 
+test("leave that is charged for a canceled task may be used for another one yet, and keeps its permit", () => {
+  const goal = sent(some(2), { maxConcurrency: 6 });
+  const batch = () => goal.state.batches.get(goal.sends[0]!.batch)!;
+  expect(batch().hedges).toMatchObject({ left: 1 });
+  expect(inUseAt(goal.state, 0)).toBe(2);
+  goal.do({ kind: "cancel-task", task: 0 });
+  goal.do({ kind: "closed", upstream: 0, count: 1 });
+  expect(batch()).toMatchObject({ left: 1, hedges: { left: 0, isUnheard: true } });
+  expect(inUseAt(goal.state, 0)).toBe(2);
+  goal.settle([1]);
+  expect(inUseAt(goal.state, 0)).toBe(0);
+});
+
 test("where the bound is hard, a call that was beaten counts as open until it is closed", () => {
   const goal = sent(some(6), { maxConcurrency: 6 });
   goal.settle([0], SECOND);

@@ -42,7 +42,8 @@ export const isHedgeable = ({ tasks }: GoalState, task: number): boolean => (tas
 
 /** Calls that the batch may have open: permits that it holds. */
 export function heldBy({ lanes, left, hedges }: BatchState): number {
-  const spare = hedges !== undefined && hedges.left > 0 ? 1 : 0;
+  // Leave that was only taken for used may be used still.
+  const spare = hedges !== undefined && (hedges.left > 0 || hedges.isUnheard === true) ? 1 : 0;
   return left === 0 ? 0 : Math.min(lanes, left + spare);
 }
 

@@ -97,7 +97,8 @@ export function heldAt(
     byOrigin.set(origin, (byOrigin.get(origin) ?? 0) + permits);
   };
   for (const { upstream, origin, lanes, left, hedges } of batches.values()) {
-    if (upstream === number) hold(origin, Math.min(lanes, left + ((hedges?.left ?? 0) > 0 ? 1 : 0)));
+    const mayHedge = hedges !== undefined && (hedges.left > 0 || hedges.isUnheard === true);
+    if (upstream === number) hold(origin, Math.min(lanes, left + (mayHedge ? 1 : 0)));
   }
   for (const { upstream, origin } of backups.values()) if (upstream === number) hold(origin, 1);
   return { all, byOrigin };
