@@ -269,8 +269,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "decide-too-late": {
     says: "minSuccessful wants one more than it says",
     file: core("completion"),
-    from: "if (succeeded >= rule.minSuccessful)",
-    to: "if (succeeded > rule.minSuccessful)",
+    from: "if (succeeded >= rule.minSuccessful && ",
+    to: "if (succeeded > rule.minSuccessful && ",
   },
   "forget-to-write-gate": {
     says: "a closed gate is not in the journal",

@@ -37,6 +37,7 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
     "forget-problem": 1949,
     "forget-retry-budget": 239,
     "forget-starved": 3,
+    "free-unheard-hedge": 177,
     "forget-to-write-backup": 2,
     "forget-to-write-deferral": 3,
     "forget-to-write-epoch": 4,

@@ -16,6 +16,12 @@ export const HEDGE_BUGS: Readonly<Record<string, Bug>> = {
     from: "    hedgeTask(this.state, task, beaten.isFirst, beaten.startedAtMs, endedAtMs);\n",
     to: "",
   },
+  "free-unheard-hedge": {
+    says: "the permit of a second try that may still be made is given away",
+    file: core("hedges"),
+    from: "(hedges.left > 0 || hedges.isUnheard === true) ? 1 : 0",
+    to: "hedges.left > 0 ? 1 : 0",
+  },
   "forget-unheard-hedge": {
     says: "a second try that nobody heard of is charged to nobody",
     file: core("hedges"),
