@@ -39,7 +39,8 @@ export class BudgetChecker {
       const isRun = (flags[task]! & RUN) !== 0;
       const own = reserve[task] === 0 ? 0 : state.budget.reserves[reserve[task]! - 1]![CALLS]!;
       if (status[task] === RUNNING && (flags[task]! & WORK) === 0) running += isRun ? own : 1;
-      if (status[task] === QUEUED) needs = Math.max(needs, own);
+      // The calls of a run are paid for beside what it sets aside.
+      if (status[task] === QUEUED) needs = Math.max(needs, isRun ? own + 1 : own);
       // What the calls of a run used was charged to what was set aside for them.
       if (!isRun) used += usedCalls[task]!;
     }
