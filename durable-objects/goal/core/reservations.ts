@@ -9,6 +9,7 @@ import type { Reserver } from "../../../shared/protocol/budget.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import { note, setBoundsAbove, takeGrantFromAbove } from "./budget.ts";
 import type { Recorder } from "./recorder.ts";
+import { noteRefusal } from "./run-state.ts";
 import type { GoalState } from "./state.ts";
 import { type Drawn, drawTab, type DrawTab, overdueTabs } from "./tabs.ts";
 
@@ -79,7 +80,10 @@ function reserveFor(rec: Recorder, { by, amounts, ttlMs }: Extract<BudgetCommand
   if (budget.reservations.size >= RESERVATIONS_MAX) {
     return err(failure("quota_exceeded", `${RESERVATIONS_MAX} reservations of this goal are open, which is the most; settle some first`));
   }
-  if (!canReserve(budget.account, amounts)) return err(exhausted("this reservation"));
+  if (!canReserve(budget.account, amounts)) {
+    noteRefusal(rec.state, rec.nowMs);
+    return err(exhausted("this reservation"));
+  }
   const id = budget.nextReservation;
   note(rec, { kind: "budget.reserved", id, by, amounts, untilMs: rec.nowMs + ttlMs });
   return ok({ reservation: id });
@@ -101,6 +105,7 @@ function settleReservation(rec: Recorder, { by, reservation: id, used }: Extract
 function drawFrom(rec: Recorder, command: DrawTab): Reply {
   const [drawn, change] = drawTab(rec.state.budget, command, rec.nowMs);
   if (change !== null) note(rec, change);
+  if (drawn.granted?.some((times, i) => times < command.wants[i]!.need) === true) noteRefusal(rec.state, rec.nowMs);
   return ok({ drawn });
 }
 

@@ -28,6 +28,8 @@ export interface Runs {
   readonly versions: Map<string, FunctionVersion>;
   /** By queue. */
   readonly starved: Map<number, Starved>;
+  /** What was available when something last could not be reserved. Not kept on disk: without it a run more may be in vain, or one less be tried. */
+  refusal: { readonly amounts: Amounts; readonly atMs: number } | null;
 }
 
 export interface RunsImage {
@@ -41,12 +43,12 @@ export type RunsChange =
   /** task, calls, tokens, costMicros: what the calls of a run used, which were charged one by one. */
   | { readonly kind: "runs.used"; readonly rows: number[] };
 
-export const newRuns = (): Runs => ({ versions: new Map(), starved: new Map() });
+export const newRuns = (): Runs => ({ versions: new Map(), starved: new Map(), refusal: null });
 
 export const runsImage = ({ versions, starved }: Runs): RunsImage => ({ versions: [...versions.values()], starved: [...starved] });
 
 export function runsFrom({ versions, starved }: RunsImage): Runs {
-  return { versions: new Map(versions.map((version) => [version.name, version])), starved: new Map(starved) };
+  return { versions: new Map(versions.map((version) => [version.name, version])), starved: new Map(starved), refusal: null };
 }
 
 export function setFunctions({ runs: { versions } }: GoalState, functions: readonly FunctionVersion[]): void {
@@ -88,6 +90,11 @@ export function isKnown({ upstreams, upstreamNumbers, runs }: GoalState, name: s
 
 /** What is available, by dimension. */
 export const availableIn = (account: Account): Amounts => DIMENSIONS.map((_, d) => available(account, d));
+
+/** Something could not be reserved. */
+export function noteRefusal({ runs, budget }: GoalState, atMs: number): void {
+  runs.refusal = { amounts: availableIn(budget.account), atMs };
+}
 
 /** Whether there is more than there was, in a dimension that was bounded. `extra` is what is taken to be free besides. */
 export function hasMore(account: Account, { had }: Starved, extra: Amounts = NOTHING): boolean {

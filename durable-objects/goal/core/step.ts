@@ -319,7 +319,8 @@ function endedGoal(state: GoalState): Failure {
  */
 function create(rec: Recorder, { id, spec, registry, funds, tasks }: Extract<Command, { kind: "create" }>): Reply {
   if (rec.state.goal !== null) return DONE;
-  rec.setRegistry(registry);
+  // One that was heard of meanwhile may be newer.
+  if (registry.version > rec.state.registryVersion) rec.setRegistry(registry);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
   const room = Math.min(spec.budget?.tasks ?? UNLIMITED, registry.bounded?.[TASKS] === true ? (funds?.[TASKS] ?? 0) : UNLIMITED);
   // What the token behind it may is in the goal's own policies already.

@@ -26,8 +26,8 @@ export class RunChecker {
   readonly #failures = new Map<number, number>();
   /** Functions that could not afford a call, and what there was at most when they found out. */
   readonly #starving = new Map<string, number>();
-  /** What was left of the budget after the last turn. */
-  #left = 0;
+  /** The least that was left of the budget since a function's latest run was sent. */
+  readonly #low = new Map<string, number>();
   #functions: ReadonlySet<string> = new Set();
   #version = 0;
   #life = "";
@@ -63,8 +63,8 @@ export class RunChecker {
       if (outcome !== "budget_exhausted" && outcome !== "not_sent") this.#starving.delete(this.#model.tasks.get(task)!.spec.run!.function);
     }
     this.#sends(turn, left);
-    for (const head of ends) this.#end(head, state, statuses, Math.min(left, this.#left));
-    this.#left = left;
+    for (const [name, low] of this.#low) this.#low.set(name, Math.min(low, left));
+    for (const head of ends) this.#end(head, state, statuses, this.#low.get(this.#model.tasks.get(head.task)!.spec.run!.function) ?? left);
     for (const [task, used] of this.#used) {
       must(state.tasks.usedCalls[task] === used, "a run's task shows what its calls used", () => `task ${task}: ${used}`);
     }
@@ -147,6 +147,7 @@ export class RunChecker {
         "a function without budget rests until there is more",
         () => `${before} for ${had!}: ${name}`,
       );
+      if (running === tasks.length) this.#low.set(name, before);
     }
   }
 }
