@@ -162,6 +162,29 @@ test("a run that cannot afford its calls waits in the queue, and is not tried ag
   rebuilds(driver);
 });
 
+test("what comes back between a refused call and the end of its run is tried, and a refusal of before the run says nothing of it", () => {
+  const driver = driverOf(many(1), { spec: { budget: { calls: 2 } } });
+  const reserve = (calls: number) => driver.do({ kind: "reserve", by: "gate", amounts: [0, calls, 0, 0], ttlMs: 1_000_000 });
+  const giveBack = () =>
+    driver.do({ kind: "settle-reservation", by: "gate", reservation: driver.state.budget.nextReservation - 1, used: null });
+  const rest = (): void => {
+    for (const { tasks } of driver.dispatch()) driver.settle(tasks, { outcome: "budget_exhausted", ms: 0 });
+  };
+  driver.dispatch();
+  reserve(2);
+  expect(reserve(1)).toMatchObject({ ok: false });
+  giveBack();
+  driver.settle([0], { outcome: "budget_exhausted" });
+  driver.dispatch();
+  expect(driver.state.budget.isExhausted).toBe(false);
+  driver.passMs(wakeAt(driver.state)! - driver.nowMs);
+  // This one asked for more than two, and was not refused for what somebody else held.
+  rest();
+  driver.dispatch();
+  expect(driver.state.budget.isExhausted).toBe(true);
+  rebuilds(driver);
+});
+
 test("budget that comes back bit by bit is tried at longer and longer intervals, and the goal wakes for it", () => {
   const driver = driverOf(many(2), { spec: { budget: { calls: 10 } } });
   driver.do({ kind: "reserve", by: "gate", amounts: [0, 9, 0, 0], ttlMs: 1_000_000 });

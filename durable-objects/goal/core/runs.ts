@@ -72,9 +72,8 @@ export function settleRun(rec: Recorder, head: LineHead, line: string, seed: num
   const queue = tasks.upstream[task]!;
   const outcome = OUTCOMES.indexOf(head.outcome);
   if (head.outcome === "budget_exhausted" && isBounded(rec.state.budget.account)) {
-    const sentAtMs = tasks.startedAtMs[task]!;
     rec.defer(task, outcome, startedAtMs, endedAtMs);
-    return starve(rec, queue, sentAtMs);
+    return starve(rec, queue, startedAtMs);
   }
   if (rec.state.runs.starved.has(queue)) rec.starve(queue, null);
   if (head.outcome === "returned") {
@@ -94,7 +93,7 @@ export function settleRun(rec: Recorder, head: LineHead, line: string, seed: num
  * function rests until there is more than there was then. What was lent out comes
  * back bit by bit, so each try that comes to nothing makes the next one wait.
  */
-function starve(rec: Recorder, queue: number, sentAtMs: number): void {
+function starve(rec: Recorder, queue: number, startedAtMs: number): void {
   const { runs, upstreams, budget } = rec.state;
   const before = runs.starved.get(queue);
   // Others of the same window come to the same end.
@@ -103,7 +102,7 @@ function starve(rec: Recorder, queue: number, sentAtMs: number): void {
   const now = availableIn(budget.account);
   const { refusal } = runs;
   // Something may have come back since.
-  const had = refusal === null || refusal.atMs < sentAtMs ? now : now.map((amount, d) => Math.min(amount, refusal.amounts[d]!));
+  const had = refusal === null || refusal.atMs < startedAtMs ? now : now.map((amount, d) => Math.min(amount, refusal.amounts[d]!));
   rec.starve(queue, { had, tries });
   if (isNews) rec.gate(queue, rec.nowMs + Math.min(RUN_STARVED_MS_MAX, RUN_STARVED_MS * 2 ** Math.min(tries - 1, 30)));
 }

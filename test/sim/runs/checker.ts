@@ -147,7 +147,8 @@ export class RunChecker {
         "a function without budget rests until there is more",
         () => `${before} for ${had!}: ${name}`,
       );
-      if (running === tasks.length) this.#low.set(name, before);
+      const sent = sends.reduce((sum, other) => sum + (other.upstream === upstream ? other.tasks.length : 0), 0);
+      if (running === sent) this.#low.set(name, left);
     }
   }
 }
