@@ -5,7 +5,7 @@ import { verdictOf } from "../../durable-objects/goal/core/completion.ts";
 import { isBusy, wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import { IDLE_MS_DEFAULT } from "../../shared/limits.ts";
 import type { CompletionRule, TaskSpec } from "../../shared/protocol/task.ts";
-import { Driver, get, group, post, START_MS } from "./goal-harness.ts";
+import { Driver, get, group, post, START_MS, upstream } from "./goal-harness.ts";
 
 const sealed = (tasks: readonly TaskSpec[], rule: CompletionRule = {}): Driver => new Driver({ tasks, rule, spec: { sealed: true } });
 const code = (d: Driver, task: number): number => d.state.tasks.code[task]!;
@@ -164,6 +164,14 @@ test.for([
   expect(d.state.goal!.phase).toBe(phase);
   expect(d.statuses().slice(1)).toEqual(["canceled", "canceled", "canceled"]);
   expect(d.aborts.map(([, task]) => task)).toEqual([1, 2]);
+});
+
+test("what a turn has begun is not sent where the same turn ends the goal", () => {
+  const d = sealed([get(), get({ call: { upstream: "api", path: "/secret" } })], { failFast: true });
+  d.do({ kind: "upstreams", version: 2, upstreams: [upstream()], policy: { paths: ["/"] } });
+  expect(d.dispatch()).toEqual([]);
+  expect(d.state.goal!.phase).toBe("failed");
+  expect(d.statuses()).toEqual(["canceled", "failed"]);
 });
 
 test("a parent with a rule of its own ends by it", () => {

@@ -173,7 +173,7 @@ export class Run {
     const due = this.#takeDue();
     if (due !== null) return this.#try(due);
     const item = this.job.items[this.#next];
-    if (item === undefined) {
+    if (item === undefined || this.#isFull) {
       this.#idle++;
       return this.#finish();
     }
@@ -198,12 +198,17 @@ export class Run {
     return this.#isDead ? 0 : tries;
   }
 
-  /** A call to make a second time, within the batch's lanes and one beside what is left. */
-  #takeDue(): Race | null {
+  /** Whether as many tries are open as may be: one more than items are left, at most. */
+  get #isFull(): boolean {
     const { lanes, items } = this.job;
     let open = 0;
     for (const { tries } of this.#races) open += tries;
-    if (this.#hedges === 0 || this.#failures > 0 || open >= Math.min(lanes, items.length - this.#next + this.#races.size + 1)) return null;
+    return open >= Math.min(lanes, items.length - this.#next + this.#races.size + 1);
+  }
+
+  /** A call to make a second time, within the batch's lanes and one beside what is left. */
+  #takeDue(): Race | null {
+    if (this.#hedges === 0 || this.#failures > 0 || this.#isFull) return null;
     const race = this.#due.shift();
     if (race === undefined) return null;
     if (!this.#races.has(race) || this.#aborted.has(race.item.task)) return this.#takeDue();

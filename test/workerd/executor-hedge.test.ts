@@ -64,6 +64,16 @@ test("where the first try answers first, it counts, and the second is cut off", 
   await untilQuiet("first-wins");
 });
 
+test("what begins late waits for a permit that a second try has: near its end a batch holds one more than items are left", async () => {
+  const name = "begins-late";
+  const quick = Array.from({ length: 3 }, (_, i) => itemOf(10 + i, `/delay/${AFTER_MS + 30}`));
+  const slow = several(2, `/tries/${LONG_MS}/300?name=${name}`);
+  const reports = await run([...slow, ...quick, may(20, `/delay/0?name=${name}`)], { ...hedge(2), lanes: 5 });
+  expect(reports.filter(({ beaten }) => beaten !== undefined)).toHaveLength(2);
+  // Two that stall, and a second try of each: the last one is not a fifth.
+  expect((await countsOf(name)).max).toBe(4);
+});
+
 test("after the process has stood still, answers that came meanwhile are read before anything is made again", async () => {
   const running = run([may(0, `/delay/${AFTER_MS / 2}?name=stood-still`), ...several(2, "/delay/0", 1)], hedge(1));
   while ((await countsOf("stood-still")).total === 0) await delay(1);

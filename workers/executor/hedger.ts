@@ -32,7 +32,8 @@ export class Hedger<I> {
   readonly #races = new Set<Race<I>>();
   #due: Race<I>[] = [];
   #left: number;
-  #changed = Promise.withResolvers<void>();
+  /** Null where nobody waits. */
+  #changed: PromiseWithResolvers<void> | null = null;
 
   constructor(plan: HedgePlan<I>) {
     this.#plan = plan;
@@ -51,13 +52,20 @@ export class Hedger<I> {
 
   /** Resolves when something has changed for lanes that have nothing to do. */
   changed(): Promise<void> {
+    this.#changed ??= Promise.withResolvers();
     return this.#changed.promise;
+  }
+
+  /** Lets those who wait look again: something has ended, or a lane is free. */
+  tell(): void {
+    this.#changed?.resolve();
+    this.#changed = null;
   }
 
   /** No second try begins any more. */
   stop(): void {
     this.#left = 0;
-    this.#tell();
+    this.tell();
   }
 
   begin(item: I, startedAtMs: number, deadlineAtMs: number): Race<I> {
@@ -74,7 +82,7 @@ export class Hedger<I> {
   /** The race's time has come. */
   isDue(race: Race<I>): void {
     this.#due.push(race);
-    this.#tell();
+    this.tell();
   }
 
   /** A race to take part in; null for none. `spare`: lanes that may be open beside those that are. */
@@ -120,11 +128,6 @@ export class Hedger<I> {
 
   #end(race: Race<I>): void {
     this.#races.delete(race);
-    this.#tell();
-  }
-
-  #tell(): void {
-    this.#changed.resolve();
-    this.#changed = Promise.withResolvers();
+    this.tell();
   }
 }

@@ -160,9 +160,10 @@ export class Lanes<I extends Item> implements Work {
       if (hasEnded(goalIds)) this.#end();
       if (hedger !== null && (await this.#hedged(lane, hedger))) continue;
       const item = items[this.#next];
-      if (item === undefined) {
-        if (hedger?.isUseful !== true) return;
-        await hedger.changed();
+      if (item === undefined && hedger?.isUseful !== true) return;
+      // Near its end the batch holds fewer permits than it has lanes, and hedges may have them.
+      if (item === undefined || (hedger !== null && this.#spare(hedger) <= 0)) {
+        await hedger!.changed();
         continue;
       }
       this.#next++;
@@ -178,6 +179,7 @@ export class Lanes<I extends Item> implements Work {
       if (race !== null) await this.#leave(lane, race, line, false);
       else if (line !== null) this.#replies.append(line);
       lane.item = null;
+      hedger?.tell();
     }
   }
 
@@ -190,13 +192,19 @@ export class Lanes<I extends Item> implements Work {
     lane.isLateHedge = false;
   }
 
+  /** Calls that may be opened beside those that are: one more than items are left, at most. */
+  #spare(hedger: Hedger<I>): number {
+    const { items, lanes } = this.#load;
+    const busy = this.#lanes.reduce((sum, { item }) => (item === null ? sum : sum + 1), 0);
+    return Math.min(lanes, items.length - this.#next + hedger.open + 1) - busy;
+  }
+
   /** Makes a second try of a call that is due for it. False where there is none. */
   async #hedged(lane: Lane<I>, hedger: Hedger<I>): Promise<boolean> {
-    const { items, lanes, attempt } = this.#load;
+    const { attempt } = this.#load;
     // Where calls fail, more of them are no help.
     if (this.#failures > 0) return false;
-    const busy = this.#lanes.reduce((sum, { item }) => (item === null ? sum : sum + 1), 0);
-    const race = hedger.take(Math.min(lanes, items.length - this.#next + hedger.open + 1) - busy);
+    const race = hedger.take(this.#spare(hedger));
     if (race === null) return false;
     const { item } = race;
     if (this.#unwanted.has(keyOf(item.task, item.attempt))) {
@@ -207,6 +215,7 @@ export class Lanes<I extends Item> implements Work {
     lane.hasBegun = true;
     await this.#leave(lane, race, await attempt(item, lane.cutoff, () => undefined, true), true);
     lane.item = null;
+    hedger.tell();
     return true;
   }
 

@@ -172,6 +172,8 @@ export class Recorder {
     const change = { kind: "goal.ended", phase, rest, atMs: this.nowMs } as const;
     endGoal(this.state, change);
     this.out.changes.push(change);
+    // What this turn has begun has not left yet.
+    this.out.sends.length = 0;
   }
 
   noteEndReported(): void {
