@@ -37,8 +37,8 @@ export const HEDGE_BUGS: Readonly<Record<string, Bug>> = {
   "hedge-without-permit": {
     says: "a second try at a batch's end has no permit of its own",
     file: core("hedges"),
-    from: "hedges !== undefined && hedges.left > 0 ? 1 : 0",
-    to: "hedges !== undefined && hedges.left < 0 ? 1 : 0",
+    from: "Math.min(lanes, left + spare)",
+    to: "Math.min(lanes, left)",
   },
   "hedge-without-end": {
     says: "hedges are not taken out of their bucket",
