@@ -19,7 +19,7 @@ export interface BatchItem {
 
 export interface Batch {
   readonly goalId: string;
-  /** The goals that it is a part of, root first; left out for none. */
+  /** The goals that it is a part of, root first; left out, none. */
   readonly above?: readonly string[] | undefined;
   /** Hex, 32 digits: the trace that the goal's calls belong to. */
   readonly traceId: string;

@@ -10,6 +10,7 @@ import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchControl, BatchHedge, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
 import { isHedgeable } from "./core/hedges.ts";
+import { ancestorsOf } from "./core/kin.ts";
 import { fencesOf } from "./core/locks.ts";
 import type { Send } from "./core/recorder.ts";
 import { policiesBehind } from "./core/rights.ts";
@@ -209,7 +210,7 @@ function runBatchOf(state: GoalState, send: Send, calls: CallCache, version: Fun
       ...(policies.length === 0 ? {} : { policies }),
     };
   });
-  return { goalId, above: aboveOf(state), traceId: traceIdOf(goalId), function: version, items };
+  return { goalId, above: ancestorsOf(state), traceId: traceIdOf(goalId), function: version, items };
 }
 
 function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: number): Batch {
@@ -243,7 +244,7 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
   const permitMs = config.maxConcurrency === null ? null : permitMsOf(state, send.upstream, nowMs);
   return {
     goalId,
-    above: aboveOf(state),
+    above: ancestorsOf(state),
     traceId: traceIdOf(goalId),
     origin,
     headers: config.headers,
@@ -255,8 +256,6 @@ function callBatchOf(state: GoalState, send: Send, calls: CallCache, nowMs: numb
     items,
   };
 }
-
-const aboveOf = ({ goal }: GoalState): readonly string[] | undefined => goal!.spec.parent?.ancestors;
 
 /** A lease that has been replaced by one without hedging meanwhile leaves the batch without it, too. */
 function hedgeOf(state: GoalState, { upstream, hedges }: Send): BatchHedge | undefined {

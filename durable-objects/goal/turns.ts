@@ -24,6 +24,7 @@ import { storedReply } from "../kit/replies.ts";
 import { askAtMs } from "./core/admission.ts";
 import { QUEUED, WAITING } from "./core/codes.ts";
 import { flightsAtMs } from "./core/flight-turn.ts";
+import { ancestorsOf } from "./core/kin.ts";
 import { awaitsLocks } from "./core/lock-state.ts";
 import { letsGo } from "./core/locks.ts";
 import type { Out } from "./core/recorder.ts";
@@ -251,8 +252,7 @@ export class Turns {
   }
 
   #send(nowMs: number, out: Out): void {
-    const above = this.#state.goal?.spec.parent?.ancestors ?? [];
-    step(this.#state, nowMs, { kind: "dispatch", seed: randomSeed(), isOver: hasEnded(above) }, out);
+    step(this.#state, nowMs, { kind: "dispatch", seed: randomSeed(), isOver: hasEnded(ancestorsOf(this.#state)) }, out);
   }
 
   /** What time and executors bring, before what callers ask. */

@@ -84,6 +84,12 @@ export async function tasksOf(server: Server, goalId: string, query = ""): Promi
   return tasks;
 }
 
+/** Puts a function, one ES module; throws what was said where it is refused. */
+export async function putFunction(server: Server, name: string, code: string, engine = "snapshot"): Promise<void> {
+  const answer = await send(server, "PUT", `/v1/functions/${name}?engine=${engine}`, code, { "content-type": "text/javascript" });
+  if (answer.status >= 300) throw new Error(answer.text);
+}
+
 /** Every result until the goal ends, and the last line. */
 export async function resultsOf(server: Server, goalId: string): Promise<{ tasks: TaskView[]; end: { status: string } }> {
   const { text } = await send(server, "GET", `/v1/goals/${goalId}/results?follow=true`);

@@ -14,7 +14,7 @@ import { parseArgs } from "node:util";
 import { type Drover, startDrover } from "../../client/cli/server/child.ts";
 import { chance } from "../../shared/policy/backoff.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
-import { call, goalOf, type Receipts, send, until } from "./api.ts";
+import { call, goalOf, putFunction, type Receipts, send, until } from "./api.ts";
 import { answerAfter, startUpstream, type Upstream } from "./upstream.ts";
 import { report } from "./rounds.ts";
 
@@ -58,12 +58,6 @@ const FUNCTION = `export default async (path, ctx) => (await ctx.call("counted",
 
 function taskOf({ kind }: BudgetOptions, path: string): object {
   return kind === "calls" ? { call: { upstream: "counted", path } } : { run: { function: "calls-once", input: path } };
-}
-
-async function putFunction({ url, token }: Drover): Promise<void> {
-  const headers = { authorization: `Bearer ${token}`, "content-type": "text/javascript" };
-  const answer = await fetch(`${url}/v1/functions/calls-once`, { method: "PUT", headers, body: FUNCTION });
-  if (!answer.ok) throw new Error(await answer.text());
 }
 
 const seenOf = ({ upstream }: Stage, goalId: string): number => upstream.seen.filter(({ path }) => path.startsWith(`/${goalId}/`)).length;
@@ -129,7 +123,7 @@ export async function budgetRun(options: BudgetOptions, tell: (run: Run, round: 
   const stage: Stage = { dataDir, upstream, drover: await startDrover({ dataDir, onStderr: () => undefined }) };
   try {
     await call(stage.drover, "PUT", "/v1/upstreams/counted", { origin: upstream.origin, maxConcurrency: CONCURRENCY });
-    if (options.kind === "functions") await putFunction(stage.drover);
+    if (options.kind === "functions") await putFunction(stage.drover, "calls-once", FUNCTION);
     const every = options.kills === 0 ? Number.POSITIVE_INFINITY : Math.floor(options.runs / options.kills);
     for (let round = 0; round < options.runs; round++) {
       const isKilled = (round + 1) % every === 0 && Math.floor((round + 1) / every) <= options.kills;

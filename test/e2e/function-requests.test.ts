@@ -5,7 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { call, goalOf, until } from "./api.ts";
+import { call, goalOf, putFunction, until } from "./api.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 
@@ -20,11 +20,7 @@ const FUNCTIONS = {
 
 const stage = useStage(answerAfter(150), { maxConcurrency: 32 });
 
-async function put(name: string, code: string, engine = "snapshot"): Promise<void> {
-  const headers = { authorization: `Bearer ${stage.drover.token}`, "content-type": "text/javascript" };
-  const answer = await fetch(`${stage.drover.url}/v1/functions/${name}?engine=${engine}`, { method: "PUT", headers, body: code });
-  if (!answer.ok) throw new Error(await answer.text());
-}
+const put = (name: string, code: string, engine?: string): Promise<void> => putFunction(stage.drover, name, code, engine);
 
 async function goalWith(names: readonly string[]): Promise<string> {
   const tasks = Array.from({ length: TASKS }, (_, i) => ({ key: `${i}`, run: { function: names[i % names.length] } }));

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
-import { call, tasksOf, until } from "./api.ts";
+import { call, putFunction, tasksOf, until } from "./api.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 
@@ -27,11 +27,7 @@ function cpuMs(pid: number): number {
   return (Number(fields[11]) + Number(fields[12])) * 10;
 }
 
-async function put(name: string, code: string): Promise<void> {
-  const headers = { authorization: `Bearer ${stage.drover.token}`, "content-type": "text/javascript" };
-  const answer = await fetch(`${stage.drover.url}/v1/functions/${name}`, { method: "PUT", headers, body: code });
-  if (!answer.ok) throw new Error(await answer.text());
-}
+const put = (name: string, code: string): Promise<void> => putFunction(stage.drover, name, code);
 
 test("functions that wait for an upstream hold no processor; those that SIGKILL ends run again under the same task ids, keys and nothing else", async () => {
   await put("waits", HANDLER);

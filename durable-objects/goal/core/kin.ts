@@ -96,6 +96,9 @@ export function newSubgoal(goalId: GoalId): Subgoal {
   return { goalId, isMade: false, heard: 0, status: "active", counts: NO_COUNTS, spent: [0, 0, 0, 0], told: 0, isStopped: false };
 }
 
+/** The goals above, root first. */
+export const ancestorsOf = ({ goal }: GoalState): readonly string[] => goal?.spec.parent?.ancestors ?? [];
+
 /** Whether the goal stands still: by its own pause, or by that of a goal above. */
 export function isPaused({ goal, kin }: GoalState): boolean {
   return goal!.paused || kin.above.isPaused;

@@ -116,12 +116,15 @@ export class Recorder {
     this.out.changes.push(change);
   }
 
-  setRegistry({ version, upstreams, policy = null, functions = [] }: Registered): void {
+  /** Takes it where it is newer than what is known, and says whether it was. */
+  setRegistry({ version, upstreams, policy = null, functions = [] }: Registered): boolean {
+    if (version <= this.state.registryVersion) return false;
     setUpstreams(this.state, version, upstreams);
     setFunctions(this.state, functions);
     setTenantPolicy(this.state, policy);
     const change = { kind: "upstreams.set", version, upstreams, policy } as const;
     this.out.changes.push(functions.length === 0 ? change : { ...change, functions });
+    return true;
   }
 
   revokeTokens(): void {

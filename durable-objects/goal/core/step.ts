@@ -98,8 +98,10 @@ export type Command =
   | { readonly kind: "flight-news"; readonly message: FlightMessage | null; readonly news: GoalFlightNews | null }
   /** A shard has given this goal something, and it should ask. */
   | { readonly kind: "locks-free"; readonly names: readonly string[] }
-  /** Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer. */
-  /** Sends what may be sent. `isOver`: a goal above has ended, so nothing is begun until it says so itself. */
+  /**
+   * Sends what may run, and writes reports. Once a turn, after the commands that came in. `seed` is a random 32-bit integer.
+   * `isOver`: a goal above has ended, so nothing is begun until it says so itself.
+   */
   | { readonly kind: "dispatch"; readonly seed: number; readonly isOver?: boolean }
   | BudgetCommand;
 
@@ -166,9 +168,7 @@ function decide(rec: Recorder, command: Command, bearer: Bearer): Reply {
       recoverFlights(rec);
       return DONE;
     case "upstreams":
-      if (command.version <= rec.state.registryVersion) return DONE;
-      rec.setRegistry(command);
-      if (rec.state.goal?.spec.parent === undefined) takeBounds(rec, command.bounded);
+      if (rec.setRegistry(command) && rec.state.goal?.spec.parent === undefined) takeBounds(rec, command.bounded);
       return DONE;
     case "end-reported":
       if (!rec.state.goal!.endReported) rec.noteEndReported();
@@ -319,8 +319,7 @@ function endedGoal(state: GoalState): Failure {
  */
 function create(rec: Recorder, { id, spec, registry, funds, tasks }: Extract<Command, { kind: "create" }>): Reply {
   if (rec.state.goal !== null) return DONE;
-  // One that was heard of meanwhile may be newer.
-  if (registry.version > rec.state.registryVersion) rec.setRegistry(registry);
+  rec.setRegistry(registry);
   const command: Submit = { kind: "submit", atomic: true, ...tasks };
   const room = Math.min(spec.budget?.tasks ?? UNLIMITED, registry.bounded?.[TASKS] === true ? (funds?.[TASKS] ?? 0) : UNLIMITED);
   // What the token behind it may is in the goal's own policies already.

@@ -22,7 +22,7 @@ import { formatLine } from "../../../shared/protocol/line.ts";
 import type { ParentLink, ParentWord, SubgoalOrder, SubgoalReport } from "../../../shared/protocol/subgoal.ts";
 import { closeChildOf, fundChildOf, noteChildSpent } from "./budget.ts";
 import { CANCELED, codeOf, EXPIRED, FAILED, isTerminal, NO_REASON, QUEUED, RUNNING, STARTED } from "./codes.ts";
-import { isPaused, newSubgoal, orderFor, reckon, SUBGOALS } from "./kin.ts";
+import { ancestorsOf, isPaused, newSubgoal, orderFor, reckon, SUBGOALS } from "./kin.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import { holderOf } from "./locks.ts";
 import { dequeue, setStatus } from "./mutate.ts";
@@ -283,7 +283,7 @@ export function linkOf(state: GoalState, task: number, deadlineMs: number | null
   return {
     goalId: id,
     task,
-    ancestors: [...(spec.parent?.ancestors ?? []), id],
+    ancestors: [...ancestorsOf(state), id],
     path: holderOf(state, task),
     depth: (spec.parent?.depth ?? 0) + tasks.depth[task]! + 1,
     deadlineAtMs: Number.isFinite(atMs) ? atMs : null,
