@@ -11,6 +11,7 @@ import type { TasksAdded } from "./change.ts";
 import { DEPENDENCY_FAILED, GROUP, HEDGEABLE, IDEMPOTENT, isTerminal, NEEDS_APPROVAL, RUN, SUBGOAL, SUCCEEDED, WORK } from "./codes.ts";
 import { reserve } from "./columns.ts";
 import { declareFlight } from "./flights.ts";
+import type { KeyIndex } from "./key-index.ts";
 import { declareLocks } from "./locks.ts";
 import { SUBGOALS } from "./kin.ts";
 import { adoptTask, placeTask } from "./place.ts";
@@ -42,7 +43,7 @@ export function hasLinks(spec: TaskSpec): boolean {
  * offer's order. `index` is given where it already has every key of the offer
  * by its task: a goal's first keys are hashed once.
  */
-export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded, index?: Map<string, number>): void {
+export function addTasks(state: GoalState, specs: readonly unknown[], change: TasksAdded, index?: KeyIndex): void {
   const { tasks } = state;
   assert(specs.length === change.size, "an offer must be replayed as it was taken");
   const { base = 0 } = change;
@@ -68,7 +69,7 @@ export function addTasks(state: GoalState, specs: readonly unknown[], change: Ta
     const key = spec.key ?? derived.get(place);
     if (key === undefined) continue;
     state.names[task] = key;
-    if (index === undefined) state.keys.set(key, task);
+    if (index === undefined) state.keys.add(key, task);
   }
   // Names may point forward, so links wait until every task has its number.
   for (let task = first; task < tasks.n; task++) {

@@ -11,6 +11,7 @@ import type { Bound, Rules } from "../../../shared/policy/rules.ts";
 import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { resolve } from "./add.ts";
 import { isTerminal } from "./codes.ts";
+import type { KeyIndex } from "./key-index.ts";
 import { permissionDenied } from "./rights.ts";
 import { type GoalState, ROOT, totalCount } from "./state.ts";
 
@@ -20,7 +21,7 @@ export interface Draft {
   /** Places that are rejected, with the reason. */
   readonly rejected: Map<number, Failure>;
   /** Key to the place that brings it, for keys new to the goal. */
-  readonly places: Map<string, number>;
+  readonly places: KeyIndex;
   /** Places that join a task: one of the goal (its number) or an earlier one of the request (its key). */
   readonly joins: ReadonlyMap<number, number | string>;
   /** Places of tasks whose work is a goal of its own. */

@@ -21,6 +21,7 @@ import { outcomeWord } from "./apply.ts";
 import { hedgeTask } from "./attempts.ts";
 import { applyBackups, type BackupsChange, type Try } from "./backups.ts";
 import type { Hedges } from "./hedges.ts";
+import type { KeyIndex } from "./key-index.ts";
 import type { Change, Rest, TasksAdded } from "./change.ts";
 import type { SettledLine } from "./lock-turn.ts";
 import { createGoal, deferTask, delayTask, doubtTask, endGoal, type Ending, endTask, keepWork, loseLocks } from "./mutate.ts";
@@ -145,7 +146,7 @@ export class Recorder {
     else last.tasks.push(task);
   }
 
-  add(specs: readonly unknown[], change: TasksAdded, index?: Map<string, number>): void {
+  add(specs: readonly unknown[], change: TasksAdded, index?: KeyIndex): void {
     addTasks(this.state, specs, change, index);
     this.out.changes.push(change);
   }

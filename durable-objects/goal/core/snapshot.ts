@@ -4,6 +4,7 @@
  */
 import type { Backup } from "./backups.ts";
 import { type BudgetImage, budgetFrom, budgetImage } from "./budget.ts";
+import { KeyIndex } from "./key-index.ts";
 import { type KinImage, kinFrom, kinImage, reckonAll } from "./kin.ts";
 import { addTimer, newTimers } from "./timers.ts";
 import { FOR_BACKOFF, isTerminal, QUEUED, RUNNING, STARTED, WAITING, WORK } from "./codes.ts";
@@ -69,7 +70,7 @@ export function toSnapshot(state: GoalState): Snapshot {
   const meta: SnapshotMeta = {
     n: state.tasks.n,
     goal: state.goal,
-    keys: [...state.keys],
+    keys: state.keys.entries(),
     families: [...state.families],
     dependents: [...state.dependents],
     upstreams: state.upstreams.map((upstream) => ({ ...upstream, ready: upstream.ready.map((queue) => contents(queue).filter(isQueued)) })),
@@ -102,7 +103,7 @@ export function fromSnapshot(meta: SnapshotMeta, bytesOf: (name: ColumnName, byt
     ...newState(),
     goal: meta.goal,
     tasks: tableFrom(meta.n, bytesOf),
-    keys: new Map(meta.keys),
+    keys: new KeyIndex(meta.keys, meta.keys.length),
     families: new Map(meta.families),
     dependents: new Map(meta.dependents as readonly (readonly [number, number[]])[]),
     upstreams: meta.upstreams.map((image) => ({ ...image, ready: image.ready.map((items) => newQueue([...items])) })),

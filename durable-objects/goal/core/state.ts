@@ -13,6 +13,7 @@ import type { Admission } from "./admission.ts";
 import type { Backup } from "./backups.ts";
 import { type BudgetState, newBudget } from "./budget.ts";
 import type { Hedges } from "./hedges.ts";
+import { KeyIndex } from "./key-index.ts";
 import { type Kin, type Mail, newKin, newMail } from "./kin.ts";
 import { newTable, type TaskTable } from "./columns.ts";
 import { type GoalFlights, newFlights } from "./flights.ts";
@@ -109,7 +110,7 @@ export interface GoalState {
   goal: GoalRecord | null;
   tasks: TaskTable;
   /** Key to task, and task to key. */
-  keys: Map<string, number>;
+  keys: KeyIndex;
   names: (string | undefined)[];
   families: Map<number, Family>;
   /** Task to those that wait for it: `2 * task`, plus 1 where any end will do. */
@@ -169,7 +170,7 @@ export function newState(): GoalState {
   return {
     goal: null,
     tasks: newTable(),
-    keys: new Map(),
+    keys: new KeyIndex(),
     names: [],
     families: new Map(),
     dependents: new Map(),

@@ -19,6 +19,7 @@ import type { TaskSpec } from "../../../shared/protocol/task.ts";
 import { hasLinks } from "./add.ts";
 import { DEPENDENCY_FAILED, GROUP, RUN } from "./codes.ts";
 import { type Estimator, estimatorOf, type Outlooks } from "./estimate.ts";
+import { KeyIndex } from "./key-index.ts";
 import { cascade, freeDependent } from "./lifecycle.ts";
 import { checkLinks, depthOf, type Draft } from "./links.ts";
 import type { Recorder } from "./recorder.ts";
@@ -83,7 +84,7 @@ export function draftOf(
 /** First pass: what is permitted, upstreams, the budget, and keys that are known already, in the goal or earlier in the request. */
 function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: number): Draft {
   const rejected = new Map(command.failures);
-  const places = new Map<string, number>();
+  const places = new KeyIndex([], command.specs.length);
   const joins = new Map<number, number | string>();
   const linked: number[] = [];
   const approvals: number[] = [];
@@ -129,12 +130,11 @@ function sortOut(state: GoalState, command: Submit, rules: Rules | null, room: n
     }
     const key = spec.key ?? command.contentKeys.get(place);
     if (key !== undefined) {
-      const known = (hasKeys ? state.keys.get(key) : undefined) ?? (places.has(key) ? key : undefined);
+      const known = (hasKeys ? state.keys.get(key) : undefined) ?? (places.add(key, place) === undefined ? undefined : key);
       if (known !== undefined) {
         joins.set(place, known);
         continue;
       }
-      places.set(key, place);
     }
     if (--left < 0) {
       rejected.set(place, exhausted("another task"));
