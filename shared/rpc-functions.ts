@@ -1,6 +1,7 @@
 /** The contracts of functions: where their images live, how a goal has them run, and what a running one may ask of its goal. */
 import type { Failure } from "./errors.ts";
 import type { Amounts } from "./policy/account.ts";
+import type { LatencyView } from "./policy/latencies.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Policy } from "./policy/rules.ts";
 import type { FunctionVersion } from "./protocol/function.ts";
@@ -15,6 +16,8 @@ export interface FunctionRegistryRpc {
   /** Makes it the newest version of its name. `created`: it was not that before; `replaced`: what was, where no name has it now. */
   putFunction(version: FunctionVersion): Promise<Answer<{ created: boolean; function: FunctionVersion; replaced: string | null }>>;
   getFunction(name: string): Promise<Answer<FunctionVersion>>;
+  /** How long runs of it took of late. */
+  functionLive(name: string): Promise<LatencyView>;
   listFunctions(): Promise<Answer<readonly FunctionVersion[]>>;
   /** Tasks that wait for it wait on until there is one again. Answers as `putFunction` does with what was replaced. */
   deleteFunction(name: string): Promise<Answer<{ replaced: string | null }>>;

@@ -7,7 +7,7 @@ import type { Amounts, Bounds, FundRequest } from "./policy/account.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Grant, Report, UpstreamLive } from "./protocol/admission.ts";
 import type { AccountView, BudgetView, Reserver } from "./protocol/budget.ts";
-import type { FunctionVersion } from "./protocol/function.ts";
+import type { FunctionVersion, RunTimes } from "./protocol/function.ts";
 import type { Counts, GoalSpec, GoalStatus, GoalView, TaskStatus } from "./protocol/goal.ts";
 import type { Reserve } from "./protocol/task.ts";
 import type { RelativeRpc } from "./rpc-relatives.ts";
@@ -302,6 +302,8 @@ export interface GoalReport {
   readonly spent?: Amounts;
   /** It has ended and will spend no more: what it was granted and has not spent flows back. */
   readonly isFinal?: boolean;
+  /** Of the runs that ended since the last report. A report that is repeated counts them twice, and one that is lost not at all. */
+  readonly runTimes?: readonly RunTimes[];
 }
 
 export interface GoalsQuery {

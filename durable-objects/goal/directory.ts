@@ -6,7 +6,7 @@
 import { REGISTRY_AGE_MS_MAX, WATCHDOG_MS } from "../../shared/limits.ts";
 import { type Bounds, TASKS } from "../../shared/policy/account.ts";
 import type { Registry, TenantRpc } from "../../shared/rpc.ts";
-import { isKnown } from "./core/run-state.ts";
+import { isKnown, takeTimes } from "./core/run-state.ts";
 import { type GoalState, liveCount } from "./core/state.ts";
 import type { Command } from "./core/step.ts";
 import { goalReport } from "./views.ts";
@@ -42,7 +42,7 @@ export class Directory {
   /** Tells the tenant how the goal stands, and takes a newer registry if there is one. */
   async report(state: GoalState): Promise<void> {
     this.#askedAtMs = Date.now();
-    const report = goalReport(state);
+    const report = { ...goalReport(state), ...(state.runs.times.size > 0 && { runTimes: takeTimes(state) }) };
     const registry = await this.#tenant.report(report, state.registryVersion);
     if (registry !== null) await this.#run({ kind: "upstreams", ...registry });
     if (report.isFinal === true) await this.#run({ kind: "end-reported" });

@@ -4,7 +4,7 @@
  * again, so a timer of this incarnation is enough.
  */
 import { DurableObject } from "cloudflare:workers";
-import { quantileMs } from "../../shared/policy/histogram.ts";
+import { latencyView } from "../../shared/policy/latencies.ts";
 import type { Grant, Report, UpstreamLive } from "../../shared/protocol/admission.ts";
 import type { GovernorRpc, PermitsRpc } from "../../shared/rpc.ts";
 import { capacityOf, expectation } from "./core/grant.ts";
@@ -33,7 +33,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
   }
 
   async live(): Promise<UpstreamLive> {
-    const { clients, limiter, latencies, timed, hedgeAfterMs, health, upstream, messages, calls } = this.#state;
+    const { clients, limiter, hedgeAfterMs, health, upstream, messages, calls } = this.#state;
     let inFlight = 0;
     let wanted = 0;
     for (const client of clients.values()) {
@@ -44,10 +44,7 @@ export class Governor extends DurableObject<Env> implements GovernorRpc {
       limit: upstream === null ? null : health.isOpen ? Math.floor(limiter.limit) : capacityOf(this.#state),
       inFlight,
       queued: Math.max(0, wanted - inFlight),
-      p50Ms: quantileMs(latencies, 0.5),
-      p95Ms: quantileMs(latencies, 0.95),
-      p99Ms: quantileMs(latencies, 0.99),
-      count: timed,
+      ...latencyView(this.#state),
       tokensPerCall: Math.round(this.#state.meanTokens),
       circuit: health.isOpen ? "open" : "closed",
       hedgeAfterMs,

@@ -9,7 +9,8 @@ import { failure } from "../../shared/errors.ts";
 import { FUNCTIONS_MAX, UPSTREAMS_MAX } from "../../shared/limits.ts";
 import { type Bounds, type FundRequest } from "../../shared/policy/account.ts";
 import type { AccountView } from "../../shared/protocol/budget.ts";
-import type { FunctionVersion } from "../../shared/protocol/function.ts";
+import { type Latencies, latencyView, type LatencyView, newLatencies, noteLatencies } from "../../shared/policy/latencies.ts";
+import type { FunctionVersion, RunTimes } from "../../shared/protocol/function.ts";
 import type { Counts } from "../../shared/protocol/goal.ts";
 import type { Policy } from "../../shared/policy/rules.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
@@ -36,6 +37,8 @@ export class Tenant extends DurableObject<Env> implements TenantRpc, FunctionReg
   #tokenEpoch: number | null = null;
   /** Running counts by goal, oldest first; lost with the object, and reported again. */
   readonly #liveCounts = new Map<string, Counts>();
+  /** How long runs took, by function; lost with the object, as a governor's are. */
+  readonly #runTimes = new Map<string, Latencies>();
 
   static {
     // A repeated DELETE would answer `not_found` for its own success, so it is not marked.
@@ -119,12 +122,18 @@ export class Tenant extends DurableObject<Env> implements TenantRpc, FunctionReg
     if (known?.version === made.version) return ok({ created: false, function: known, replaced: null });
     this.#store.putFunction(made, version + 1);
     this.#registry = null;
+    // How long another version took says nothing of this one.
+    this.#runTimes.delete(made.name);
     return ok({ created: true, function: made, replaced: this.#unused(known) });
   }
 
   async getFunction(name: string): Promise<Answer<FunctionVersion>> {
     const known = this.#current().functions?.find((one) => one.name === name);
     return known === undefined ? err(unknownFunction(name)) : ok(known);
+  }
+
+  async functionLive(name: string): Promise<LatencyView> {
+    return latencyView(this.#runTimes.get(name) ?? newLatencies());
   }
 
   async listFunctions(): Promise<Answer<readonly FunctionVersion[]>> {
@@ -137,6 +146,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc, FunctionReg
     if (known === undefined) return err(unknownFunction(name));
     this.#store.deleteFunction(name, version + 1);
     this.#registry = null;
+    this.#runTimes.delete(name);
     return ok({ replaced: this.#unused(known) });
   }
 
@@ -183,6 +193,7 @@ export class Tenant extends DurableObject<Env> implements TenantRpc, FunctionReg
   async report(report: GoalReport, knownVersion: number): Promise<Registry | null> {
     const effect = effectOf(this.#store.goal(report.goalId), report);
     if (effect === "durable") this.#store.putGoal(report);
+    this.#noteRuns(report.runTimes ?? []);
     if (effect !== "ignored") {
       this.#keepCounts(report);
       if (report.spent !== undefined) this.#treasury.take(report.goalId, report.spent, report.isFinal === true);
@@ -210,6 +221,16 @@ export class Tenant extends DurableObject<Env> implements TenantRpc, FunctionReg
       this.#registry = bounded === undefined ? registry : { ...registry, bounded };
     }
     return this.#registry;
+  }
+
+  #noteRuns(runTimes: readonly RunTimes[]): void {
+    const { functions = [] } = this.#current();
+    for (const { function: name, latencies } of runTimes) {
+      if (!functions.some((one) => one.name === name)) continue;
+      const kept = this.#runTimes.get(name) ?? newLatencies();
+      this.#runTimes.set(name, kept);
+      noteLatencies(kept, latencies);
+    }
   }
 
   #keepCounts(report: GoalReport): void {

@@ -24,9 +24,14 @@ export function record(histogram: Uint32Array, ms: number): void {
   histogram[bucket] = histogram[bucket]! + 1;
 }
 
-/** Adds what was counted elsewhere: pairs of a bucket and its count. */
-export function merge(histogram: Uint32Array, pairs: readonly number[]): void {
-  for (let i = 0; i < pairs.length; i += 2) histogram[pairs[i]!] = histogram[pairs[i]!]! + pairs[i + 1]!;
+/** Adds what was counted elsewhere, pairs of a bucket and its count, and says how much that was. */
+export function merge(histogram: Uint32Array, pairs: readonly number[]): number {
+  let count = 0;
+  for (let i = 0; i < pairs.length; i += 2) {
+    histogram[pairs[i]!] = histogram[pairs[i]!]! + pairs[i + 1]!;
+    count += pairs[i + 1]!;
+  }
+  return count;
 }
 
 /** Halves what was counted so far, so that what comes counts for more. */

@@ -4,6 +4,7 @@
  * proxy. Everything here is a total, never a difference, so a message that is
  * lost, late or repeated does no harm.
  */
+import type { LatencyView } from "../policy/latencies.ts";
 import type { Upstream } from "./upstream.ts";
 
 export const PRIORITY_BANDS = 3;
@@ -89,15 +90,10 @@ export interface Grant {
 }
 
 /** The live state of an upstream. */
-export interface UpstreamLive {
+export interface UpstreamLive extends LatencyView {
   readonly limit: number | null;
   readonly inFlight: number;
   readonly queued: number;
-  readonly p50Ms: number | null;
-  readonly p95Ms: number | null;
-  readonly p99Ms: number | null;
-  /** Calls that were timed since the governor woke; the quantiles are of the last few thousand. */
-  readonly count: number;
   readonly circuit: "closed" | "open";
   /** Calls that take longer are hedged; null while none is. */
   readonly hedgeAfterMs: number | null;

@@ -29,3 +29,9 @@ export interface FunctionVersion {
   readonly initMs: number;
   readonly createdAtMs: number;
 }
+
+/** How long runs of a function took: pairs of a bucket of `shared/policy/histogram.ts` and its count. */
+export interface RunTimes {
+  readonly function: string;
+  readonly latencies: readonly number[];
+}

@@ -1,7 +1,7 @@
 /** Functions over HTTP, against the real tenant, images and sandbox: put, replaced, tried out, deleted, and made anew for another engine. */
 import { env } from "cloudflare:workers";
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { IMAGE_KEPT_MS } from "../../shared/limits.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import { tenantStub } from "../../workers/edge/context.ts";
@@ -37,7 +37,8 @@ test("a function is put with 201, shown, listed, and invoked with what it logged
   expect(shown).toMatchObject({ name: "double", engine: "snapshot", limits: LIMITS, bundleBytes: DOUBLE.length });
   expect(shown["version"]).toMatch(/^[0-9a-f]{64}$/);
   expect(shown["snapshotBytes"]).toBeGreaterThan(100_000);
-  expect(await (await call("GET", "/v1/functions/double")).json()).toEqual(shown);
+  const live = { p50Ms: null, p95Ms: null, p99Ms: null, count: 0 };
+  expect(await (await call("GET", "/v1/functions/double")).json()).toEqual({ ...shown, live });
   expect(await (await call("GET", "/v1/functions")).json()).toEqual({ items: [shown], nextCursor: null });
   const invoked = await invoke("double", { input: { n: 21 } });
   expect(invoked.status).toBe(200);
@@ -253,4 +254,32 @@ test("a version that another name has too survives its first name", async () => 
   await runInDurableObject(image, (_, { storage }) => {
     expect(storage.sql.exec("SELECT unused_since FROM about").one()).toEqual({ unused_since: null });
   });
+});
+
+interface Shown {
+  readonly live: { readonly p50Ms: number | null; readonly p99Ms: number | null; readonly count: number };
+}
+
+test("a function shows how long runs of its newest version took, whatever goal they were of", async () => {
+  const bundle = "export default async ({ ms }) => { await new Promise((resolve) => setTimeout(resolve, ms)); };";
+  await putFunction("slow", bundle);
+  const liveOf = async () => (await (await call("GET", "/v1/functions/slow")).json<Shown>()).live;
+  for (const waits of [
+    [100, 100],
+    [100, 400],
+  ]) {
+    const tasks = waits.map((ms) => ({ run: { function: "slow", input: { ms } } }));
+    const made = await call("POST", "/v1/goals", {
+      body: JSON.stringify({ tasks, sealed: true }),
+      headers: { "content-type": "application/json" },
+    });
+    expect(made.status).toBe(201);
+  }
+  await vi.waitFor(async () => expect((await liveOf()).count).toBe(4), { timeout: 10_000, interval: 50 });
+  const { p50Ms, p99Ms } = await liveOf();
+  expect(p50Ms).toBeGreaterThanOrEqual(90);
+  expect(p50Ms).toBeLessThan(390);
+  expect(p99Ms).toBeGreaterThanOrEqual(380);
+  await putFunction("slow", `${bundle} `);
+  expect((await liveOf()).count).toBe(0);
 });

@@ -4,7 +4,8 @@
  * `run:<name>`, which no upstream can be called. Nothing here decides anything.
  */
 import { type Account, type Amounts, available, CALLS, COST, DIMENSIONS, NOTHING, TOKENS } from "../../../shared/policy/account.ts";
-import type { FunctionVersion } from "../../../shared/protocol/function.ts";
+import { bucketOf } from "../../../shared/policy/histogram.ts";
+import type { FunctionVersion, RunTimes } from "../../../shared/protocol/function.ts";
 import { countUsage } from "./reserve.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
 
@@ -30,6 +31,8 @@ export interface Runs {
   readonly starved: Map<number, Starved>;
   /** What was available when something last could not be reserved. Not kept on disk: without it a run more may be in vain, or one less be tried. */
   refusal: { readonly amounts: Amounts; readonly atMs: number } | null;
+  /** How long runs took that nobody has been told of: counts by bucket, by queue. Not kept on disk, as nothing is decided by them. */
+  readonly times: Map<number, Map<number, number>>;
 }
 
 export interface RunsImage {
@@ -43,12 +46,12 @@ export type RunsChange =
   /** task, calls, tokens, costMicros: what the calls of a run used, which were charged one by one. */
   | { readonly kind: "runs.used"; readonly rows: number[] };
 
-export const newRuns = (): Runs => ({ versions: new Map(), starved: new Map(), refusal: null });
+export const newRuns = (): Runs => ({ versions: new Map(), starved: new Map(), refusal: null, times: new Map() });
 
 export const runsImage = ({ versions, starved }: Runs): RunsImage => ({ versions: [...versions.values()], starved: [...starved] });
 
 export function runsFrom({ versions, starved }: RunsImage): Runs {
-  return { versions: new Map(versions.map((version) => [version.name, version])), starved: new Map(starved), refusal: null };
+  return { ...newRuns(), versions: new Map(versions.map((version) => [version.name, version])), starved: new Map(starved) };
 }
 
 export function setFunctions({ runs: { versions } }: GoalState, functions: readonly FunctionVersion[]): void {
@@ -99,4 +102,19 @@ export function noteRefusal({ runs, budget }: GoalState, atMs: number): void {
 /** Whether there is more than there was, in a dimension that was bounded. `extra` is what is taken to be free besides. */
 export function hasMore(account: Account, { had }: Starved, extra: Amounts = NOTHING): boolean {
   return had.some((amount, d) => amount < Number.MAX_SAFE_INTEGER && available(account, d) + extra[d]! > amount);
+}
+
+/** Counts a run that came to an end of its own. */
+export function noteTime({ runs: { times } }: GoalState, queue: number, ms: number): void {
+  let counts = times.get(queue);
+  if (counts === undefined) times.set(queue, (counts = new Map()));
+  const bucket = bucketOf(ms);
+  counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
+}
+
+/** Takes what was counted since it was last taken: for each function, pairs of a bucket and its count. */
+export function takeTimes({ runs: { times }, upstreams }: GoalState): RunTimes[] {
+  const taken = [...times].map(([queue, counts]) => ({ function: functionNameOf(upstreams[queue]!), latencies: [...counts].flat() }));
+  times.clear();
+  return taken;
 }

@@ -15,7 +15,7 @@ import { codeOf, FAILED } from "./codes.ts";
 import { noteAnswer } from "./flight-turn.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
-import { availableIn, hasMore, isRunQueue, versionOf } from "./run-state.ts";
+import { availableIn, hasMore, isRunQueue, noteTime, versionOf } from "./run-state.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
 
 /** Batches that a full window makes, so that as many executors share the work. */
@@ -75,6 +75,7 @@ export function settleRun(rec: Recorder, head: LineHead, line: string, seed: num
     rec.defer(task, outcome, startedAtMs, endedAtMs);
     return starve(rec, queue, startedAtMs);
   }
+  noteTime(rec.state, queue, endedAtMs - startedAtMs);
   if (rec.state.runs.starved.has(queue)) rec.starve(queue, null);
   if (head.outcome === "returned") {
     noteAnswer(rec, task, line);

@@ -3,7 +3,7 @@
  * disk: a governor that has lost the rest learns it from its clients.
  */
 import { LEASE_TTL_MS_MIN } from "../../../shared/limits.ts";
-import { newHistogram } from "../../../shared/policy/histogram.ts";
+import { type Latencies, newLatencies } from "../../../shared/policy/latencies.ts";
 import type { Demand } from "../../../shared/protocol/admission.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
 import { type Health, newHealth } from "./health.ts";
@@ -54,7 +54,8 @@ export interface Client {
   credit: number;
 }
 
-export interface Governor {
+/** The latencies are those of calls that were answered, of all clients. */
+export interface Governor extends Latencies {
   readonly epoch: number;
   readonly boot: string;
   number: number;
@@ -83,12 +84,8 @@ export interface Governor {
   sharedAtMs: number;
   /** Done in a second while more was wanted; 0 while unknown. */
   callsPerSecond: number;
-  readonly latencies: Uint32Array;
   /** A call that takes longer may be hedged; null while none may. */
   hedgeAfterMs: number | null;
-  /** Calls whose latency was told: in all, and since older ones were last made to count for less. */
-  timed: number;
-  timedSinceAged: number;
   /** Messages from and to clients, and calls that they reported. */
   messages: number;
   calls: number;
@@ -119,10 +116,8 @@ export function newGovernor(kept: Kept | null, boot: string, nowMs: number): Gov
     keptTtlMs: LEASE_TTL_MS_MIN,
     sharedAtMs: nowMs,
     callsPerSecond: 0,
-    latencies: newHistogram(),
+    ...newLatencies(),
     hedgeAfterMs: null,
-    timed: 0,
-    timedSinceAged: 0,
     messages: 0,
     calls: 0,
   };

@@ -3,8 +3,8 @@
  * `out` has what to keep before anything is said, and whom to tell of more.
  * Time and chance come in with the call.
  */
-import { GOVERNOR_IDLE_MS, LATENCY_CALLS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, PUSH_INTERVAL_MS } from "../../../shared/limits.ts";
-import { age, merge } from "../../../shared/policy/histogram.ts";
+import { GOVERNOR_IDLE_MS, LEASE_TTL_MS_MAX, LEASE_TTL_MS_MIN, PUSH_INTERVAL_MS } from "../../../shared/limits.ts";
+import { noteLatencies } from "../../../shared/policy/latencies.ts";
 import type { Grant, Report, Sample } from "../../../shared/protocol/admission.ts";
 import { capacityOf, grantTo, mayHaveMore, reshare } from "./grant.ts";
 import { hedgeAfterMs } from "./hedging.ts";
@@ -128,7 +128,7 @@ function learn(governor: Governor, sample: Sample, nowMs: number, chance: number
   let inUse = sample.answered;
   for (const client of governor.clients.values()) inUse += client.inUse;
   governor.calls += sample.answered;
-  noteLatencies(governor, sample);
+  noteLatencies(governor, sample.latencies);
   meterTokens(governor, sample, nowMs);
   observe(limiter, sample.answered, sample.sumMs, Math.min(inUse, limiter.limit));
   const limitThen = limiter.limit;
@@ -147,16 +147,6 @@ function learn(governor: Governor, sample: Sample, nowMs: number, chance: number
   if (refused > 0 && !health.isOpen) cut(limiter, max, nowMs);
   if (sample.retryAfterMs > 0) governor.gateUntilMs = Math.max(governor.gateUntilMs, nowMs + sample.retryAfterMs);
   closeOne(governor, max, nowMs, chance);
-}
-
-/** What is said of latencies is of the last few thousand calls, not of last week's. */
-function noteLatencies(governor: Governor, { answered, latencies }: Sample): void {
-  merge(governor.latencies, latencies);
-  governor.timed += answered;
-  governor.timedSinceAged += answered;
-  if (governor.timedSinceAged < LATENCY_CALLS) return;
-  governor.timedSinceAged = 0;
-  age(governor.latencies);
 }
 
 function closeOne(governor: Governor, max: number | null, nowMs: number, chance: number): void {

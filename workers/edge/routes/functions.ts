@@ -119,8 +119,11 @@ export async function listFunctions(c: EdgeContext): Promise<Response> {
   return respond(await tenantStub(c.env).listFunctions(), (all) => json(JSON.stringify({ items: all.map(shown), nextCursor: null })));
 }
 
+/** One function with its live state, which lists leave out. */
 export async function getFunction(c: EdgeContext): Promise<Response> {
-  return respond(await tenantStub(c.env).getFunction(nameOf(c)), (version) => json(JSON.stringify(shown(version))));
+  const tenant = tenantStub(c.env);
+  const [version, live] = await Promise.all([tenant.getFunction(nameOf(c)), tenant.functionLive(nameOf(c))]);
+  return respond(version, (value) => json(JSON.stringify({ ...shown(value), live })));
 }
 
 export async function deleteFunction(c: EdgeContext): Promise<Response> {
