@@ -59,6 +59,8 @@ export interface RunItem {
   readonly timeoutMs: number;
   /** JSON text. */
   readonly input: string;
+  /** What its task has set aside: its calls are paid from that first. Left out where that is nothing. */
+  readonly reserve?: Amounts | undefined;
   /** The fences of the locks that the task holds, as the header `Drover-Fence` has them. */
   readonly fence?: string | undefined;
   /** What the token that brought the task was restricted to: its function's calls are held to it. */
@@ -105,9 +107,16 @@ export interface GoalAskRpc {
 /** The end of one call that was made with what a hand holds. */
 export interface HandEnd {
   readonly permit: number;
-  /** What it was paid from: the draw with this number; null for one of the calls that are paid for. */
+  /** What it was paid from: the draw with this number, 0 where the run's task had set all of it aside; null for one of the calls that are paid for. */
   readonly draw: number | null;
   readonly end: CallEnd;
+}
+
+export interface Draw {
+  readonly id: number;
+  readonly reserve: Reserve;
+  /** Dimensions that are paid already, whatever the call uses. */
+  readonly covered?: readonly boolean[];
 }
 
 /** What the functions of a batch want at one upstream, and what has become of what they had. */
@@ -119,7 +128,7 @@ export interface HandAsk {
   readonly calls: number;
   readonly spare: number;
   /** Calls that set aside something of their own. The numbers are the asker's. */
-  readonly draws: readonly { readonly id: number; readonly reserve: Reserve }[];
+  readonly draws: readonly Draw[];
   /** Calls that must not be made twice, before they are. */
   readonly keys: readonly { readonly id: number; readonly keyed: KeyedCall }[];
   readonly ends: readonly HandEnd[];

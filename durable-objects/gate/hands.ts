@@ -12,7 +12,7 @@ import { type Amounts, amountsFrom, NOTHING } from "../../shared/policy/account.
 import type { CallEnd } from "../../shared/policy/outcome.ts";
 import type { Reserve } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
-import type { HandAsk, HandEnd, HandNews, HandRequest, HandRpc, HandTerms } from "../../shared/rpc-functions.ts";
+import type { Draw, HandAsk, HandEnd, HandNews, HandRequest, HandRpc, HandTerms } from "../../shared/rpc-functions.ts";
 import type { KeyedCall } from "../../shared/rpc.ts";
 import type { Keys } from "./keys.ts";
 import { usedBy } from "./purse.ts";
@@ -36,7 +36,7 @@ interface Counter {
   told: readonly unknown[];
   readonly permits: Map<number, Visitor>;
   stocks: Stock[];
-  readonly draws: Map<number, { readonly tab: Tab; readonly amounts: Amounts }>;
+  readonly draws: Map<number, { readonly tab: Tab; readonly amounts: Amounts; readonly covered?: readonly boolean[] }>;
   readonly keys: Map<number, KeyedCall>;
   /** What it is told next. */
   news: Mutable<HandNews>;
@@ -229,7 +229,9 @@ class Hand extends RpcTarget implements HandRpc {
     if (draw === null) takeFrom(counter, 1);
     else counter.draws.delete(draw);
     const { tab, amounts } = paid;
-    this.#lender.till.settle(tab, amounts, usedBy(end)?.map((used, d) => used ?? amounts[d]!) ?? NOTHING);
+    const covered = "covered" in paid ? paid.covered : undefined;
+    const used = usedBy(end)?.map((amount, d) => (covered?.[d] === true ? 0 : (amount ?? amounts[d]!)));
+    this.#lender.till.settle(tab, amounts, used ?? NOTHING);
   }
 
   #takeBack(counter: Counter, id: number): void {
@@ -257,7 +259,7 @@ class Hand extends RpcTarget implements HandRpc {
     const held = counter.stocks.reduce((sum, { count }) => sum + count, 0);
     const calls = most(ask.calls, HAND_CALLS_MAX - held);
     if (calls + ask.spare > 0) void this.#during(this.#pay(counter, priceOf(upstream), calls, most(ask.spare, HAND_SPARE_MAX)));
-    for (const { id, reserve } of ask.draws) void this.#during(this.#draw(counter, id, priceOf(upstream, reserve)));
+    for (const draw of ask.draws) void this.#during(this.#draw(counter, draw, priceOf(upstream, draw.reserve)));
     for (const { id, keyed } of ask.keys) void this.#during(this.#claim(counter, id, keyed));
   }
 
@@ -314,13 +316,13 @@ class Hand extends RpcTarget implements HandRpc {
     news.unpaid = { count: (news.unpaid?.count ?? 0) + calls - count, fault };
   }
 
-  async #draw(counter: Counter, id: number, amounts: Amounts): Promise<void> {
+  async #draw(counter: Counter, { id, covered }: Draw, amounts: Amounts): Promise<void> {
     const { till } = this.#lender;
     const paid = await till.take(amounts, 1, 0);
     if (!paid.ok) return void counter.news.draws.push({ id, fault: paid.error });
     if (paid.value.times === 0) return void counter.news.draws.push({ id, fault: exhausted(counter.name) });
     if (this.#isOver) return till.settle(paid.value.tab, amounts, NOTHING);
-    counter.draws.set(id, { tab: paid.value.tab, amounts });
+    counter.draws.set(id, { tab: paid.value.tab, amounts, ...(covered === undefined ? {} : { covered }) });
     counter.news.draws.push({ id, fault: null });
   }
 

@@ -6,6 +6,7 @@
 import { assert } from "../../shared/assert.ts";
 import { taskIdOf } from "../../shared/ids.ts";
 import { ABORT_MS, RUN_BATCH_TASKS_MAX, RUN_WINDOW_TASKS } from "../../shared/limits.ts";
+import { isNothing, NOTHING } from "../../shared/policy/account.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchControl, BatchHedge, BatchItem, BatchReply, ExecutorRpc } from "../../shared/rpc-batch.ts";
 import type { FunctionExecutorRpc, RunBatch, RunItem } from "../../shared/rpc-functions.ts";
@@ -13,6 +14,7 @@ import { isHedgeable } from "./core/hedges.ts";
 import { ancestorsOf } from "./core/kin.ts";
 import { fencesOf } from "./core/locks.ts";
 import type { Send } from "./core/recorder.ts";
+import { reserveOf } from "./core/reserve.ts";
 import { policiesBehind } from "./core/rights.ts";
 import type { Refusal } from "./core/settle.ts";
 import { versionOf } from "./core/run-state.ts";
@@ -199,10 +201,12 @@ function runBatchOf(state: GoalState, send: Send, calls: CallCache, version: Fun
     const fence = fencesOf(state, task);
     const key = state.names[task];
     const policies = policiesBehind(state, task);
+    const reserve = reserveOf(state, task, NOTHING);
     return {
       task,
       taskId: taskIdOf(goalId, task),
       ...(key === undefined ? {} : { key }),
+      ...(isNothing(reserve) ? {} : { reserve }),
       attempt: attempt[task]!,
       timeoutMs: timeoutMs[task]!,
       input: JSON.stringify(run.input ?? null),

@@ -9,16 +9,19 @@
  * `Failure` otherwise.
  *
  * The line of a function's run has a tenth integer before the payload: how
- * many calls it made. What it used is told, not charged: each of its calls is
- * charged by itself.
+ * many calls it made. What they used is told, not charged: each of them is
+ * charged by itself. Where the task had set something aside, three integers
+ * more say what was used of that, in calls, tokens and money, beside the others.
  *
  * The line of an attempt that was hedged tells of the better of its two tries,
  * and has three integers more before the payload, about the other one: whether
- * that was the first, when it began, and its status. Its outcome is written
- * HEDGED higher.
+ * that was the first, when it began, and its status.
+ *
+ * The outcome of a line with three integers more is written MORE higher.
  */
 import { assert } from "../assert.ts";
 import type { TaskErrorCode } from "../errors.ts";
+import { type Amounts, CALLS, COST, TOKENS } from "../policy/account.ts";
 
 /** How a function's run that did not return ended: the code of the task. */
 export const RUN_FAILURES = [
@@ -65,6 +68,8 @@ export interface LineHead {
   readonly costMicros: number;
   /** What a function's run made; 0 for anything else. */
   readonly calls: number;
+  /** What a function's run used of what its task had set aside, in the order of dimensions; left out where that was nothing at all. */
+  readonly drawn?: Amounts | undefined;
   /** The other try of an attempt that was hedged. */
   readonly beaten?: Beaten | undefined;
 }
@@ -94,18 +99,22 @@ const ZERO = 48;
 const OUTCOME = 2;
 const RETURNED = OUTCOMES.indexOf("returned");
 /** More than there will ever be outcomes. */
-const HEDGED = 64;
+const MORE = 64;
 /** Integers before the payload. */
-const widthOf = (outcome: number): number => (outcome >= HEDGED ? 12 : outcome < RETURNED ? 9 : 10);
+const widthOf = (outcome: number): number => (outcome % MORE < RETURNED ? 9 : 10) + (outcome >= MORE ? 3 : 0);
 
 /** `payload` is JSON text without a newline. */
 export function formatLine(head: NewLineHead, payload: string): string {
   const outcome = OUTCOMES.indexOf(head.outcome);
-  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0, calls = 0, beaten } = head;
-  const written = beaten === undefined ? outcome : outcome + HEDGED;
-  const numbers = `[${task},${attempt},${written},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros}`;
-  if (beaten !== undefined) return `${numbers},${beaten.isFirst ? 1 : 0},${beaten.startedAtMs},${beaten.status},${payload}]\n`;
-  return outcome < RETURNED ? `${numbers},${payload}]\n` : `${numbers},${calls},${payload}]\n`;
+  const { task, attempt, status, retryAfterMs, startedAtMs, endedAtMs, tokens = 0, costMicros = 0, calls = 0, beaten, drawn } = head;
+  const isRun = outcome >= RETURNED;
+  assert(isRun ? beaten === undefined : drawn === undefined, "only calls are hedged, and only runs draw");
+  const written = beaten === undefined && drawn === undefined ? outcome : outcome + MORE;
+  let text = `[${task},${attempt},${written},${status},${retryAfterMs},${startedAtMs},${endedAtMs},${tokens},${costMicros}`;
+  if (isRun) text += `,${calls}`;
+  if (drawn !== undefined) text += `,${drawn[CALLS]},${drawn[TOKENS]},${drawn[COST]}`;
+  if (beaten !== undefined) text += `,${beaten.isFirst ? 1 : 0},${beaten.startedAtMs},${beaten.status}`;
+  return `${text},${payload}]\n`;
 }
 
 /** Reads the head of a line, with or without its newline. Throws on a line that no executor writes. */
@@ -123,10 +132,11 @@ export function parseLineHead(line: string): LineHead {
     numbers.push(value);
     if (i === OUTCOME) width = widthOf(value);
   }
-  const isHedged = numbers[2]! >= HEDGED;
-  const outcome = OUTCOMES[isHedged ? numbers[2]! - HEDGED : numbers[2]!];
+  const hasMore = numbers[2]! >= MORE;
+  const outcome = OUTCOMES[numbers[2]! % MORE];
   assert(outcome !== undefined, "a line's outcome must be known");
-  const beaten = isHedged ? { isFirst: numbers[9] === 1, startedAtMs: numbers[10]!, status: numbers[11]! } : undefined;
+  const isRun = numbers[2]! % MORE >= RETURNED;
+  const [more0, more1, more2] = numbers.slice(-3) as [number, number, number];
   return {
     task: numbers[0]!,
     attempt: numbers[1]!,
@@ -137,8 +147,9 @@ export function parseLineHead(line: string): LineHead {
     endedAtMs: numbers[6]!,
     tokens: numbers[7]!,
     costMicros: numbers[8]!,
-    calls: isHedged ? 0 : (numbers[9] ?? 0),
-    ...(beaten === undefined ? {} : { beaten }),
+    calls: isRun ? numbers[9]! : 0,
+    ...(hasMore && isRun && { drawn: [0, more0, more1, more2] }),
+    ...(hasMore && !isRun && { beaten: { isFirst: more0 === 1, startedAtMs: more1, status: more2 } }),
   };
 }
 

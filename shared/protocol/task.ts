@@ -65,7 +65,7 @@ export interface RunSpec {
   readonly input?: unknown;
 }
 
-/** What a try sets aside before it starts. What is left out is as the upstream says: one call, and its `reserve`. For a run: nothing, because its calls are charged one by one. */
+/** What a try sets aside before it starts. What is left out is as the upstream says: one call, and its `reserve`. For a run: nothing; its calls are paid from what it does set aside first, and beyond that one by one. */
 export interface Reserve {
   readonly calls?: number;
   readonly tokens?: number;

@@ -13,7 +13,7 @@ import { type GoalState, newState } from "../../durable-objects/goal/core/state.
 import { type Command, type Reply, step } from "../../durable-objects/goal/core/step.ts";
 import { type GoalId, goalIdFrom } from "../../shared/ids.ts";
 import { LANES_DEFAULT } from "../../shared/limits.ts";
-import type { FundRequest } from "../../shared/policy/account.ts";
+import type { Amounts, FundRequest } from "../../shared/policy/account.ts";
 import type { Lease } from "../../shared/policy/lease.ts";
 import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
@@ -70,6 +70,8 @@ export interface Answer {
   /** What a run's calls used. */
   readonly calls?: number;
   readonly tokens?: number;
+  /** What they used of what its task had set aside. */
+  readonly drawn?: Amounts | undefined;
   /** The other try of the attempt, where there were two. */
   readonly beaten?: Beaten;
 }
@@ -232,10 +234,11 @@ export class Driver {
       ms = 300,
       calls,
       tokens,
+      drawn,
       beaten,
     } = answer;
     const head = { task, attempt, outcome, status, retryAfterMs, startedAtMs: this.nowMs - ms, endedAtMs: this.nowMs };
-    const used = { ...(calls !== undefined && { calls }), ...(tokens !== undefined && { tokens }), beaten };
+    const used = { ...(calls !== undefined && { calls }), ...(tokens !== undefined && { tokens }), drawn, beaten };
     return formatLine({ ...head, ...used }, `{"status":${status},"body":null}`);
   }
 

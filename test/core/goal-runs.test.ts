@@ -61,29 +61,52 @@ test("what a function returns ends its task, with what its calls used and withou
   rebuilds(driver);
 });
 
-test("a run's own reserve is held while it runs, and given back however it ends", () => {
+test("what a run has set aside is held while it runs; what its calls used of that is charged, the rest is free", () => {
   for (const outcome of ["returned", "function_error", "not_sent"] as const) {
+    const drawn = outcome === "not_sent" ? undefined : [0, 3, 20, 0];
     const driver = driverOf([run({ reserve: { calls: 4, tokens: 50 } })], { spec: { budget: { calls: 4 } } });
     driver.dispatch();
     expect(driver.state.budget.account.reserved).toEqual([0, 4, 50, 0]);
-    driver.settle([0], { outcome });
+    driver.settle([0], { outcome, drawn });
     expect(driver.state.budget.account.reserved).toEqual([0, 0, 0, 0]);
-    expect(driver.state.budget.account.spent).toEqual([1, 0, 0, 0]);
+    expect(driver.state.budget.account.spent).toEqual([1, ...(drawn ?? [0, 0, 0, 0]).slice(1)]);
     rebuilds(driver);
   }
 });
 
-test("a run whose executor is lost goes back into the queue under the next attempt, and its reserve is free", () => {
-  const driver = driverOf([run({ reserve: { calls: 4 } })], { spec: { budget: { calls: 4 } } });
+test("a run's task shows what its calls used, of what it had set aside and besides", () => {
+  const driver = driverOf([run({ reserve: { calls: 2 } })], { spec: { budget: { calls: 10 } } });
+  driver.dispatch();
+  driver.settle([0], { outcome: "returned", calls: 3, tokens: 70, drawn: [0, 2, 0, 0] });
+  expect([driver.state.tasks.usedCalls[0], driver.state.tasks.usedTokens[0]]).toEqual([5, 70]);
+  expect(driver.state.budget.account.spent).toEqual([1, 2, 0, 0]);
+  rebuilds(driver);
+});
+
+test("a run whose executor is lost goes back into the queue under the next attempt, and what it had set aside counts as used", () => {
+  const driver = driverOf([run({ reserve: { calls: 4 } })], { spec: { budget: { calls: 8 } } });
   const [send] = driver.dispatch();
   driver.do({ kind: "batch-lost", batch: send!.batch });
   expect(driver.status(0)).toBe("queued");
-  expect(driver.state.budget.account.spent).toEqual([1, 0, 0, 0]);
+  expect(driver.state.budget.account.spent).toEqual([1, 4, 0, 0]);
   driver.dispatch();
   expect(driver.state.tasks.attempt[0]).toBe(2);
   driver.settle([0], { outcome: "returned", attempt: 1 });
   expect(driver.status(0)).toBe("running");
   expect(driver.state.late).toBe(1);
+  rebuilds(driver);
+});
+
+test("a run with something set aside that cannot afford a call rests like any other, though what it had comes back", () => {
+  const driver = driverOf([run({ reserve: { calls: 2 } })], { spec: { budget: { calls: 3 } } });
+  driver.dispatch();
+  // It has used one of its own, and asked for a call that takes two.
+  expect(driver.do({ kind: "reserve", by: "gate", amounts: [0, 2, 0, 0], ttlMs: 1_000 })).toMatchObject({ ok: false });
+  driver.settle([0], { outcome: "budget_exhausted", drawn: [0, 1, 0, 0] });
+  expect(driver.status(0)).toBe("queued");
+  driver.passMs(60_000);
+  expect(driver.dispatch()).toEqual([]);
+  expect(driver.state.budget.isExhausted).toBe(true);
   rebuilds(driver);
 });
 

@@ -19,7 +19,10 @@ const ofCalls = fc.record({ outcome: fc.constantFrom(...OUTCOMES.slice(0, OUTCOM
 const ofRuns = fc.record({ outcome: fc.constantFrom(...OUTCOMES.slice(OUTCOMES.indexOf("returned"))), calls: small });
 const beaten = fc.record({ isFirst: fc.boolean(), startedAtMs: timeMs, status: fc.integer({ min: 0, max: 599 }) });
 const ofHedged = fc.tuple(ofCalls, beaten).map(([who, other]) => ({ ...who, beaten: other }));
-const head: fc.Arbitrary<LineHead> = fc.tuple(numbers, fc.oneof(ofCalls, ofRuns, ofHedged)).map(([some, who]) => ({ ...some, ...who }));
+const ofPrepaid = fc.tuple(ofRuns, small, small, small).map(([who, ...drawn]) => ({ ...who, drawn: [0, ...drawn] }));
+const head: fc.Arbitrary<LineHead> = fc
+  .tuple(numbers, fc.oneof(ofCalls, ofRuns, ofHedged, ofPrepaid))
+  .map(([some, who]) => ({ ...some, ...who }));
 
 test("a line gives back its head and its payload, with or without the newline", () => {
   fc.assert(

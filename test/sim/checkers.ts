@@ -106,7 +106,7 @@ export class Checkers {
     this.#rights.turn(turn);
     this.#hedges.turn(turn, this.#statuses);
     this.#absorption(state);
-    this.#budget.turn(turn);
+    this.#budget.turn(turn, (task) => this.#runs.toldOf(task));
     this.#permits.turn(turn, before, this.#statuses, this.#sent, state.late - this.#lateSeen);
     this.#late(turn);
     this.#gate(turn, before);

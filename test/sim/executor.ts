@@ -29,6 +29,8 @@ export interface Item {
   readonly attempt: number;
   readonly timeoutMs: number;
   readonly isHedgeable?: boolean;
+  /** Calls that the task of a run has set aside. */
+  readonly own?: number;
 }
 
 export interface Job {

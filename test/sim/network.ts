@@ -5,7 +5,9 @@
  */
 import type { Send } from "../../durable-objects/goal/core/recorder.ts";
 import { isHedgeable } from "../../durable-objects/goal/core/hedges.ts";
+import { reserveOf } from "../../durable-objects/goal/core/reserve.ts";
 import type { Refusal } from "../../durable-objects/goal/core/settle.ts";
+import { CALLS, NOTHING } from "../../shared/policy/account.ts";
 import type { Clock } from "./clock.ts";
 import { type Call, type Item, type Job, type Link, Run } from "./executor.ts";
 import type { Faults } from "./faults.ts";
@@ -49,6 +51,7 @@ export class Network {
       attempt: tasks.attempt[task]!,
       timeoutMs: Math.max(1, tasks.timeoutMs[task]! - (firstAtMs === undefined ? 0 : clock.nowMs - firstAtMs)),
       isHedgeable: isHedgeable(shell.state, task),
+      own: reserveOf(shell.state, task, NOTHING)[CALLS]!,
     }));
     const afterMs = shell.state.admissions[send.upstream]?.lease.hedgeAfterMs ?? null;
     const hedge = send.hedges === undefined || afterMs === null ? undefined : { afterMs, most: send.hedges.left };

@@ -8,7 +8,7 @@ import { type Amounts, CALLS, COST, isNothing, minus, NOTHING, reserve, settle, 
 import type { LineHead } from "../../../shared/protocol/line.ts";
 import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
-import { RUN, WORK } from "./codes.ts";
+import { WORK } from "./codes.ts";
 import type { GoalState } from "./state.ts";
 
 /** A call that is only a call. */
@@ -51,17 +51,11 @@ export function reserveAttempt(state: GoalState, task: number, other: Amounts = 
   reserve(state.budget.account, reserveOf(state, task, other));
 }
 
-/** What the attempt costs if nothing else is known. The calls of a function are charged one by one, so its run costs nothing besides. */
-export function chargedFor({ tasks }: GoalState, task: number, reserved: Amounts): Amounts {
-  return (tasks.flags[task]! & RUN) === 0 ? reserved : NOTHING;
-}
-
 /** The attempt is over: what it reserved is spent. Before it leaves its batch. */
 export function chargeAttempt(state: GoalState, task: number): void {
   const reserved = reservedFor(state, task);
-  const charged = chargedFor(state, task, reserved);
-  settle(state.budget.account, reserved, charged);
-  countUsage(state, task, charged);
+  settle(state.budget.account, reserved, reserved);
+  countUsage(state, task, reserved);
 }
 
 /** The attempt has used so much more than it reserved, or less. */

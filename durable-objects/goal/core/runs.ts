@@ -5,7 +5,7 @@
  * again.
  */
 import { RUN_BATCH_TASKS_MAX, RUN_BATCH_TASKS_MIN, RUN_STARVED_MS, RUN_STARVED_MS_MAX, RUN_WINDOW_TASKS } from "../../../shared/limits.ts";
-import { isBounded } from "../../../shared/policy/account.ts";
+import { type Amounts, isBounded, isNothing, minus, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs, chance } from "../../../shared/policy/backoff.ts";
 import { RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
 import { type LineHead, OUTCOMES, type RunFailure } from "../../../shared/protocol/line.ts";
@@ -15,6 +15,7 @@ import { codeOf, FAILED } from "./codes.ts";
 import { noteAnswer } from "./flight-turn.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
+import { reservedFor } from "./reserve.ts";
 import { availableIn, hasMore, isRunQueue, noteTime, versionOf } from "./run-state.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
 
@@ -64,19 +65,27 @@ export function runsAtMs(state: GoalState, queue: UpstreamState, number: number)
 
 /** Takes the report of a running task's current attempt. `seed` is the chance for the backoffs. */
 export function settleRun(rec: Recorder, head: LineHead, line: string, seed: number): void {
+  const { task } = head;
+  const queue = rec.state.tasks.upstream[task]!;
+  const reserved = reservedFor(rec.state, task);
+  const isStarved = head.outcome === "budget_exhausted" && isBounded(rec.state.budget.account);
+  endRun(rec, head, line, seed, isStarved);
+  // What it had set aside is spent by now, and less of it was used.
+  const difference = minus(head.drawn ?? NOTHING, reserved);
+  if (!isNothing(difference)) rec.correct(task, difference);
+  if (isStarved) starve(rec, queue, head.startedAtMs, minus(NOTHING, difference));
+  else if (head.outcome !== "not_sent" && rec.state.runs.starved.has(queue)) rec.starve(queue, null);
+}
+
+function endRun(rec: Recorder, head: LineHead, line: string, seed: number, isStarved: boolean): void {
   const { task, startedAtMs, endedAtMs } = head;
   const { tasks } = rec.state;
   // Nobody has tried it: it waits in the queue as before.
   if (head.outcome === "not_sent") return rec.lose(task, 0);
   rec.noteUsed(task, head);
-  const queue = tasks.upstream[task]!;
   const outcome = OUTCOMES.indexOf(head.outcome);
-  if (head.outcome === "budget_exhausted" && isBounded(rec.state.budget.account)) {
-    rec.defer(task, outcome, startedAtMs, endedAtMs);
-    return starve(rec, queue, startedAtMs);
-  }
-  noteTime(rec.state, queue, endedAtMs - startedAtMs);
-  if (rec.state.runs.starved.has(queue)) rec.starve(queue, null);
+  if (isStarved) return rec.defer(task, outcome, startedAtMs, endedAtMs);
+  noteTime(rec.state, tasks.upstream[task]!, endedAtMs - startedAtMs);
   if (head.outcome === "returned") {
     noteAnswer(rec, task, line);
     return succeed(rec, task, rec.out.keep(line), startedAtMs, endedAtMs);
@@ -93,8 +102,9 @@ export function settleRun(rec: Recorder, head: LineHead, line: string, seed: num
  * A run could not afford a call, and what it would have cost nobody knows: the
  * function rests until there is more than there was then. What was lent out comes
  * back bit by bit, so each try that comes to nothing makes the next one wait.
+ * `back` is what the run had set aside itself and has not used.
  */
-function starve(rec: Recorder, queue: number, startedAtMs: number): void {
+function starve(rec: Recorder, queue: number, startedAtMs: number, back: Amounts): void {
   const { runs, upstreams, budget } = rec.state;
   const before = runs.starved.get(queue);
   // Others of the same window come to the same end.
@@ -103,7 +113,8 @@ function starve(rec: Recorder, queue: number, startedAtMs: number): void {
   const now = availableIn(budget.account);
   const { refusal } = runs;
   // Something may have come back since.
-  const had = refusal === null || refusal.atMs < startedAtMs ? now : now.map((amount, d) => Math.min(amount, refusal.amounts[d]!));
+  const had =
+    refusal === null || refusal.atMs < startedAtMs ? now : now.map((amount, d) => Math.min(amount, refusal.amounts[d]! + back[d]!));
   rec.starve(queue, { had, tries });
   if (isNews) rec.gate(queue, rec.nowMs + Math.min(RUN_STARVED_MS_MAX, RUN_STARVED_MS * 2 ** Math.min(tries - 1, 30)));
 }

@@ -15,7 +15,7 @@ import { noteAnswer } from "./flight-turn.ts";
 import { finish, succeed } from "./lifecycle.ts";
 import type { Recorder } from "./recorder.ts";
 import { settleRun } from "./runs.ts";
-import { chargedFor, differenceOf, reservedFor } from "./reserve.ts";
+import { differenceOf, reservedFor } from "./reserve.ts";
 import { beatenBy, tryOf } from "./stragglers.ts";
 import { expireLeases } from "./tenant-locks.ts";
 
@@ -187,7 +187,7 @@ export function loseTask(rec: Recorder, task: number, suspicion: number): void {
   // An earlier one of the batch may have taken this one with it.
   if (tasks.status[task] !== RUNNING || (tasks.flags[task]! & IDEMPOTENT) === 0) return;
   const isPoison = tasks.suspicion[task]! + suspicion >= SUSPICION_POISON;
-  const charged = chargedFor(rec.state, task, reservedFor(rec.state, task));
+  const charged = reservedFor(rec.state, task);
   if (isPoison) finish(rec, { task, status: FAILED, code: codeOf("poison") });
   else rec.lose(task, suspicion);
   // Without suspicion no executor had it: nothing was sent.

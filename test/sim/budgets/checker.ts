@@ -28,7 +28,8 @@ export class BudgetChecker {
     if (effect !== "surely none") this.#made++;
   }
 
-  turn({ state, executed, nowMs }: Turn): void {
+  /** `toldOf`: what the calls of a run used that were charged to what was set aside for each. */
+  turn({ state, executed, nowMs }: Turn, toldOf: (task: number) => number): void {
     const { account } = state.budget;
     const { status, flags, reserve, usedCalls, n } = state.tasks;
     this.#takeReservations(executed, state, nowMs);
@@ -39,10 +40,8 @@ export class BudgetChecker {
       const isRun = (flags[task]! & RUN) !== 0;
       const own = reserve[task] === 0 ? 0 : state.budget.reserves[reserve[task]! - 1]![CALLS]!;
       if (status[task] === RUNNING && (flags[task]! & WORK) === 0) running += isRun ? own : 1;
-      // The calls of a run are paid for beside what it sets aside.
-      if (status[task] === QUEUED) needs = Math.max(needs, isRun ? own + 1 : own);
-      // What the calls of a run used was charged to what was set aside for them.
-      if (!isRun) used += usedCalls[task]!;
+      if (status[task] === QUEUED) needs = Math.max(needs, own);
+      used += usedCalls[task]! - toldOf(task);
     }
     for (const { hedges } of state.batches.values()) running += hedges?.left ?? 0;
     running += state.backups.size;

@@ -17,10 +17,22 @@ export const RUN_BUGS: Readonly<Record<string, Bug>> = {
     to: "    applyRuns(this.state, change);\n",
   },
   "charge-reserve-of-run": {
-    says: "what a run sets aside is charged, though its calls are charged one by one",
-    file: core("reserve"),
-    from: "return (tasks.flags[task]! & RUN) === 0 ? reserved : NOTHING;",
-    to: "return (tasks.flags[task]! & RUN) <= RUN ? reserved : NOTHING;",
+    says: "what a run had set aside is charged, whatever its calls used of it",
+    file: core("runs"),
+    from: "  if (!isNothing(difference)) rec.correct(task, difference);\n",
+    to: "",
+  },
+  "forget-drawn": {
+    says: "what the calls of a run used of what was set aside for it is not charged",
+    file: core("runs"),
+    from: "minus(head.drawn ?? NOTHING, reserved)",
+    to: "minus(NOTHING, reserved)",
+  },
+  "free-lost-reserve": {
+    says: "what a run had set aside is free again when its executor is lost",
+    file: core("settle"),
+    from: "if (suspicion === 0 && !isNothing(charged))",
+    to: "if ((suspicion === 0 || (tasks.flags[task]! & RUN) !== 0) && !isNothing(charged))",
   },
   "repeat-limit": {
     says: "a run that went beyond a limit is made again",

@@ -2,7 +2,7 @@
  * Watches functions from outside: what was started, what came of it, and what
  * it cost. Reports and callers' commands are what it knows.
  */
-import { CALLS } from "../../../shared/policy/account.ts";
+import { CALLS, NOTHING } from "../../../shared/policy/account.ts";
 import type { GoalState } from "../../../durable-objects/goal/core/state.ts";
 import { RUN_WINDOW_TASKS } from "../../../shared/limits.ts";
 import { RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
@@ -20,8 +20,12 @@ export class RunChecker {
   readonly #model: Model;
   /** Attempts that have begun: task and attempt. */
   readonly #begun = new Set<string>();
-  /** What runs said that they used, by task. */
-  readonly #used = new Map<number, number>();
+  /** What runs said that their calls used: charged one by one, and of what their tasks had set aside; by task. */
+  readonly #told = new Map<number, number>();
+  readonly #drawn = new Map<number, number>();
+  /** Attempts whose end was reported in time, by task. */
+  readonly #reported = new Map<number, number>();
+  readonly #usedBefore = new Map<number, number>();
   /** Failures that count, by task. */
   readonly #failures = new Map<number, number>();
   /** Functions that could not afford a call, and what there was at most when they found out. */
@@ -65,9 +69,22 @@ export class RunChecker {
     this.#sends(turn, left);
     for (const [name, low] of this.#low) this.#low.set(name, Math.min(low, left));
     for (const head of ends) this.#end(head, state, statuses, this.#low.get(this.#model.tasks.get(head.task)!.spec.run!.function) ?? left);
-    for (const [task, used] of this.#used) {
-      must(state.tasks.usedCalls[task] === used, "a run's task shows what its calls used", () => `task ${task}: ${used}`);
-    }
+    for (const task of sent.keys()) if (this.#model.tasks.get(task)?.spec.run !== undefined) this.#usage(state, task, statuses[task]!);
+  }
+
+  /** Charged one by one, besides what its task had set aside. */
+  toldOf(task: number): number {
+    return this.#told.get(task) ?? 0;
+  }
+
+  /** What was set aside by an attempt whose end nobody reported may all have been used. */
+  #usage({ tasks }: GoalState, task: number, status: TaskStatus): void {
+    const used = tasks.usedCalls[task]!;
+    this.#usedBefore.set(task, used);
+    const least = this.toldOf(task) + (this.#drawn.get(task) ?? 0);
+    const unheard = tasks.attempt[task]! - (status === "running" ? 1 : 0) - (this.#reported.get(task) ?? 0);
+    const most = least + unheard * this.#reserveOf(task);
+    must(used >= least && used <= most, "a run's task shows what its calls used", () => `task ${task}: ${used}, ${least} to ${most}`);
   }
 
   #register({
@@ -93,15 +110,22 @@ export class RunChecker {
     });
   }
 
-  #end({ task, outcome, status, calls }: LineHead, state: GoalState, statuses: readonly TaskStatus[], had: number): void {
+  #end({ task, outcome, status, calls, drawn = NOTHING }: LineHead, state: GoalState, statuses: readonly TaskStatus[], had: number): void {
     const { spec } = this.#model.tasks.get(task)!;
     const now = statuses[task]!;
     const reason = state.tasks.reason[task]!;
     const said = (): string => `task ${task} is ${now} after ${outcome} ${status}`;
+    const count = (sums: Map<number, number>, amount: number): void => void sums.set(task, (sums.get(task) ?? 0) + amount);
+    if (outcome === "not_sent") count(this.#reported, 1);
     if (outcome === "not_sent") return must(now !== "succeeded" && now !== "failed", "what was not tried goes on", said);
     // What took the task along in the same turn may have come before its report.
-    if (now === "canceled" || now === "expired") return void this.#used.set(task, state.tasks.usedCalls[task]!);
-    this.#used.set(task, (this.#used.get(task) ?? 0) + calls);
+    const isTaken = now === "canceled" || now === "expired";
+    // A run uses what was set aside first, so more than that shows that its report counted.
+    if (isTaken && state.tasks.usedCalls[task]! - (this.#usedBefore.get(task) ?? 0) <= this.#reserveOf(task)) return;
+    count(this.#reported, 1);
+    count(this.#told, calls);
+    count(this.#drawn, drawn[CALLS]!);
+    if (isTaken) return;
     const name = spec.run!.function;
     if (outcome === "budget_exhausted") {
       must(now !== "failed" && now !== "succeeded", "a run that cannot afford its calls waits", said);

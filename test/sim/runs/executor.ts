@@ -1,8 +1,8 @@
 /**
- * A simulated executor of functions. Each run sets a part of the goal's budget
- * aside for each of its calls, makes the call, and says what it used; then it
- * returns, or ends otherwise. A word that gets lost makes the run fail, and
- * what was set aside expires.
+ * A simulated executor of functions. A run pays its calls from what its task
+ * has set aside, and then sets a part of the goal's budget aside for each,
+ * makes the call, and says what it used; then it returns, or ends otherwise. A
+ * word that gets lost makes the run fail, and what was set aside expires.
  */
 import type { Command } from "../../../durable-objects/goal/core/step.ts";
 import { GIVEN_BACK_STATUS, RUN_AGAIN_STATUS } from "../../../shared/policy/outcome.ts";
@@ -26,6 +26,15 @@ export interface RunSurroundings {
   readonly link: Link;
   /** Asks whatever incarnation answers, and may never hear. */
   readonly ask: (command: Command, answer: (text: string) => void) => void;
+}
+
+/** A run that goes on. */
+interface SoFar {
+  readonly startedAtMs: number;
+  /** Calls that were charged one by one. */
+  readonly made: number;
+  /** Calls that were paid from what its task had set aside. */
+  readonly drawn: number;
 }
 
 const PATIENCE_MS = 400;
@@ -66,31 +75,37 @@ export class FunctionRun {
     const { clock, random, faults, calls, ledger } = this.#around;
     const startedAtMs = clock.nowMs;
     if (this.#aborted.has(item.task)) return this.#finish();
-    if (random.chance(faults().givesBack)) return this.#report(item, "not_sent", GIVEN_BACK_STATUS, startedAtMs, 0);
+    if (random.chance(faults().givesBack)) return this.#report(item, "not_sent", GIVEN_BACK_STATUS, { startedAtMs, made: 0, drawn: 0 });
     ledger({ kind: "begins", task: item.task, attempt: item.attempt });
-    this.#call(item, startedAtMs, random.between(0, calls), 0);
+    this.#call(item, random.between(0, calls), { startedAtMs, made: 0, drawn: 0 });
   }
 
   /** Makes the next of the run's calls, or ends it. */
-  #call(item: Item, startedAtMs: number, left: number, made: number): void {
+  #call(item: Item, left: number, so: SoFar): void {
     const { clock, random } = this.#around;
     clock.after(random.between(0, 20), () => {
       if (this.#isDead) return;
       if (this.#aborted.has(item.task)) return this.#finish();
-      if (left === 0) return this.#end(item, startedAtMs, made);
+      if (left === 0) return this.#end(item, so);
+      if (so.drawn < (item.own ?? 0)) return this.#call(item, left - 1, { ...so, drawn: so.drawn + (this.#makes(item) ? 1 : 0) });
       this.#reserve((reservation) => {
         if (this.#isDead) return;
         if (this.#aborted.has(item.task)) return this.#finish();
-        if (reservation === "exhausted") return this.#report(item, "budget_exhausted", RUN_AGAIN_STATUS, startedAtMs, made);
-        if (reservation === null) return this.#report(item, "upstream_timeout", RUN_AGAIN_STATUS, startedAtMs, made);
-        // A call that surely did not get through costs nothing.
-        const isMade = !random.chance(NOT_MADE);
-        if (isMade) this.#around.ledger({ kind: "calls", task: item.task, attempt: item.attempt });
+        if (reservation === "exhausted") return this.#report(item, "budget_exhausted", RUN_AGAIN_STATUS, so);
+        if (reservation === null) return this.#report(item, "upstream_timeout", RUN_AGAIN_STATUS, so);
+        const isMade = this.#makes(item);
         const used = isMade ? UNBOUNDED : null;
         this.#around.ask({ kind: "settle-reservation", by: "gate", reservation, used }, () => undefined);
-        this.#call(item, startedAtMs, left - 1, made + (isMade ? 1 : 0));
+        this.#call(item, left - 1, { ...so, made: so.made + (isMade ? 1 : 0) });
       });
     });
+  }
+
+  /** A call that surely did not get through costs nothing. */
+  #makes({ task, attempt }: Item): boolean {
+    const isMade = !this.#around.random.chance(NOT_MADE);
+    if (isMade) this.#around.ledger({ kind: "calls", task, attempt });
+    return isMade;
   }
 
   #reserve(then: (reservation: number | "exhausted" | null) => void): void {
@@ -108,17 +123,18 @@ export class FunctionRun {
     });
   }
 
-  #end(item: Item, startedAtMs: number, made: number): void {
+  #end(item: Item, so: SoFar): void {
     const { random, faults } = this.#around;
     const { throws, mayRepeat, limit } = faults();
-    if (random.chance(limit)) return this.#report(item, "function_limit", 500, startedAtMs, made);
-    if (!random.chance(throws)) return this.#report(item, "returned", 200, startedAtMs, made);
-    this.#report(item, "function_error", random.chance(mayRepeat) ? RUN_AGAIN_STATUS : 500, startedAtMs, made);
+    if (random.chance(limit)) return this.#report(item, "function_limit", 500, so);
+    if (!random.chance(throws)) return this.#report(item, "returned", 200, so);
+    this.#report(item, "function_error", random.chance(mayRepeat) ? RUN_AGAIN_STATUS : 500, so);
   }
 
-  #report({ task, attempt }: Item, outcome: Outcome, status: number, startedAtMs: number, calls: number): void {
+  #report({ task, attempt }: Item, outcome: Outcome, status: number, { startedAtMs, made, drawn }: SoFar): void {
     const { clock, random } = this.#around;
-    const head = { task, attempt, outcome, status, retryAfterMs: 0, startedAtMs, endedAtMs: clock.nowMs, calls };
+    const used = { calls: made, ...(drawn > 0 && { drawn: [0, drawn, 0, 0] }) };
+    const head = { task, attempt, outcome, status, retryAfterMs: 0, startedAtMs, endedAtMs: clock.nowMs, ...used };
     this.#lines.push(formatLine(head, `{"status":${status}}`).trimEnd());
     if (!this.#isFlushing) clock.after(random.between(0, FLUSH_MS_MAX), () => this.#flush());
     this.#isFlushing = true;

@@ -47,7 +47,7 @@ const versionOf = (name: string): FunctionVersion => ({
 export function runOf(random: Random, { functions }: RunPlan): Pick<TaskSpec, "run" | "reserve"> | null {
   if (functions.length === 0 || !random.chance(0.4)) return null;
   const name = random.chance(0.02) ? "nowhere" : random.pick(functions).name;
-  return { run: { function: name, input: random.between(0, 9) }, ...(random.chance(0.1) && { reserve: { calls: random.between(1, 2) } }) };
+  return { run: { function: name, input: random.between(0, 9) }, ...(random.chance(0.25) && { reserve: { calls: random.between(1, 2) } }) };
 }
 
 /** The functions after somebody has deleted one, perhaps. */

@@ -6,6 +6,7 @@
 import { concatBytes, hexOf } from "../../../shared/bytes.ts";
 import { failure } from "../../../shared/errors.ts";
 import { IDEMPOTENT_ANSWER_BYTES_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts";
+import { type Amounts, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
 import { type CallEnd, isRefusal, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
 import type { Rules } from "../../../shared/policy/rules.ts";
@@ -21,6 +22,7 @@ import type { Reach } from "../reach.ts";
 import { answerJson } from "./answered.ts";
 import type { Connections } from "./connections.ts";
 import type { Cords } from "./cords.ts";
+import { type Payment, priceOf, type Purse } from "./purse.ts";
 import { type Claim, errorOf, type Leave, refused, type Slice } from "./slice.ts";
 import type { WantedCall } from "./wanted.ts";
 
@@ -41,8 +43,10 @@ export interface Caller {
   /** Ends with the run. */
   readonly cutoff: Cutoff;
   readonly deadlineAtMs: number;
+  /** What the run's task has set aside for its calls; null for nothing. */
+  readonly purse: Purse | null;
   /** Hears of each try that was made. */
-  readonly charge: (terms: HandTerms, call: WantedCall, end: CallEnd) => void;
+  readonly charge: (price: Amounts, payment: Payment | null, end: CallEnd) => void;
 }
 
 /** How a try ended, and the answer as a handler gets it; null where there is none that it can have. */
@@ -128,7 +132,11 @@ function check({ rulesOf }: Caller, { upstream, method, path }: WantedCall, term
 async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless: boolean): Promise<Tried> {
   const { slice, cutoff } = caller;
   for (let tries = 1; ; tries++) {
-    const leave = await slice.take(call.reserve, cutoff);
+    const payment = caller.purse === null ? null : caller.purse.take(priceOf(await slice.terms(), call.reserve));
+    const leave = await slice.take(call.reserve, payment, cutoff).catch((error: unknown) => {
+      if (payment !== null) caller.purse!.settle(payment, NOTHING);
+      throw error;
+    });
     const { terms } = leave;
     let tried: Tried = { end: NOT_SENT, json: null };
     try {
@@ -136,7 +144,7 @@ async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless
       tried = await send(caller, call, key, leave);
     } finally {
       slice.give(leave, tried.end);
-      caller.charge(terms, call, tried.end);
+      caller.charge(priceOf(terms, call.reserve), payment, tried.end);
     }
     if (tries >= terms.maxAttempts || !isWorthAnother(tried.end, isHarmless)) return tried;
     const waitMs = Math.max(backoffMs(tries, Math.random()), tried.end.retryAfterMs);

@@ -4,6 +4,7 @@
  * answered and counted by itself. The sandbox has bounded how many asks of a
  * run are open, how many it makes, and how much it logs.
  */
+import { type Amounts, CALLS, COST, isNothing, minus, NOTHING, plus, TOKENS } from "../../../shared/policy/account.ts";
 import type { CallEnd } from "../../../shared/policy/outcome.ts";
 import { isRefusal } from "../../../shared/policy/outcome.ts";
 import { type Policy, type Rules, rulesOf } from "../../../shared/policy/rules.ts";
@@ -19,6 +20,7 @@ import { makeCall } from "./call.ts";
 import { Connections } from "./connections.ts";
 import { Cords } from "./cords.ts";
 import { Hand } from "./hand.ts";
+import { type Payment, Purse } from "./purse.ts";
 import { type Slice } from "./slice.ts";
 import type { FunctionHost, HostUsage } from "./types.ts";
 import { objectIn, type WantedCall, wantedCall, wantedFetch } from "./wanted.ts";
@@ -38,14 +40,17 @@ interface Run {
   readonly item: RunItem;
   readonly cutoff: Cutoff;
   readonly deadlineAtMs: number;
-  readonly usage: { calls: number; tokens: number; costMicros: number };
+  /** What its calls used that its purse has not paid. */
+  usage: Amounts;
+  /** What its task has set aside for them; null for nothing. */
+  readonly purse: Purse | null;
   /** Of locks that it has taken itself, by name. */
   readonly fences: Map<string, number>;
 }
 
-const NO_USAGE: HostUsage = { calls: 0, tokens: 0, costMicros: 0 };
 const LOG_LEVELS: ReadonlySet<unknown> = new Set(["debug", "info", "log", "warn", "error"]);
-const NOTHING = "null";
+const NULL = "null";
+const ONE_CALL: Amounts = [0, 1, 0, 0];
 
 export function hostOf(batch: RunBatch, deps: HostDeps): FunctionHost {
   return new Host(batch, deps);
@@ -76,7 +81,8 @@ class Host implements FunctionHost {
       item,
       cutoff,
       deadlineAtMs: Date.now() + item.timeoutMs,
-      usage: { ...NO_USAGE },
+      usage: NOTHING,
+      purse: item.reserve === undefined ? null : new Purse(item.reserve),
       fences: new Map(),
     };
     this.#runs.set(item, run);
@@ -84,7 +90,9 @@ class Host implements FunctionHost {
   }
 
   usageOf(item: RunItem): HostUsage {
-    return { ...(this.#runs.get(item)?.usage ?? NO_USAGE) };
+    const { usage = NOTHING, purse = null } = this.#runs.get(item) ?? {};
+    const used = { calls: usage[CALLS]!, tokens: usage[TOKENS]!, costMicros: usage[COST]! };
+    return purse === null || isNothing(purse.drawn) ? used : { ...used, drawn: purse.drawn };
   }
 
   /** Nobody hears what is still open: it is cut off. */
@@ -149,7 +157,8 @@ class Host implements FunctionHost {
         headers: this.#headersOf(run, seq),
         cutoff: run.cutoff,
         deadlineAtMs: run.deadlineAtMs,
-        charge: (terms, { reserve }, end) => charge(run.usage, { ...terms.reserve, ...reserve }, end),
+        purse: run.purse,
+        charge: (price, payment, end) => charge(run, price, payment, end),
       },
       call,
       `${run.item.taskId}.${call.key ?? seq}`,
@@ -197,16 +206,21 @@ class Host implements FunctionHost {
     const { taskId, attempt } = run.item;
     const about = { event: "function.log", level: LOG_LEVELS.has(level) ? level : "log", function: fn.name, goalId, taskId, attempt };
     console.log(JSON.stringify({ ...about, text: String(text) }));
-    return NOTHING;
+    return NULL;
   }
 }
 
-/** Counts what the goal is charged for the try: what the answer said, or what was set aside for it. */
-function charge(usage: Run["usage"], reserve: { readonly tokens?: number; readonly costMicros?: number }, end: CallEnd): void {
-  if (end.outcome === "not_sent") return;
-  usage.calls++;
-  if (end.outcome === "answered" && isRefusal(end.status)) return;
+/** Counts what the try is charged, to the run's purse or to the goal: what the answer said, or what was set aside for it. */
+function charge(run: Run, price: Amounts, payment: Payment | null, end: CallEnd): void {
+  const used = usedOf(price, end);
+  const byPurse = used.map((amount, d) => (payment?.covered[d] === true ? amount : 0));
+  run.usage = plus(run.usage, minus(used, byPurse));
+  if (payment !== null) run.purse!.settle(payment, byPurse);
+}
+
+function usedOf(price: Amounts, end: CallEnd): Amounts {
+  if (end.outcome === "not_sent") return NOTHING;
+  if (end.outcome === "answered" && isRefusal(end.status)) return ONE_CALL;
   const { tokens = 0, costMicros = 0 } = end;
-  usage.tokens += tokens > 0 ? tokens : (reserve.tokens ?? 0);
-  usage.costMicros += costMicros > 0 ? costMicros : (reserve.costMicros ?? 0);
+  return plus(ONE_CALL, [0, 0, tokens > 0 ? tokens : price[TOKENS]!, costMicros > 0 ? costMicros : price[COST]!]);
 }

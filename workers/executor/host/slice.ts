@@ -13,6 +13,7 @@ import type { KeyedCall } from "../../../shared/rpc.ts";
 import type { Cutoff } from "../../kit/cutoff.ts";
 import { HostError } from "../../sandbox/types.ts";
 import { News } from "./news.ts";
+import { type Own, ownOf, type Payment, PREPAID } from "./purse.ts";
 
 /** No call begins on less than this of a permit that ends. */
 const FRESH_MS = 250;
@@ -41,8 +42,7 @@ export interface Leave extends Permit {
 }
 
 interface Waiter {
-  /** What it sets aside, where that is something of its own; with the number that it is asked for by. */
-  readonly own: { readonly id: number; readonly reserve: Reserve; isPaid: boolean } | null;
+  readonly own: Own | null;
   readonly resolve: (leave: Leave) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -114,14 +114,14 @@ export class Slice {
   }
 
   /** Leave for one call. Rejects with a `HostError`. */
-  take(reserve: Reserve | undefined, cutoff: Cutoff): Promise<Leave> {
+  take(reserve: Reserve | undefined, payment: Payment | null, cutoff: Cutoff): Promise<Leave> {
     return new Promise((resolve, reject) => {
-      const own = reserve === undefined ? null : { id: this.#nextId++, reserve, isPaid: false };
+      const own = ownOf(() => this.#nextId++, reserve, payment);
       const give = (): void => {
         const at = this.#waiting.indexOf(waiter);
         if (at < 0) return;
         this.#waiting.splice(at, 1);
-        if (own?.isPaid === true) this.#news.note(HAND_NEWS_MS).undrawn.push(own.id);
+        if (own?.isPaid === true && own.id !== PREPAID) this.#news.note(HAND_NEWS_MS).undrawn.push(own.id);
         reject(new HostError("canceled", "the run has ended"));
       };
       const settled = <T>(then: (value: T) => void): ((value: T) => void) => {
@@ -134,9 +134,17 @@ export class Slice {
       if (cutoff.isOver) return reject(new HostError("canceled", "the run has ended"));
       cutoff.watch(give);
       this.#waiting.push(waiter);
-      if (own !== null) this.#news.note(0).draws.push({ id: own.id, reserve: own.reserve });
+      if (own !== null) this.#draw(own);
       this.#serve();
     });
+  }
+
+  /** Asks for what the call sets aside. */
+  #draw(own: Own): void {
+    if (own.id === PREPAID) return;
+    own.isPaid = false;
+    const { id, reserve, covered } = own;
+    this.#news.note(0).draws.push({ id, reserve, ...(covered === undefined ? {} : { covered }) });
   }
 
   /** The call has ended. */
@@ -248,11 +256,7 @@ export class Slice {
     clearTimeout(this.#watch);
     this.#untilMs = Number.POSITIVE_INFINITY;
     for (const claimer of this.#claims.values()) claimer.isAsked = false;
-    for (const { own } of this.#waiting) {
-      if (own === null) continue;
-      own.isPaid = false;
-      this.#news.note(0).draws.push({ id: own.id, reserve: own.reserve });
-    }
+    for (const { own } of this.#waiting) if (own !== null) this.#draw(own);
     if (fault !== null) this.#refuse(fault);
   }
 

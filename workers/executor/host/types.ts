@@ -1,4 +1,5 @@
 /** What answers the calls that functions of a batch make to the world. */
+import type { Amounts } from "../../../shared/policy/account.ts";
 import type { RunItem } from "../../../shared/rpc-functions.ts";
 import type { Cutoff } from "../../kit/cutoff.ts";
 import type { HostCalls } from "../../sandbox/types.ts";
@@ -8,6 +9,8 @@ export interface HostUsage {
   readonly calls: number;
   readonly tokens: number;
   readonly costMicros: number;
+  /** What they used of what the task has set aside, beside that; left out where that is nothing. */
+  readonly drawn?: Amounts;
 }
 
 /** One for each batch. */

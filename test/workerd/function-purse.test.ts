@@ -1,0 +1,69 @@
+/** What a run's task has set aside pays for its calls first, against a real gate, goal, sandbox and upstream. */
+import { expect, test, vi } from "vitest";
+import { countsOf, delay } from "./executor-kit.ts";
+import { batchIn, budgetOf, endsOf, goalWith } from "./host-kit.ts";
+import { send, upstream } from "./proxy-kit.ts";
+
+const NOTHING_USED = { calls: 0, tokens: 0, costMicros: 0 };
+
+test("calls are paid from what the run's task has set aside, and beyond that from the goal", async () => {
+  await upstream("purse");
+  const goalId = await goalWith({ budget: { calls: 1 } });
+  const { run, host, items } = batchIn(goalId, "purse", 1, { reserve: [0, 2, 0, 0] });
+  const ends = await endsOf([1, 2, 3, 4].map(() => run[0]!.call({ path: "/delay/1?name=purse" }).then(({ status }) => status)));
+  expect(ends).toEqual([200, 200, 200, "budget_exhausted"]);
+  expect(host.usageOf(items[0]!)).toEqual({ ...NOTHING_USED, calls: 1, drawn: [0, 2, 0, 0] });
+  await host.end();
+  await vi.waitFor(async () => expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 1 }, reserved: { calls: 0 } }));
+  expect((await countsOf("purse")).total).toBe(3);
+});
+
+test("a dimension that is not set aside is paid by the goal, and the others are not paid twice", async () => {
+  await upstream("metered-purse", { reserve: { tokens: 800 } });
+  const goalId = await goalWith({ budget: { calls: 5, tokens: 1_000 } });
+  const { run, host, items } = batchIn(goalId, "metered-purse", 1, { reserve: [0, 2, 0, 0] });
+  const call = () => run[0]!.call({ path: "/delay/1?name=metered-purse" }).then(({ status }) => status);
+  expect(await endsOf([call()])).toEqual([200]);
+  // There are 200 tokens left, and what was set aside for the call comes back.
+  expect(await endsOf([call()])).toEqual(["budget_exhausted"]);
+  expect(host.usageOf(items[0]!)).toEqual({ ...NOTHING_USED, tokens: 800, drawn: [0, 1, 0, 0] });
+  await host.end();
+  await vi.waitFor(async () => expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 0, tokens: 800 }, reserved: { tokens: 0 } }));
+});
+
+test("what surely did not reach the upstream is not taken from what was set aside", async () => {
+  await upstream("nowhere-purse", { origin: "http://127.0.0.1:9", retry: { maxAttempts: 2 } });
+  const goalId = await goalWith({ budget: { calls: 0 } });
+  const { run, host, items } = batchIn(goalId, "nowhere-purse", 1, { reserve: [0, 1, 0, 0] });
+  expect(await endsOf([run[0]!.call({ method: "POST", path: "/" })])).toEqual(["upstream_error"]);
+  expect(host.usageOf(items[0]!)).toEqual(NOTHING_USED);
+  await host.end();
+});
+
+test("calls that are still open when the run ends count as made", async () => {
+  await upstream("open-purse");
+  const goalId = await goalWith();
+  const { run, host, items } = batchIn(goalId, "open-purse", 1, { reserve: [0, 2, 0, 0] });
+  const open = run[0]!.call({ path: "/delay/300?name=open-purse" });
+  await delay(100);
+  expect(host.usageOf(items[0]!)).toEqual({ ...NOTHING_USED, drawn: [0, 1, 0, 0] });
+  await open;
+  await host.end();
+});
+
+test("a run that sets two calls aside makes both where the goal has no more than two", async () => {
+  await upstream("both");
+  const bundle = `export default async (input, { call }) => {
+    await call("both", { path: "/delay/1?name=both" });
+    await call("both", { path: "/delay/1?name=both" });
+    return "made";
+  };`;
+  await send("PUT", "/v1/functions/both", { body: bundle, headers: { "content-type": "text/javascript" } });
+  const tasks = [{ key: "run", run: { function: "both" }, reserve: { calls: 2 } }];
+  const goalId = await goalWith({ budget: { calls: 2 }, tasks, sealed: true });
+  const resultOf = async () => (await send("GET", `/v1/goals/${goalId}/results`)).text();
+  await vi.waitFor(async () => expect(await resultOf()).toContain('"key":"run"'), { timeout: 10_000, interval: 50 });
+  expect(JSON.parse((await resultOf()).split("\n", 1)[0]!)).toMatchObject({ status: "succeeded", usage: { calls: 2 } });
+  await vi.waitFor(async () => expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 2 }, reserved: { calls: 0 } }));
+  expect((await countsOf("both")).total).toBe(2);
+});

@@ -1,0 +1,75 @@
+/**
+ * What a run's task has set aside before the run began. Its calls are paid
+ * from it, in each dimension as far as it goes; the rest they set aside of the
+ * goal's budget, as calls do whose task has set nothing aside.
+ */
+import { amountsFrom, type Amounts, CALLS, COST, isNothing, minus, NOTHING, TOKENS } from "../../../shared/policy/account.ts";
+import type { Reserve } from "../../../shared/protocol/task.ts";
+import type { HandTerms } from "../../../shared/rpc-functions.ts";
+
+/** What one call takes from the purse, and from the goal. */
+export interface Payment {
+  readonly own: Amounts;
+  readonly rest: Amounts;
+  /** The dimensions that the purse pays, whatever the call uses. */
+  readonly covered: readonly boolean[];
+}
+
+/** What a call sets aside: what it says itself, and else what its upstream says. */
+export const priceOf = ({ reserve: { tokens, costMicros = 0 } }: HandTerms, own: Reserve = {}): Amounts =>
+  amountsFrom({ calls: 1, tokens, costMicros, ...own });
+
+export class Purse {
+  #left: Amounts;
+  /** What calls have used of it; of those that are open, what they have set aside. */
+  #drawn: Amounts = NOTHING;
+
+  constructor(reserve: Amounts) {
+    this.#left = reserve;
+  }
+
+  get drawn(): Amounts {
+    return this.#drawn;
+  }
+
+  /** Sets aside for a call what is there for it. */
+  take(price: Amounts): Payment {
+    const covered = price.map((amount, d) => amount > 0 && amount <= this.#left[d]!);
+    const own = price.map((amount, d) => (covered[d]! ? amount : 0));
+    this.#move(own);
+    return { own, rest: minus(price, own), covered };
+  }
+
+  /** The call has used so much of what it had set aside here. */
+  settle({ own }: Payment, used: Amounts): void {
+    const difference = minus(used, own);
+    if (!isNothing(difference)) this.#move(difference);
+  }
+
+  #move(amounts: Amounts): void {
+    this.#left = minus(this.#left, amounts);
+    this.#drawn = this.#drawn.map((amount, d) => amount + amounts[d]!);
+  }
+}
+
+/** What a call sets aside of the goal's budget, where that is not what its upstream says; with the number that it is asked for by. */
+export interface Own {
+  readonly id: number;
+  readonly reserve: Reserve;
+  /** The dimensions that the run's purse pays. */
+  readonly covered?: readonly boolean[];
+  isPaid: boolean;
+}
+
+/** Of a call that the purse pays alone: the gate knows of no such draw. */
+export const PREPAID = 0;
+
+/** `reserve` is what the call says itself; null where it is like any other call of its upstream. */
+export function ownOf(newId: () => number, reserve: Reserve | undefined, payment: Payment | null): Own | null {
+  if (payment === null || !payment.covered.includes(true)) {
+    return reserve === undefined ? null : { id: newId(), reserve, isPaid: false };
+  }
+  const { rest, covered } = payment;
+  if (isNothing(rest)) return { id: PREPAID, reserve: {}, isPaid: true };
+  return { id: newId(), reserve: { calls: rest[CALLS]!, tokens: rest[TOKENS]!, costMicros: rest[COST]! }, covered, isPaid: false };
+}
