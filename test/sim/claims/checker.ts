@@ -15,7 +15,7 @@ interface Lease {
   untilMs: number;
 }
 
-const POISON = 7;
+const SUCCEEDED = 3;
 
 export class ClaimChecker {
   readonly #model: Model;
@@ -123,16 +123,21 @@ export class ClaimChecker {
     this.#settled.add(claim);
     this.#held.delete(task);
     if (status === "settled") this.#done.add(task);
-    if (problem !== null) this.#problems.set(task, attempt);
+    if (problem === null) this.#problems.delete(task);
+    else this.#problems.set(task, attempt);
   }
 
   /** The results that were kept, by the addresses of their tasks. */
   end({ tasks }: GoalState, lineAt: (row: number, index: number) => string | undefined): void {
     for (const [task, attempt] of this.#problems) {
-      if (tasks.code[task] !== POISON) continue;
+      if (tasks.status[task]! <= SUCCEEDED) continue;
       const line = lineAt(tasks.resultRow[task]!, tasks.resultIndex[task]!);
       const kept = line === undefined ? 0 : parseLineHead(line).attempt;
-      must(kept === attempt, "a poisoned task keeps its last problem", () => `task ${task}: of attempt ${kept}, not ${attempt}`);
+      must(
+        kept === attempt,
+        "a task that has not succeeded keeps its last problem, whatever ended it",
+        () => `task ${task}: of attempt ${kept}, not ${attempt}`,
+      );
     }
   }
 }

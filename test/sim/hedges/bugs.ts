@@ -106,4 +106,10 @@ export const HEDGE_BUGS: Readonly<Record<string, Bug>> = {
     from: "    applyBackups(this.state, change);\n    this.out.changes.push(change);\n    const",
     to: "    applyBackups(this.state, change);\n    const",
   },
+  "forget-backups-on-load": {
+    says: "a snapshot is loaded without the backups that were under way",
+    file: core("snapshot"),
+    from: "    backups: new Map(meta.backups),\n",
+    to: "",
+  },
 };
