@@ -14,7 +14,7 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "refund-lost-attempt": {
     says: "an attempt that may have been made is released when it is lost",
     file: `${CORE}/reserve.ts`,
-    from: "settle(state.budget.account, reserved, charged);",
+    from: "settle(state.budget.account, reserved, reserved);",
     to: "settle(state.budget.account, reserved, NOTHING);",
   },
   "refund-expired": {
