@@ -110,6 +110,46 @@ test("a run with something set aside that cannot afford a call rests like any ot
   rebuilds(driver);
 });
 
+test("what a run used beyond what it had set aside, where nothing bounds that, does not keep its function from resting", () => {
+  const driver = driverOf([run({ reserve: { calls: 2, tokens: 10 } })], { spec: { budget: { calls: 3 } } });
+  driver.dispatch();
+  expect(driver.do({ kind: "reserve", by: "gate", amounts: [0, 2, 0, 0], ttlMs: 1_000 })).toMatchObject({ ok: false });
+  driver.settle([0], { outcome: "budget_exhausted", drawn: [0, 2, 600, 0] });
+  driver.passMs(60_000);
+  expect(driver.dispatch()).toEqual([]);
+  expect(driver.state.budget.isExhausted).toBe(true);
+});
+
+test("a function that rests and cannot afford what its next run sets aside either goes on resting, until there is as much", () => {
+  const driver = driverOf([run({ reserve: { calls: 2 } })], { spec: { budget: { calls: 3 } } });
+  driver.do({ kind: "reserve", by: "gate", amounts: [0, 1, 0, 0], ttlMs: 1_000_000 });
+  driver.dispatch();
+  expect(driver.do({ kind: "reserve", by: "gate", amounts: [0, 1, 0, 0], ttlMs: 1_000 })).toMatchObject({ ok: false });
+  driver.settle([0], { outcome: "budget_exhausted", drawn: [0, 2, 0, 0] });
+  driver.do({ kind: "settle-reservation", by: "gate", reservation: driver.state.budget.nextReservation - 1, used: null });
+  driver.passMs(60_000);
+  expect(driver.dispatch()).toEqual([]);
+  expect(driver.state.budget.isExhausted).toBe(true);
+  driver.do({ kind: "top-up", amounts: [0, 1, 0, 0], ceilings: [null, null, null, null] });
+  expect(driver.dispatch().flatMap(({ tasks }) => tasks)).toEqual([0]);
+  rebuilds(driver);
+});
+
+test("of the account above a function that rests asks as much as its next run sets aside", () => {
+  const driver = driverOf([run({ reserve: { calls: 2 } })]);
+  const funded = (calls: number) => driver.do({ kind: "funded", need: [0, 0, 0, 0], funds: [null, calls, null, null] });
+  funded(2);
+  driver.dispatch();
+  expect(driver.do({ kind: "reserve", by: "gate", amounts: [0, 1, 0, 0], ttlMs: 1_000 })).toMatchObject({ ok: false });
+  funded(2);
+  driver.settle([0], { outcome: "budget_exhausted", drawn: [0, 2, 0, 0] });
+  driver.passMs(60_000);
+  driver.dispatch();
+  expect(driver.asked?.need[1]).toBe(4);
+  funded(4);
+  expect(driver.dispatch().flatMap(({ tasks }) => tasks)).toEqual([0]);
+});
+
 test("what a function throws is final unless the error may be retried; a limit is always", () => {
   const driver = driverOf([run({ retry: { maxAttempts: 2 } }), run(), run()]);
   driver.dispatch();

@@ -48,7 +48,7 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
     "free-unheard-hedge": 177,
     "hear-revoked-token": 4,
     "hedge-beyond-starts": 189,
-    "hedge-without-end": 148,
+    "hedge-without-end": 594,
     "ignore-governors-gate": 2,
     "ignore-pause": 6,
     "keep-unused-starts": 280,

@@ -31,6 +31,45 @@ test("a dimension that is not set aside is paid by the goal, and the others are 
   await vi.waitFor(async () => expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 0, tokens: 800 }, reserved: { tokens: 0 } }));
 });
 
+test("tokens that only the answer tells of are the goal's to pay, and bound its calls, unless the run's task has set some aside", async () => {
+  await upstream("told-purse", { usage: { tokens: "/used" } });
+  const path = `/body?type=application/json&text=${encodeURIComponent('{"used":600}')}&name=told-purse`;
+  const runWith = async (reserve: number[], spent: object) => {
+    const goalId = await goalWith({ budget: { tokens: 1_000 } });
+    const { run, host, items } = batchIn(goalId, "told-purse", 1, { reserve });
+    const ends: unknown[] = [];
+    for (let i = 0; i < 3; i++) ends.push(...(await endsOf([run[0]!.call({ path }).then(({ status }) => status)])));
+    const usage = host.usageOf(items[0]!);
+    await host.end();
+    await vi.waitFor(async () => expect(await budgetOf(goalId)).toMatchObject({ spent, reserved: { tokens: 0 } }));
+    return { ends, usage };
+  };
+  expect(await runWith([0, 5, 0, 0], { calls: 0, tokens: 1_200 })).toEqual({
+    ends: [200, 200, "budget_exhausted"],
+    usage: { ...NOTHING_USED, tokens: 1_200, drawn: [0, 2, 0, 0] },
+  });
+  // The last one finds that all of it is used, and goes to the goal, which has its own thousand.
+  expect(await runWith([0, 5, 1_000, 0], { calls: 0, tokens: 600 })).toEqual({
+    ends: [200, 200, 200],
+    usage: { ...NOTHING_USED, tokens: 600, drawn: [0, 3, 1_200, 0] },
+  });
+});
+
+test("what a run calls once it has ended is the goal's to pay", async () => {
+  await upstream("after-purse");
+  const goalId = await goalWith();
+  const { run, host, items } = batchIn(goalId, "after-purse", 1, { reserve: [0, 3, 0, 0] });
+  await run[0]!.call({ path: "/delay/1?name=after-purse" });
+  // Nobody waits for it: it is on its way when the run ends, and is tried again then.
+  const late = run[0]!.call({ path: "/status/503?name=after-purse" });
+  expect(host.usageOf(items[0]!)).toEqual({ ...NOTHING_USED, drawn: [0, 1, 0, 0] });
+  expect((await late).status).toBe(503);
+  await host.end();
+  const { total } = await countsOf("after-purse");
+  expect(total).toBeGreaterThan(2);
+  await vi.waitFor(async () => expect((await budgetOf(goalId)).spent).toMatchObject({ calls: total - 1 }));
+});
+
 test("what surely did not reach the upstream is not taken from what was set aside", async () => {
   await upstream("nowhere-purse", { origin: "http://127.0.0.1:9", retry: { maxAttempts: 2 } });
   const goalId = await goalWith({ budget: { calls: 0 } });

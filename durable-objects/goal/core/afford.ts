@@ -85,6 +85,12 @@ interface Heads {
 const missingFor = (account: Account, { had }: Starved): Amounts =>
   had.map((amount, d) => (account.funds[d] !== null && amount < availableOf(account, d) ? Math.max(0, available(account, d)) + 1 : 0));
 
+/** A run that could not afford a call sets aside what its task declares all the same. */
+function needsOfStarved(account: Account, starved: Starved, own: Amounts): Amounts {
+  const more = missingFor(account, starved);
+  return canReserve(account, own) ? more : more.map((amount, d) => Math.max(amount, own[d]!));
+}
+
 function look(state: GoalState): Heads {
   const { account } = state.budget;
   const heads: Heads = { canGoOn: false, missing: null, wanted: NOTHING, isEmpty: true };
@@ -92,13 +98,15 @@ function look(state: GoalState): Heads {
     if (upstream.queued === 0 || !isServed(state, upstream)) continue;
     const head = headOf(state, upstream);
     const starved = state.runs.starved.get(number);
-    const needs = starved === undefined ? reserveOf(state, head, reserveAt(upstream.config)) : missingFor(account, starved);
+    const own = reserveOf(state, head, reserveAt(upstream.config));
+    const canGoOn = (extra: Amounts): boolean =>
+      canReserve(account, own, extra) && (starved === undefined || hasMore(account, starved, extra));
+    const needs = starved === undefined ? own : needsOfStarved(account, starved, own);
     heads.isEmpty = false;
     heads.wanted = heads.wanted.map((amount, d) => amount + needs[d]! * upstream.queued);
-    if (starved === undefined ? canReserve(account, needs) : hasMore(account, starved)) heads.canGoOn = true;
+    if (canGoOn(NOTHING)) heads.canGoOn = true;
     else {
-      const mayGoOn = starved === undefined ? canReserve(account, needs, account.reserved) : hasMore(account, starved, account.reserved);
-      heads.canGoOn ||= mayGoOn;
+      heads.canGoOn ||= canGoOn(account.reserved);
       if (heads.missing === null && !isNothing(needs) && isWithinLimit(account, needs)) heads.missing = needs;
     }
   }

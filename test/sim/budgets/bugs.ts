@@ -96,7 +96,7 @@ export const GOAL_BUDGET_BUGS: Readonly<Record<string, Bug>> = {
   "rest-too-early": {
     says: "a goal rests though what is under way may free what it needs",
     file: `${CORE}/afford.ts`,
-    from: "heads.canGoOn ||= mayGoOn;",
+    from: "heads.canGoOn ||= canGoOn(account.reserved);",
     to: "heads.canGoOn ||= canReserve(account, needs);",
   },
 };

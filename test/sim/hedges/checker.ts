@@ -19,6 +19,13 @@ interface Tally {
   made: number;
 }
 
+/** Second tries that one batch may make. */
+interface Leave {
+  left: number;
+  readonly life: string;
+  readonly upstream: string;
+}
+
 /** Shares are added up in another order than the goal does. */
 const ROUNDING = 1e-9;
 
@@ -27,8 +34,9 @@ export class HedgeChecker {
   #life = "";
   #tallies = new Map<string, Tally>();
   readonly #tries = new Map<string, number>();
-  /** Second tries that were granted with a batch and may still be made, by attempt's batch. */
-  readonly #granted = new Map<string, { left: number; readonly life: string }>();
+  /** Second tries that were granted with a batch and may still be made, by attempt and by batch. */
+  readonly #granted = new Map<string, Leave>();
+  readonly #open = new Map<number, Leave>();
 
   readonly backups: BackupChecker;
 
@@ -42,15 +50,27 @@ export class HedgeChecker {
     this.backups.turn(turn, statuses);
     if (state.life !== this.#life) this.#tallies = new Map();
     this.#life = state.life;
-    for (const { upstream, tasks, hedges, isBackup } of sends) {
+    for (const [batch, { left, life, upstream }] of this.#open) {
+      if (state.batches.has(batch)) continue;
+      // What an earlier life had earned and its batch did not use is this one's.
+      if (life !== state.life) this.#tallyOf(upstream).earned += left;
+      this.#open.delete(batch);
+    }
+    for (const { batch, upstream, tasks, hedges, isBackup } of sends) {
       if (isBackup === true) continue;
       const { name, config } = state.upstreams[upstream]!;
-      const tally = this.#tallies.get(name) ?? { earned: HEDGES_START, made: 0 };
-      this.#tallies.set(name, tally);
+      const tally = this.#tallyOf(name);
       tally.earned += (tasks.length * (config?.hedge?.budgetPercent ?? 0)) / 100;
-      const leave = { left: hedges?.left ?? 0, life: state.life };
+      const leave = { left: hedges?.left ?? 0, life: state.life, upstream: name };
+      this.#open.set(batch, leave);
       for (const task of tasks) this.#granted.set(`${task}.${state.tasks.attempt[task]!}`, leave);
     }
+  }
+
+  #tallyOf(upstream: string): Tally {
+    const tally = this.#tallies.get(upstream) ?? { earned: HEDGES_START, made: 0 };
+    this.#tallies.set(upstream, tally);
+    return tally;
   }
 
   /** An upstream saw a call. */

@@ -9,7 +9,7 @@ import type { Program } from "../../sandbox/programs.ts";
 import type { Ended, HostCalls } from "../../sandbox/types.ts";
 import { jsonLine } from "../answer.ts";
 import { NOT_BEGUN, UNWANTED } from "../call.ts";
-import type { FunctionHost, HostUsage } from "../host/types.ts";
+import type { FunctionHost } from "../host/types.ts";
 
 export interface RunContext {
   readonly batch: RunBatch;
@@ -17,8 +17,6 @@ export interface RunContext {
   readonly program: Promise<Program>;
   readonly host: FunctionHost;
 }
-
-const NO_USAGE: HostUsage = { calls: 0, tokens: 0, costMicros: 0 };
 
 interface End {
   readonly outcome: "returned" | RunFailure;
@@ -75,7 +73,6 @@ export function notBegun({ task, attempt }: RunItem): string {
 export async function attempt(context: RunContext, item: RunItem, cutoff: Cutoff, begun: () => void): Promise<string | null> {
   const { batch, program, host } = context;
   let startedAtMs = Date.now();
-  let usage = NO_USAGE;
   let end: End;
   // Many functions never ask.
   let calls: HostCalls | null = null;
@@ -93,12 +90,11 @@ export async function attempt(context: RunContext, item: RunItem, cutoff: Cutoff
         begun();
       },
     };
-    const ended = await invoke(invocation);
-    usage = host.usageOf(item);
-    end = endOf(ended);
+    end = endOf(await invoke(invocation));
   } catch (error) {
     end = failed("function_error", `the function "${batch.function.name}" cannot be run: ${String(error)}`, true);
   }
+  const usage = host.usageOf(item);
   if (cutoff.isOver && end.outcome !== "returned") {
     if (cutoff.reason === UNWANTED) return null;
     if (cutoff.reason === NOT_BEGUN) return notBegun(item);

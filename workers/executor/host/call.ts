@@ -132,7 +132,7 @@ function check({ rulesOf }: Caller, { upstream, method, path }: WantedCall, term
 async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless: boolean): Promise<Tried> {
   const { slice, cutoff } = caller;
   for (let tries = 1; ; tries++) {
-    const payment = caller.purse === null ? null : caller.purse.take(priceOf(await slice.terms(), call.reserve));
+    const payment = caller.purse === null ? null : payFrom(caller.purse, await slice.terms(), call);
     const leave = await slice.take(call.reserve, payment, cutoff).catch((error: unknown) => {
       if (payment !== null) caller.purse!.settle(payment, NOTHING);
       throw error;
@@ -153,6 +153,8 @@ async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless
     await pause(waitMs, cutoff);
   }
 }
+
+const payFrom = (purse: Purse, terms: HandTerms, { reserve }: WantedCall): Payment => purse.take(terms, priceOf(terms, reserve));
 
 function isWorthAnother({ outcome, status }: CallEnd, isHarmless: boolean): boolean {
   if (outcome === "answered") return isRefusal(status) || (isHarmless && status >= 500);

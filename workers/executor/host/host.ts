@@ -92,7 +92,8 @@ class Host implements FunctionHost {
   usageOf(item: RunItem): HostUsage {
     const { usage = NOTHING, purse = null } = this.#runs.get(item) ?? {};
     const used = { calls: usage[CALLS]!, tokens: usage[TOKENS]!, costMicros: usage[COST]! };
-    return purse === null || isNothing(purse.drawn) ? used : { ...used, drawn: purse.drawn };
+    const drawn = purse?.close() ?? NOTHING;
+    return isNothing(drawn) ? used : { ...used, drawn };
   }
 
   /** Nobody hears what is still open: it is cut off. */

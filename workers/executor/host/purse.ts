@@ -1,9 +1,10 @@
 /**
  * What a run's task has set aside before the run began. Its calls are paid
- * from it, in each dimension as far as it goes; the rest they set aside of the
- * goal's budget, as calls do whose task has set nothing aside.
+ * from it as long as it covers what they set aside, each dimension by itself;
+ * the rest they set aside of the goal's budget, as calls do whose task has set
+ * nothing aside.
  */
-import { amountsFrom, type Amounts, CALLS, COST, isNothing, minus, NOTHING, TOKENS } from "../../../shared/policy/account.ts";
+import { amountsFrom, type Amounts, CALLS, COST, isNothing, minus, NOTHING, plus, TOKENS } from "../../../shared/policy/account.ts";
 import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { HandTerms } from "../../../shared/rpc-functions.ts";
 
@@ -13,31 +14,41 @@ export interface Payment {
   readonly rest: Amounts;
   /** The dimensions that the purse pays, whatever the call uses. */
   readonly covered: readonly boolean[];
+  /** It pays all that the call can use. */
+  readonly isWhole: boolean;
 }
 
 /** What a call sets aside: what it says itself, and else what its upstream says. */
 export const priceOf = ({ reserve: { tokens, costMicros = 0 } }: HandTerms, own: Reserve = {}): Amounts =>
   amountsFrom({ calls: 1, tokens, costMicros, ...own });
 
+const meteredBy = ({ tokensPointer, costPointer }: HandTerms): readonly boolean[] =>
+  amountsFrom({ tokens: tokensPointer === null ? 0 : 1, costMicros: costPointer === null ? 0 : 1 }).map((is) => is === 1);
+
 export class Purse {
   #left: Amounts;
   /** What calls have used of it; of those that are open, what they have set aside. */
   #drawn: Amounts = NOTHING;
+  #isClosed = false;
 
   constructor(reserve: Amounts) {
     this.#left = reserve;
   }
 
-  get drawn(): Amounts {
+  /** What was used of it in all. The run has ended: what is called from now on is the goal's to pay. */
+  close(): Amounts {
+    this.#isClosed = true;
     return this.#drawn;
   }
 
-  /** Sets aside for a call what is there for it. */
-  take(price: Amounts): Payment {
-    const covered = price.map((amount, d) => amount > 0 && amount <= this.#left[d]!);
+  /** Sets aside for a call what is there for it. What is metered only afterwards is covered where there is something for it. */
+  take(terms: HandTerms, price: Amounts): Payment {
+    const metered = meteredBy(terms);
+    const matters = price.map((amount, d) => amount > 0 || metered[d]!);
+    const covered = price.map((amount, d) => !this.#isClosed && matters[d]! && Math.max(1, amount) <= this.#left[d]!);
     const own = price.map((amount, d) => (covered[d]! ? amount : 0));
     this.#move(own);
-    return { own, rest: minus(price, own), covered };
+    return { own, rest: minus(price, own), covered, isWhole: matters.every((does, d) => !does || covered[d]!) };
   }
 
   /** The call has used so much of what it had set aside here. */
@@ -48,7 +59,7 @@ export class Purse {
 
   #move(amounts: Amounts): void {
     this.#left = minus(this.#left, amounts);
-    this.#drawn = this.#drawn.map((amount, d) => amount + amounts[d]!);
+    this.#drawn = plus(this.#drawn, amounts);
   }
 }
 
@@ -69,7 +80,7 @@ export function ownOf(newId: () => number, reserve: Reserve | undefined, payment
   if (payment === null || !payment.covered.includes(true)) {
     return reserve === undefined ? null : { id: newId(), reserve, isPaid: false };
   }
-  const { rest, covered } = payment;
-  if (isNothing(rest)) return { id: PREPAID, reserve: {}, isPaid: true };
+  const { rest, covered, isWhole } = payment;
+  if (isWhole) return { id: PREPAID, reserve: {}, isPaid: true };
   return { id: newId(), reserve: { calls: rest[CALLS]!, tokens: rest[TOKENS]!, costMicros: rest[COST]! }, covered, isPaid: false };
 }

@@ -298,7 +298,7 @@ export class Slice {
       if (own === null) this.#calls--;
       const leave: Leave = { ...permit, terms: this.#terms!, draw: own?.id ?? null, life: this.#life, cut: null };
       this.#busy.add(leave);
-      this.#made++;
+      if (own?.id !== PREPAID) this.#made++;
       waiter!.resolve(leave);
     }
     if (this.#permitsWanted + this.#callsWanted > 0) this.#stir(0);

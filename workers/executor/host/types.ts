@@ -16,7 +16,7 @@ export interface HostUsage {
 /** One for each batch. */
 export interface FunctionHost {
   callsOf(item: RunItem, cutoff: Cutoff): HostCalls;
-  /** So far. */
+  /** Asked for once, at the run's end: what it calls afterwards is the goal's to pay. */
   usageOf(item: RunItem): HostUsage;
   /** Gives back what was borrowed for the batch. Never rejects. */
   end(): Promise<void>;
