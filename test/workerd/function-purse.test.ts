@@ -91,10 +91,10 @@ test("calls that are still open when the run ends count as made", async () => {
 });
 
 test("a run that sets two calls aside makes both where the goal has no more than two", async () => {
-  await upstream("both");
+  await upstream("both-purse");
   const bundle = `export default async (input, { call }) => {
-    await call("both", { path: "/delay/1?name=both" });
-    await call("both", { path: "/delay/1?name=both" });
+    await call("both-purse", { path: "/delay/1?name=both-purse" });
+    await call("both-purse", { path: "/delay/1?name=both-purse" });
     return "made";
   };`;
   await send("PUT", "/v1/functions/both", { body: bundle, headers: { "content-type": "text/javascript" } });
@@ -104,5 +104,5 @@ test("a run that sets two calls aside makes both where the goal has no more than
   await vi.waitFor(async () => expect(await resultOf()).toContain('"key":"run"'), { timeout: 10_000, interval: 50 });
   expect(JSON.parse((await resultOf()).split("\n", 1)[0]!)).toMatchObject({ status: "succeeded", usage: { calls: 2 } });
   await vi.waitFor(async () => expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 2 }, reserved: { calls: 0 } }));
-  expect((await countsOf("both")).total).toBe(2);
+  expect((await countsOf("both-purse")).total).toBe(2);
 });
