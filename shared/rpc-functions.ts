@@ -116,7 +116,7 @@ export interface Draw {
   readonly id: number;
   readonly reserve: Reserve;
   /** Dimensions that are paid already, whatever the call uses. */
-  readonly covered?: readonly boolean[];
+  readonly covered?: readonly boolean[] | undefined;
 }
 
 /** What the functions of a batch want at one upstream, and what has become of what they had. */

@@ -8,24 +8,29 @@
 import { RpcTarget } from "cloudflare:workers";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { HAND_CALLS_MAX, HAND_HOLD_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../shared/limits.ts";
-import { type Amounts, amountsFrom, NOTHING } from "../../shared/policy/account.ts";
+import { type Amounts, NOTHING } from "../../shared/policy/account.ts";
 import type { CallEnd } from "../../shared/policy/outcome.ts";
-import type { Reserve } from "../../shared/protocol/task.ts";
+import { priceOf, usedOf } from "../../shared/policy/price.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { Draw, HandAsk, HandEnd, HandNews, HandRequest, HandRpc, HandTerms } from "../../shared/rpc-functions.ts";
 import type { KeyedCall } from "../../shared/rpc.ts";
 import type { Keys } from "./keys.ts";
-import { usedBy } from "./purse.ts";
 import type { Queues, Visitor } from "./queues.ts";
 import { type GoalCopy, goalCopy, type GoalStanding, goalStub, type RegistryCopy, unknownUpstream, upstreamIn } from "./registry.ts";
 import { type Tab, Till } from "./till.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
 
-/** Calls that are paid for, all of one price and from one tab. */
-interface Stock {
+/** What one call is paid from. */
+interface Paid {
   readonly tab: Tab;
   readonly amounts: Amounts;
+  /** As in its `Draw`. */
+  readonly covered?: Draw["covered"];
+}
+
+/** Calls that are paid for, all of one price and from one tab. */
+interface Stock extends Paid {
   count: number;
 }
 
@@ -36,7 +41,7 @@ interface Counter {
   told: readonly unknown[];
   readonly permits: Map<number, Visitor>;
   stocks: Stock[];
-  readonly draws: Map<number, { readonly tab: Tab; readonly amounts: Amounts; readonly covered?: readonly boolean[] }>;
+  readonly draws: Map<number, Paid>;
   readonly keys: Map<number, KeyedCall>;
   /** What it is told next. */
   news: Mutable<HandNews>;
@@ -61,10 +66,6 @@ const isNews = ({ news }: Counter): boolean =>
 
 const most = (count: number, max: number): number => Math.max(0, Math.min(count, max));
 const timesOf = (amounts: Amounts, count: number): Amounts => amounts.map((amount) => amount * count);
-
-function priceOf({ reserve: { tokens, costMicros = 0 } }: Upstream, own: Reserve = {}): Amounts {
-  return amountsFrom({ calls: 1, tokens, costMicros, ...own });
-}
 
 /** What hands draw from. */
 interface Lender {
@@ -228,10 +229,9 @@ class Hand extends RpcTarget implements HandRpc {
     if (paid === undefined) return;
     if (draw === null) takeFrom(counter, 1);
     else counter.draws.delete(draw);
-    const { tab, amounts } = paid;
-    const covered = "covered" in paid ? paid.covered : undefined;
-    const used = usedBy(end)?.map((amount, d) => (covered?.[d] === true ? 0 : (amount ?? amounts[d]!)));
-    this.#lender.till.settle(tab, amounts, used ?? NOTHING);
+    const { tab, amounts, covered } = paid;
+    const used = usedOf(amounts, end).map((amount, d) => (covered?.[d] === true ? 0 : amount));
+    this.#lender.till.settle(tab, amounts, used);
   }
 
   #takeBack(counter: Counter, id: number): void {
@@ -322,7 +322,7 @@ class Hand extends RpcTarget implements HandRpc {
     if (!paid.ok) return void counter.news.draws.push({ id, fault: paid.error });
     if (paid.value.times === 0) return void counter.news.draws.push({ id, fault: exhausted(counter.name) });
     if (this.#isOver) return till.settle(paid.value.tab, amounts, NOTHING);
-    counter.draws.set(id, { tab: paid.value.tab, amounts, ...(covered === undefined ? {} : { covered }) });
+    counter.draws.set(id, { tab: paid.value.tab, amounts, covered });
     counter.news.draws.push({ id, fault: null });
   }
 

@@ -5,8 +5,9 @@
  */
 import type { Failure } from "../../shared/errors.ts";
 import { RESERVATION_MS_DEFAULT } from "../../shared/limits.ts";
-import { type Amounts, amountsFrom, type Bounds } from "../../shared/policy/account.ts";
-import { type CallEnd, isRefusal } from "../../shared/policy/outcome.ts";
+import type { Bounds } from "../../shared/policy/account.ts";
+import type { CallEnd } from "../../shared/policy/outcome.ts";
+import { priceOf, usedBy } from "../../shared/policy/price.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import type { GoalRpc, PassRequest } from "../../shared/rpc.ts";
 
@@ -16,20 +17,6 @@ export interface Payer {
   readonly untilMs: number;
   /** The number of the goal's reservation; null for none. */
   reservation: number | null;
-}
-
-function amountsOf({ reserve }: PassRequest, upstream: Upstream): Amounts {
-  const { tokens, costMicros = 0 } = upstream.reserve;
-  return amountsFrom({ calls: 1, tokens, costMicros, ...reserve });
-}
-
-/** What the call used; null where it surely did not reach the upstream, and in a dimension where nobody knows. */
-export function usedBy(end: CallEnd | null): Bounds | null {
-  if (end === null) return [null, 1, null, null];
-  if (end.outcome === "not_sent") return null;
-  const known = (amount: number | undefined): number | null => ((amount ?? 0) > 0 ? amount! : null);
-  const isRefused = end.outcome === "answered" && isRefusal(end.status);
-  return isRefused ? [null, 1, 0, 0] : [null, 1, known(end.tokens), known(end.costMicros)];
 }
 
 export class Purse {
@@ -44,7 +31,7 @@ export class Purse {
     const { goalId, bearer } = payer.request;
     if (goalId === undefined) return null;
     const ttlMs = Math.max(0, payer.untilMs - Date.now()) + upstream.timeoutMs + RESERVATION_MS_DEFAULT;
-    const reserved = await this.#goalOf(goalId).reserve("gate", amountsOf(payer.request, upstream), ttlMs, undefined, bearer);
+    const reserved = await this.#goalOf(goalId).reserve("gate", priceOf(upstream, payer.request.reserve), ttlMs, undefined, bearer);
     if (!reserved.ok) return reserved.error;
     payer.reservation = Number((JSON.parse(reserved.value.json) as { reservationId: string }).reservationId.slice("rsv_".length));
     return null;

@@ -2,7 +2,7 @@
 import type { TaskErrorCode } from "../../shared/errors.ts";
 import { failure, problemOf } from "../../shared/errors.ts";
 import { type GoalId, subGoalIdOf, taskIdOf } from "../../shared/ids.ts";
-import { quantileMs } from "../../shared/policy/histogram.ts";
+import { quantilesOf } from "../../shared/policy/histogram.ts";
 import { available, DIMENSIONS, named, reservedInAll, spentInAll } from "../../shared/policy/account.ts";
 import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { Counts, GoalView } from "../../shared/protocol/goal.ts";
@@ -39,7 +39,6 @@ export function countsOf(counts: readonly number[]): Counts {
 export function goalView(state: GoalState, rowsWritten: number, nowMs: number): GoalView {
   const goal = state.goal!;
   const { position, startMs } = outlookOf(state, nowMs);
-  const { latencies } = state;
   return {
     id: goal.id,
     ...parentOf(state),
@@ -57,7 +56,7 @@ export function goalView(state: GoalState, rowsWritten: number, nowMs: number): 
     position,
     estimatedStartMs: startMs,
     budget: budgetOf(state),
-    latency: { p50Ms: quantileMs(latencies, 0.5), p95Ms: quantileMs(latencies, 0.95), p99Ms: quantileMs(latencies, 0.99) },
+    latency: quantilesOf(state.latencies),
     storage: { rowsWritten },
     ...(state.kin.refusal === null ? {} : { problem: problemOf({ ...state.kin.refusal, goalId: goal.id }) }),
   };

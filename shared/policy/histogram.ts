@@ -24,6 +24,12 @@ export function record(histogram: Uint32Array, ms: number): void {
   histogram[bucket] = histogram[bucket]! + 1;
 }
 
+/** Counts one latency apart, by bucket, for a histogram that is elsewhere. */
+export function countApart(counts: Map<number, number>, ms: number): void {
+  const bucket = bucketOf(ms);
+  counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
+}
+
 /** Adds what was counted elsewhere, pairs of a bucket and its count, and says how much that was. */
 export function merge(histogram: Uint32Array, pairs: readonly number[]): number {
   let count = 0;
@@ -61,4 +67,15 @@ export function quantileMs(histogram: Uint32Array, q: number): number | null {
 export function ceilingMs(histogram: Uint32Array, q: number): number | null {
   const bucket = bucketAt(histogram, q);
   return bucket < 0 ? null : Math.ceil(2 ** ((bucket + 1) / BUCKETS_PER_DOUBLING) - 1);
+}
+
+/** What is told of a histogram. */
+export interface Quantiles {
+  readonly p50Ms: number | null;
+  readonly p95Ms: number | null;
+  readonly p99Ms: number | null;
+}
+
+export function quantilesOf(histogram: Uint32Array): Quantiles {
+  return { p50Ms: quantileMs(histogram, 0.5), p95Ms: quantileMs(histogram, 0.95), p99Ms: quantileMs(histogram, 0.99) };
 }

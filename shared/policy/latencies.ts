@@ -1,6 +1,6 @@
 /** How long something has taken of late: a histogram in which what comes counts for more than what was. */
 import { LATENCY_CALLS } from "../limits.ts";
-import { age, merge, newHistogram, quantileMs } from "./histogram.ts";
+import { age, merge, newHistogram, type Quantiles, quantilesOf } from "./histogram.ts";
 
 export interface Latencies {
   readonly latencies: Uint32Array;
@@ -10,10 +10,7 @@ export interface Latencies {
 }
 
 /** In milliseconds; null where nothing was timed yet. */
-export interface LatencyView {
-  readonly p50Ms: number | null;
-  readonly p95Ms: number | null;
-  readonly p99Ms: number | null;
+export interface LatencyView extends Quantiles {
   /** How many were timed; the quantiles are of the last few thousand. */
   readonly count: number;
 }
@@ -30,7 +27,4 @@ export function noteLatencies(kept: Latencies, pairs: readonly number[]): void {
   age(kept.latencies);
 }
 
-export function latencyView({ latencies, timed }: Latencies): LatencyView {
-  const [p50Ms, p95Ms, p99Ms] = [0.5, 0.95, 0.99].map((q) => quantileMs(latencies, q));
-  return { p50Ms: p50Ms!, p95Ms: p95Ms!, p99Ms: p99Ms!, count: timed };
-}
+export const latencyView = ({ latencies, timed }: Latencies): LatencyView => ({ ...quantilesOf(latencies), count: timed });

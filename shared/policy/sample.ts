@@ -1,6 +1,6 @@
 /** Gathers what calls met, between two reports to the governor. */
 import type { Sample } from "../protocol/admission.ts";
-import { bucketOf } from "./histogram.ts";
+import { countApart } from "./histogram.ts";
 import type { Verdict } from "./outcome.ts";
 
 interface OriginCount {
@@ -41,10 +41,9 @@ export function count(sampler: Sampler, { origin, verdict, ms, retryAfterMs, tok
   while (sampler.origins.length <= origin) sampler.origins.push({ reached: 0, unavailable: 0, refused: 0 });
   const counts = sampler.origins[origin]!;
   if (verdict === "answered") {
-    const bucket = bucketOf(ms);
     sampler.answered++;
     sampler.sumMs += ms;
-    sampler.latencies.set(bucket, (sampler.latencies.get(bucket) ?? 0) + 1);
+    countApart(sampler.latencies, ms);
     counts.reached++;
   } else if (verdict === "refused") counts.refused++;
   else counts.unavailable++;

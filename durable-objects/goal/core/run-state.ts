@@ -4,7 +4,7 @@
  * `run:<name>`, which no upstream can be called. Nothing here decides anything.
  */
 import { type Account, type Amounts, available, CALLS, COST, DIMENSIONS, NOTHING, TOKENS } from "../../../shared/policy/account.ts";
-import { bucketOf } from "../../../shared/policy/histogram.ts";
+import { countApart } from "../../../shared/policy/histogram.ts";
 import type { FunctionVersion, RunTimes } from "../../../shared/protocol/function.ts";
 import { countUsage } from "./reserve.ts";
 import type { GoalState, UpstreamState } from "./state.ts";
@@ -108,8 +108,7 @@ export function hasMore(account: Account, { had }: Starved, extra: Amounts = NOT
 export function noteTime({ runs: { times } }: GoalState, queue: number, ms: number): void {
   let counts = times.get(queue);
   if (counts === undefined) times.set(queue, (counts = new Map()));
-  const bucket = bucketOf(ms);
-  counts.set(bucket, (counts.get(bucket) ?? 0) + 1);
+  countApart(counts, ms);
 }
 
 /** Takes what was counted since it was last taken: for each function, pairs of a bucket and its count. */

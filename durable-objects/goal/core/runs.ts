@@ -112,9 +112,9 @@ function starve(rec: Recorder, queue: number, startedAtMs: number, back: Amounts
   const tries = isNews ? (before?.tries ?? 0) + 1 : before.tries;
   const now = availableIn(budget.account);
   const { refusal } = runs;
-  // Something may have come back since. What the run overran may not have come from here.
-  const then = (d: number): number => refusal!.amounts[d]! + Math.max(0, back[d]!);
-  const had = refusal === null || refusal.atMs < startedAtMs ? now : now.map((amount, d) => Math.min(amount, then(d)));
-  rec.starve(queue, { had, tries });
+  // Something may have come back since.
+  const isOld = refusal === null || refusal.atMs < startedAtMs;
+  const then = isOld ? now : refusal.amounts.map((amount, d) => amount + Math.max(0, back[d]!));
+  rec.starve(queue, { had: now.map((amount, d) => Math.min(amount, then[d]!)), tries });
   if (isNews) rec.gate(queue, rec.nowMs + Math.min(RUN_STARVED_MS_MAX, RUN_STARVED_MS * 2 ** Math.min(tries - 1, 30)));
 }

@@ -116,8 +116,10 @@ export class RunChecker {
     const reason = state.tasks.reason[task]!;
     const said = (): string => `task ${task} is ${now} after ${outcome} ${status}`;
     const count = (sums: Map<number, number>, amount: number): void => void sums.set(task, (sums.get(task) ?? 0) + amount);
-    if (outcome === "not_sent") count(this.#reported, 1);
-    if (outcome === "not_sent") return must(now !== "succeeded" && now !== "failed", "what was not tried goes on", said);
+    if (outcome === "not_sent") {
+      count(this.#reported, 1);
+      return must(now !== "succeeded" && now !== "failed", "what was not tried goes on", said);
+    }
     // What took the task along in the same turn may have come before its report.
     const isTaken = now === "canceled" || now === "expired";
     // A run uses what was set aside first, so more than that shows that its report counted.

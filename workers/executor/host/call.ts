@@ -9,6 +9,7 @@ import { IDEMPOTENT_ANSWER_BYTES_MAX, RESPONSE_BYTES_MAX } from "../../../shared
 import { type Amounts, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
 import { type CallEnd, isRefusal, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
+import { priceOf } from "../../../shared/policy/price.ts";
 import type { Rules } from "../../../shared/policy/rules.ts";
 import type { HandTerms } from "../../../shared/rpc-functions.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
@@ -22,7 +23,7 @@ import type { Reach } from "../reach.ts";
 import { answerJson } from "./answered.ts";
 import type { Connections } from "./connections.ts";
 import type { Cords } from "./cords.ts";
-import { type Payment, priceOf, type Purse } from "./purse.ts";
+import type { Payment, Purse } from "./purse.ts";
 import { type Claim, errorOf, type Leave, refused, type Slice } from "./slice.ts";
 import type { WantedCall } from "./wanted.ts";
 
@@ -134,7 +135,7 @@ async function tryCall(caller: Caller, call: WantedCall, key: string, isHarmless
   for (let tries = 1; ; tries++) {
     const payment = caller.purse === null ? null : payFrom(caller.purse, await slice.terms(), call);
     const leave = await slice.take(call.reserve, payment, cutoff).catch((error: unknown) => {
-      if (payment !== null) caller.purse!.settle(payment, NOTHING);
+      payment?.settle(NOTHING);
       throw error;
     });
     const { terms } = leave;

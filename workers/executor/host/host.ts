@@ -6,7 +6,7 @@
  */
 import { type Amounts, CALLS, COST, isNothing, minus, NOTHING, plus, TOKENS } from "../../../shared/policy/account.ts";
 import type { CallEnd } from "../../../shared/policy/outcome.ts";
-import { isRefusal } from "../../../shared/policy/outcome.ts";
+import { usedOf } from "../../../shared/policy/price.ts";
 import { type Policy, type Rules, rulesOf } from "../../../shared/policy/rules.ts";
 import type { GoalAskRpc, HandsRpc, HandTerms, RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
 import type { Cutoff } from "../../kit/cutoff.ts";
@@ -50,7 +50,6 @@ interface Run {
 
 const LOG_LEVELS: ReadonlySet<unknown> = new Set(["debug", "info", "log", "warn", "error"]);
 const NULL = "null";
-const ONE_CALL: Amounts = [0, 1, 0, 0];
 
 export function hostOf(batch: RunBatch, deps: HostDeps): FunctionHost {
   return new Host(batch, deps);
@@ -216,12 +215,5 @@ function charge(run: Run, price: Amounts, payment: Payment | null, end: CallEnd)
   const used = usedOf(price, end);
   const byPurse = used.map((amount, d) => (payment?.covered[d] === true ? amount : 0));
   run.usage = plus(run.usage, minus(used, byPurse));
-  if (payment !== null) run.purse!.settle(payment, byPurse);
-}
-
-function usedOf(price: Amounts, end: CallEnd): Amounts {
-  if (end.outcome === "not_sent") return NOTHING;
-  if (end.outcome === "answered" && isRefusal(end.status)) return ONE_CALL;
-  const { tokens = 0, costMicros = 0 } = end;
-  return plus(ONE_CALL, [0, 0, tokens > 0 ? tokens : price[TOKENS]!, costMicros > 0 ? costMicros : price[COST]!]);
+  payment?.settle(byPurse);
 }

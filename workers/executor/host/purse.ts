@@ -4,23 +4,21 @@
  * the rest they set aside of the goal's budget, as calls do whose task has set
  * nothing aside.
  */
-import { amountsFrom, type Amounts, CALLS, COST, isNothing, minus, NOTHING, plus, TOKENS } from "../../../shared/policy/account.ts";
+import { amountsFrom, type Amounts, CALLS, COST, minus, NOTHING, plus, TOKENS } from "../../../shared/policy/account.ts";
 import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { HandTerms } from "../../../shared/rpc-functions.ts";
 
 /** What one call takes from the purse, and from the goal. */
 export interface Payment {
-  readonly own: Amounts;
+  /** What is left for the goal to set aside. */
   readonly rest: Amounts;
   /** The dimensions that the purse pays, whatever the call uses. */
   readonly covered: readonly boolean[];
   /** It pays all that the call can use. */
   readonly isWhole: boolean;
+  /** The call has used so much of what it had set aside in the purse. */
+  settle(used: Amounts): void;
 }
-
-/** What a call sets aside: what it says itself, and else what its upstream says. */
-export const priceOf = ({ reserve: { tokens, costMicros = 0 } }: HandTerms, own: Reserve = {}): Amounts =>
-  amountsFrom({ calls: 1, tokens, costMicros, ...own });
 
 const meteredBy = ({ tokensPointer, costPointer }: HandTerms): readonly boolean[] =>
   amountsFrom({ tokens: tokensPointer === null ? 0 : 1, costMicros: costPointer === null ? 0 : 1 }).map((is) => is === 1);
@@ -48,13 +46,12 @@ export class Purse {
     const covered = price.map((amount, d) => !this.#isClosed && matters[d]! && Math.max(1, amount) <= this.#left[d]!);
     const own = price.map((amount, d) => (covered[d]! ? amount : 0));
     this.#move(own);
-    return { own, rest: minus(price, own), covered, isWhole: matters.every((does, d) => !does || covered[d]!) };
-  }
-
-  /** The call has used so much of what it had set aside here. */
-  settle({ own }: Payment, used: Amounts): void {
-    const difference = minus(used, own);
-    if (!isNothing(difference)) this.#move(difference);
+    return {
+      rest: minus(price, own),
+      covered,
+      isWhole: matters.every((does, d) => !does || covered[d]!),
+      settle: (used) => this.#move(minus(used, own)),
+    };
   }
 
   #move(amounts: Amounts): void {
@@ -68,7 +65,7 @@ export interface Own {
   readonly id: number;
   readonly reserve: Reserve;
   /** The dimensions that the run's purse pays. */
-  readonly covered?: readonly boolean[];
+  readonly covered?: readonly boolean[] | undefined;
   isPaid: boolean;
 }
 

@@ -144,7 +144,7 @@ export class Slice {
     if (own.id === PREPAID) return;
     own.isPaid = false;
     const { id, reserve, covered } = own;
-    this.#news.note(0).draws.push({ id, reserve, ...(covered === undefined ? {} : { covered }) });
+    this.#news.note(0).draws.push({ id, reserve, covered });
   }
 
   /** The call has ended. */
