@@ -91,9 +91,9 @@ export const HANDLER_CASES: readonly HandlerCase[] = [
       const url = new URL("https://a.test/b?c=d#e");
       url.searchParams.set("c", "f g");
       return [url.href, [...new TextEncoder().encode("ä")], new TextDecoder().decode(new Uint8Array([195, 164])), atob(btoa("x")),
-        structuredClone({ a: new Map([[1, 2]]) }).a.get(1), crypto.randomUUID().length, crypto.getRandomValues(new Uint8Array(4)).length];
+        structuredClone({ a: new Map([[1, 2]]) }).a.get(1), crypto.randomUUID().length, crypto.getRandomValues(new Uint8Array(4)).length, navigator.userAgent];
     }`,
-    output: ["https://a.test/b?c=f+g#e", [195, 164], "ä", "x", 2, 36, 4],
+    output: ["https://a.test/b?c=f+g#e", [195, 164], "ä", "x", 2, 36, 4, "Cloudflare-Workers"],
   },
   {
     title: "finds what prime prepared",

@@ -44,6 +44,9 @@ ${HANDLER_CONTEXT}
   globalThis.clearTimeout = unschedule;
   globalThis.clearInterval = unschedule;
 
+  // --- What libraries ask where they are: as the platform says it, where code made of text pays off as little as here.
+  globalThis.navigator = freeze({ userAgent: "Cloudflare-Workers" });
+
   // --- Text as bytes (UTF-8).
   globalThis.TextEncoder = class TextEncoder {
     get encoding() { return "utf-8"; }
