@@ -70,7 +70,7 @@ export default class extends WorkerEntrypoint {
     const handled = current.run(run, async () => {
       try {
         const handler = await handlerOf();
-        const ctx = contextOf(parse(about), (op, args) => run.request(op, args), (level) => run.log(level), () => run.signal);
+        const ctx = contextFor(parse(about), contextOf((op, args) => run.request(op, args), (level) => run.log(level), () => run.signal));
         const output = stringify(await handler(parse(input), ctx)) ?? "null";
         return output.length > charsMax ? { chars: output.length } : { output };
       } catch (error) {

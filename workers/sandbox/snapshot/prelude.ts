@@ -211,12 +211,13 @@ ${HANDLER_CONTEXT}
 
   // --- What the host calls.
   let handler = null;
+  const context = contextOf(request, log, signalOf);
   const then = NativePromise.prototype.then;
   const follow = (promise, kept, failed) => then.call(promise, kept, failed);
   globalThis.__entries = {
     handle(namespace) { handler = namespace.default; return typeof handler; },
     invoke(input, about) {
-      const run = async () => handler(parse(input), contextOf(parse(about), request, log, signalOf));
+      const run = async () => handler(parse(input), contextFor(parse(about), context));
       follow(run(), (value) => {
         let output;
         try { output = stringify(value) ?? "null"; } catch (error) { return done(1, stringify(faultOf(error))); }
