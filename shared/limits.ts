@@ -366,6 +366,10 @@ export const SANDBOX_LEASE_GRACE_MS = 1_000;
 export const SANDBOX_HANDOVER_MS = 500;
 /** Whoever waits looks so often whether something should be back. */
 export const SANDBOX_LOOK_MS = 500;
+/** The local server collects garbage after so many calls, */
+export const GARBAGE_CALLS = 1_000;
+/** and spends at most about this share of its time with it. */
+export const GARBAGE_TIME_SHARE = 1 / 20;
 /** Instances of one version, however small. */
 export const SANDBOX_INSTANCES_MAX = 48;
 /** A version that overran its time gets a quarter of it for its next invocations, and not less than this. */
