@@ -222,6 +222,8 @@ export interface PassRequest {
   /** Places of origins that failed this call already. */
   readonly avoid: readonly number[];
   readonly keyed?: KeyedCall | undefined;
+  /** A second try of a call that takes long: it goes only where nobody else wants the permit. */
+  readonly isSecond?: boolean;
 }
 
 /** Leave to make one call, and where to. */
@@ -240,6 +242,8 @@ export interface Opening {
   readonly costPointer?: string | null;
   /** Answers of the upstream are never shared between calls. */
   readonly isUnshared?: boolean;
+  /** A call that takes longer may be made a second time, if it is safe to; left out where none may. */
+  readonly hedgeAfterMs?: number;
   /** Calls that the gate may have open, and how many more it may start now. */
   readonly granted: number;
   readonly free: number;

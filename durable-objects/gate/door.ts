@@ -66,7 +66,11 @@ export class Door implements Doorkeeper<Caller> {
     const unpaid = await this.#purse.reserve(caller, found.upstream);
     if (unpaid !== null) return this.#refuse(caller, unpaid);
     if (caller.isOver) return this.#refuse(caller, gone());
-    const opened = await this.#queues.join(gate, caller, found.upstream, found.version);
+    const { isSecond = false } = caller.request;
+    const { upstream, version } = found;
+    const opened = await (isSecond
+      ? this.#queues.second(gate, caller, upstream, version)
+      : this.#queues.join(gate, caller, upstream, version));
     if (!opened.ok) return this.#refuse(caller, opened.error);
     if (caller.key !== null) this.#keys.begin(caller.key);
     return ok({ opening: opened.value });

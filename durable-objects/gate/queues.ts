@@ -13,7 +13,21 @@ import { err, ok } from "../../shared/result.ts";
 import type { Answer, Opening } from "../../shared/rpc.ts";
 import { newLife, randomSeed } from "../kit/chance.ts";
 import type { Governors } from "../kit/governors.ts";
-import { configure, finish, newQueue, type Queue, repeat, reportAtMs, reportOf, retryAfterMs, start, type Waiter } from "./core/queue.ts";
+import {
+  configure,
+  finish,
+  hedgeAfterMs,
+  isHedging,
+  newQueue,
+  type Queue,
+  repeat,
+  reportAtMs,
+  reportOf,
+  retryAfterMs,
+  start,
+  startSecond,
+  type Waiter,
+} from "./core/queue.ts";
 
 /** A timer that is so late is not waited for. */
 const TIMER_LATE_MS = 20;
@@ -58,6 +72,22 @@ export class Queues {
     });
   }
 
+  /** Answers a second try of a call with a permit that nobody else wants, or with none. */
+  async second(client: string, visitor: Visitor, upstream: Upstream, version: number): Promise<Answer<Opening>> {
+    this.#client = client;
+    const queue = this.#queueOf(upstream, version);
+    if (!isHedging(queue))
+      return err(failure("temporary_reduced_capacity", `no call to "${upstream.name}" is made a second time just now`));
+    visitor.queue = queue;
+    return new Promise((resolve) => {
+      visitor.resolve = resolve;
+      queue.seconds.add(visitor);
+      const nowMs = Date.now();
+      this.#serve(queue, nowMs);
+      this.#stir(nowMs);
+    });
+  }
+
   /** The visitor's call has ended, or its caller has gone (null), whether or not it had a permit. */
   leave(visitor: Visitor, end: CallEnd | null): void {
     const { queue, place } = visitor;
@@ -65,7 +95,8 @@ export class Queues {
     visitor.queue = null;
     const nowMs = Date.now();
     if (place !== null) finish(queue, place, end, nowMs);
-    else if (queue.waiting.delete(visitor)) visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
+    else if (queue.waiting.delete(visitor) || queue.seconds.delete(visitor))
+      visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
     this.#stir(nowMs);
   }
 
@@ -123,11 +154,13 @@ export class Queues {
     const nowMs = Date.now();
     for (const queue of this.#queues.values()) {
       this.#serve(queue, nowMs);
-      for (const visitor of queue.waiting) if (visitor.untilMs <= nowMs) giveUp(queue, visitor, nowMs);
+      for (const waiting of [queue.waiting, queue.seconds]) {
+        for (const visitor of waiting) if (visitor.untilMs <= nowMs) giveUp(queue, visitor, nowMs);
+      }
       const dueAtMs = reportAtMs(queue, nowMs);
       if (dueAtMs !== null && dueAtMs <= nowMs) void this.#report(queue, nowMs);
       else if (dueAtMs !== null) this.#schedule(dueAtMs);
-      if (queue.waiting.size === 0) continue;
+      if (queue.waiting.size + queue.seconds.size === 0) continue;
       this.#schedule(nowMs + GATE_SWEEP_MS);
       if (queue.lease.gateUntilMs > nowMs) this.#schedule(queue.lease.gateUntilMs);
     }
@@ -138,6 +171,12 @@ export class Queues {
       const place = start(queue, visitor.avoid, randomSeed(), nowMs);
       if (place === null) return;
       queue.waiting.delete(visitor);
+      visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
+    }
+    for (const visitor of queue.seconds) {
+      const place = startSecond(queue, visitor.avoid, randomSeed(), nowMs);
+      if (place === null) return;
+      queue.seconds.delete(visitor);
       visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
     }
   }
@@ -152,6 +191,7 @@ export class Queues {
 
 function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: number): Opening {
   const { upstream, lease } = queue;
+  const afterMs = hedgeAfterMs(queue);
   visitor.place = place;
   return {
     origin: upstream.origins[place]!,
@@ -162,6 +202,7 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
     tokensPointer: upstream.usage.tokens,
     costPointer: upstream.usage.costMicros ?? null,
     ...(upstream.coalesce === "off" && { isUnshared: true }),
+    ...(afterMs !== null && { hedgeAfterMs: afterMs }),
     granted: permitted(lease, nowMs),
     free: startable(lease, queue.open, nowMs),
   };
@@ -169,6 +210,7 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
 
 function giveUp(queue: Queue<Visitor>, visitor: Visitor, nowMs: number): void {
   queue.waiting.delete(visitor);
+  queue.seconds.delete(visitor);
   visitor.queue = null;
   const why = queue.lease.isOpen ? "is taken to be down" : "has no permit free";
   const detail = `the upstream "${queue.upstream.name}" ${why}, and the call waited as long as it was let; Prefer: wait=n says how long`;

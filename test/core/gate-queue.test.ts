@@ -9,9 +9,11 @@ import {
   reportOf,
   retryAfterMs,
   start,
+  startSecond,
   type Waiter,
 } from "../../durable-objects/gate/core/queue.ts";
 import { GATE_ASK_INTERVAL_MS } from "../../shared/limits.ts";
+import { HEDGES_START } from "../../shared/limits-hedging.ts";
 import { take } from "../../shared/policy/lease.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
 import { parseUpstream, type Upstream } from "../../shared/protocol/upstream.ts";
@@ -149,4 +151,39 @@ test("whoever was not served is told how long the queue takes, a second at least
   for (let i = 0; i < 9; i++) queue.waiting.add({ untilMs: 0, avoid: [] });
   expect(retryAfterMs(queue, 0)).toBe(5_000);
   expect(retryAfterMs(granted(ONE, 1, { gateMs: 7_000 }), 0)).toBe(7_000);
+});
+
+const HEDGED = upstreamOf({ origins: ["http://a:1", "http://b:1"], hedge: { quantile: 0.95, budgetPercent: 5 } });
+
+test("a call is made a second time at another origin, while the governor lets calls be hedged and nobody waits", () => {
+  const queue = granted(HEDGED, 4, { hedgeAfterMs: 50 });
+  const place = start(queue, [], 1, 0)!;
+  queue.waiting.add({ untilMs: 60_000, avoid: [] });
+  expect(startSecond(queue, [place], 2, 0)).toBeNull();
+  queue.waiting.clear();
+  expect(startSecond(queue, [place], 2, 0)).toBe(1 - place);
+  expect(queue.open).toBe(2);
+  expect(startSecond(granted(HEDGED, 4), [], 1, 0)).toBeNull();
+  expect(startSecond(granted(THREE, 4, { hedgeAfterMs: 50 }), [], 1, 0)).toBeNull();
+});
+
+test("a second try takes a permit of its own", () => {
+  const queue = granted(HEDGED, 1, { hedgeAfterMs: 50 });
+  start(queue, [], 1, 0);
+  expect(startSecond(queue, [], 2, 0)).toBeNull();
+  finish(queue, 0, answered(5), 10);
+  expect(startSecond(queue, [], 2, 10)).not.toBeNull();
+});
+
+test("of a hundred calls so many are made a second time as the upstream says, and those that there are at first", () => {
+  const queue = granted(HEDGED, 10, { hedgeAfterMs: 50 });
+  let seconds = 0;
+  for (let i = 0; i < 200; i++) {
+    finish(queue, start(queue, [], i, 0)!, null, 0);
+    const place = startSecond(queue, [], i, 0);
+    if (place === null) continue;
+    seconds++;
+    finish(queue, place, null, 0);
+  }
+  expect(seconds).toBe(10 + HEDGES_START);
 });

@@ -5,6 +5,7 @@
  * line, and a new incarnation begins without permits.
  */
 import { GATE_ASK_INTERVAL_MS } from "../../../shared/limits.ts";
+import { HEDGES_MAX, HEDGES_START } from "../../../shared/limits-hedging.ts";
 import { askDueAtMs, asked, type Lease, newLease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
 import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
@@ -32,12 +33,27 @@ export interface Queue<W extends Waiter> {
   readonly sampler: Sampler;
   readonly origins: { open: number; latencyMs: number }[];
   open: number;
+  /** Second tries that may be made. */
+  hedges: number;
   /** In the order of arrival. */
   readonly waiting: Set<W>;
+  /** Second tries that wait: for a permit that none of those in `waiting` wants. */
+  readonly seconds: Set<W>;
 }
 
 export function newQueue<W extends Waiter>(upstream: Upstream, version: number, life: string): Queue<W> {
-  const queue: Queue<W> = { upstream, version, lease: newLease(life), sampler: newSampler(), origins: [], open: 0, waiting: new Set() };
+  const lease = newLease(life);
+  const queue: Queue<W> = {
+    upstream,
+    version,
+    lease,
+    sampler: newSampler(),
+    origins: [],
+    open: 0,
+    hedges: HEDGES_START,
+    waiting: new Set(),
+    seconds: new Set(),
+  };
   configure(queue, upstream, version);
   return queue;
 }
@@ -55,6 +71,31 @@ export function configure<W extends Waiter>(queue: Queue<W>, upstream: Upstream,
 
 /** Starts a call if a permit is free. The place of its origin; null where it must wait. */
 export function start<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
+  const place = begin(queue, avoid, seed, nowMs);
+  const { hedge = null } = queue.upstream;
+  if (place !== null && hedge !== null) queue.hedges = Math.min(HEDGES_MAX, queue.hedges + hedge.budgetPercent / 100);
+  return place;
+}
+
+/** After how long a call may be made a second time; null where none may. */
+export function hedgeAfterMs<W extends Waiter>({ upstream, lease }: Queue<W>): number | null {
+  return (upstream.hedge ?? null) === null ? null : lease.hedgeAfterMs;
+}
+
+/** Whether a second try may be made: never while others wait, or beyond the share of the calls that may be made twice. */
+export function isHedging<W extends Waiter>(queue: Queue<W>): boolean {
+  return hedgeAfterMs(queue) !== null && queue.waiting.size === 0 && queue.hedges >= 1;
+}
+
+/** Starts a second try of a call if it may be made and a permit is free. */
+export function startSecond<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
+  if (!isHedging(queue)) return null;
+  const place = begin(queue, avoid, seed, nowMs);
+  if (place !== null) queue.hedges--;
+  return place;
+}
+
+function begin<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
   const { lease, origins, upstream } = queue;
   if (startable(lease, queue.open, nowMs) < 1) return null;
   const places = lease.origins ?? upstream.origins.map((_, place) => place);
@@ -91,7 +132,7 @@ function judge<W extends Waiter>({ lease, origins, sampler }: Queue<W>, place: n
   origin.latencyMs = origin.latencyMs === 0 ? Math.max(end.ms, 0.5) : origin.latencyMs + LATENCY_GAIN * (end.ms - origin.latencyMs);
 }
 
-const wantedBy = <W extends Waiter>({ open, waiting }: Queue<W>): number => open + waiting.size;
+const wantedBy = <W extends Waiter>({ open, waiting, seconds }: Queue<W>): number => open + waiting.size + seconds.size;
 
 /** When the next report is due; null for never. */
 export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): number | null {

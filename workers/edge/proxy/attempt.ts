@@ -3,7 +3,7 @@
  * permit's return when the body has passed.
  */
 import { type CallEnd, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
-import { IDEMPOTENT_ANSWER_BYTES_MAX } from "../../../shared/limits.ts";
+import { ABORT_MS, IDEMPOTENT_ANSWER_BYTES_MAX } from "../../../shared/limits.ts";
 import { concatBytes } from "../../../shared/bytes.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { Opening, PassRpc } from "../../../shared/rpc.ts";
@@ -16,6 +16,7 @@ import { UsageReader } from "./usage.ts";
 
 const TIMED_OUT = "timed out";
 const LEASE_ENDED = "the permit ended";
+const BEATEN = "another try was better";
 export const NO_BODY_STATUSES: ReadonlySet<number> = new Set([204, 205, 304]);
 
 /** The call as the caller made it. */
@@ -110,6 +111,17 @@ export class Attempt {
   async drop(response: Response): Promise<void> {
     await response.body?.cancel().catch(() => undefined);
     await this.end(this.#endOf(response));
+  }
+
+  /** Another try was better. This one is charged as a call that may have had its effect, and says nothing of its upstream. */
+  async cutOff(sending: Promise<Response | CallEnd>): Promise<void> {
+    this.#abort.abort(BEATEN);
+    const answer = await sending;
+    if (answer instanceof Response) await answer.body?.cancel().catch(() => undefined);
+    // It counts as open until the upstream has noticed.
+    if (this.opening.permitMs !== null) await new Promise((resolve) => setTimeout(resolve, ABORT_MS));
+    this.#leash?.release();
+    letGo(this.#pass);
   }
 
   /** The call has ended, and its permit is free. */

@@ -5,6 +5,7 @@
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { PROXY_RETRIES_MAX } from "../../../shared/limits.ts";
+import { SECOND_WAIT_MS } from "../../../shared/limits-hedging.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
 import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
@@ -13,6 +14,7 @@ import { mayHaveWritten } from "../coalesce/writes.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { problem } from "../reply.ts";
 import { Attempt, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
+import { type AskForSecond, raced } from "./race.ts";
 
 /** A gateway's answers: the next try may reach a better place. */
 const RETRIED_STATUSES: ReadonlySet<number> = new Set([502, 503, 504]);
@@ -30,7 +32,7 @@ interface Call extends ProxyCall {
   readonly isIdempotent: boolean;
 }
 
-type Ask = Omit<PassRequest, "upstream" | "avoid">;
+type Ask = Omit<PassRequest, "upstream" | "avoid" | "isSecond">;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -66,12 +68,12 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     if (!opened.ok || "replay" in opened.value) letGo(pass);
     if (!opened.ok) return around.refused(opened.error);
     if ("replay" in opened.value) return replayed(opened.value.replay);
-    const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
-    if (!(await attempt.hasPermit())) continue;
-    const sending = attempt.send();
+    const first = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
+    if (!(await first.hasPermit())) continue;
+    const racing = raced(first, isHedgeable(call) ? secondOf(around, call, ask, avoid) : null, around.waitUntil);
     // Its caller may go; those who come with the same key want the answer.
-    if (call.isKeyed) around.waitUntil(sending);
-    const answer = await sending;
+    if (call.isKeyed) around.waitUntil(racing);
+    const { attempt, answer } = await racing;
     if (answer instanceof Response) {
       if (tries >= retries || !isRetried(answer, untilMs)) {
         if (mayHaveWritten(answer.status)) await tell(around, attempt.opening, answer.headers);
@@ -89,6 +91,28 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     tries++;
     await pause(backoffMs(tries, Math.random()));
   }
+}
+
+/** Safe to be open twice at once. A key is one call's, and has one answer. */
+const isHedgeable = ({ method, body, isKeyed }: Call): boolean => (method === "GET" || method === "HEAD") && body === null && !isKeyed;
+
+/** Asks the gate for leave to make the call a second time. */
+function secondOf(around: Around, call: Call, ask: Ask, avoid: readonly number[]): AskForSecond {
+  return async (place) => {
+    const askedAtMs = Date.now();
+    try {
+      const request = { ...ask, upstream: call.upstream, avoid: [...avoid, place], waitMs: SECOND_WAIT_MS, isSecond: true };
+      const [pass, opened] = await enter(around.gate, request);
+      if (opened.ok && "opening" in opened.value) {
+        const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
+        return (await attempt.hasPermit()) ? attempt : null;
+      }
+      letGo(pass);
+    } catch {
+      // A gate that has gone gives no leave; the first try goes on.
+    }
+    return null;
+  };
 }
 
 /** What is kept of what a write has changed ends before its caller can ask for it. */

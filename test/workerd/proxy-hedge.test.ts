@@ -1,0 +1,110 @@
+/** Second tries of calls that are passed through: the caller has the better answer soon, and what is not safe is never made twice. */
+import { expect, test } from "vitest";
+import { countsOf } from "./executor-kit.ts";
+import { liveOf, proxied, send, until, upstream } from "./proxy-kit.ts";
+
+const LONG_MS = 4_000;
+const SPEC = { hedge: { quantile: 0.95, budgetPercent: 50 } };
+/** After so many calls it is known what takes long. */
+const WARM = 120;
+
+/** An upstream whose governor lets calls be hedged, which the gate has heard of. */
+async function hedgedUpstream(name: string, more: object = {}): Promise<void> {
+  await upstream(name, { ...SPEC, coalesce: "off", ...more });
+  for (let made = 0; made < WARM; made += 12) {
+    const calls = Array.from({ length: 12 }, (_, i) => proxied("GET", `${name}/delay/1?n=${made + i}`));
+    for (const response of await Promise.all(calls)) await response.text();
+  }
+  await until("the governor knows", async () => {
+    await (await proxied("GET", `${name}/delay/1`)).text();
+    return (await liveOf(name)).hedgeAfterMs !== null;
+  });
+  // Each gate hears of it with its next permits.
+  const calls = Array.from({ length: 48 }, (_, i) => proxied("GET", `${name}/delay/1?again=${i}`));
+  for (const response of await Promise.all(calls)) await response.text();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+}
+
+async function timed(method: string, path: string, options: Parameters<typeof proxied>[2] = {}): Promise<{ ms: number; status: number }> {
+  const startedAtMs = Date.now();
+  const response = await proxied(method, path, options);
+  await response.text();
+  return { ms: Date.now() - startedAtMs, status: response.status };
+}
+
+test("a call that stalls is made again and answered soon; the first try is cut off", async () => {
+  await hedgedUpstream("passed-twice");
+  const { ms, status } = await timed("GET", `passed-twice/tries/${LONG_MS}/0?name=passed-twice`);
+  expect(status).toBe(200);
+  expect(ms).toBeLessThan(LONG_MS / 2);
+  expect((await countsOf("passed-twice")).total).toBe(2);
+  await until("the first try has ended", async () => (await countsOf("passed-twice")).inFlight === 0);
+  await until("its permit is free", async () => (await liveOf("passed-twice")).inFlight === 0);
+});
+
+test("the better answer is the caller's, whichever try it is from", async () => {
+  await hedgedUpstream("passed-better");
+  // Neither after a refusal nor after 503 would anything be made twice for a while.
+  const cases = [
+    ["the second try hangs", `tries/700/${LONG_MS}`, 200],
+    ["the second try fails", "tries/700/0-500", 200],
+    ["the first try fails meanwhile", "tries/700-500/1000", 200],
+    ["what another answer would not better is an answer", "tries/700-404/1000", 404],
+    ["both fail", "tries/700-500/0-501", 500],
+  ] as const;
+  for (const [what, path, status] of cases) {
+    const name = `passed-better-${path.replaceAll("/", "-")}`;
+    const found = await timed("GET", `passed-better/${path}?name=${name}`);
+    expect([what, found.status]).toEqual([what, status]);
+    expect(found.ms).toBeLessThan(LONG_MS / 2);
+    expect([what, (await countsOf(name)).total]).toEqual([what, 2]);
+    await until("nothing is open", async () => (await countsOf(name)).inFlight === 0);
+  }
+});
+
+test("what is not safe to be open twice, or has a key of its own, is never made twice", async () => {
+  await hedgedUpstream("passed-once");
+  const path = "passed-once/tries/700/0?name=passed-once";
+  const methods = ["POST", "PUT", "DELETE", "PATCH"];
+  const calls = [
+    ...methods.map((method, i) => timed(method, `${path}&i=${i}`)),
+    timed("GET", `${path}&i=key`, { headers: { "idempotency-key": "passed-once" } }),
+  ];
+  expect((await Promise.all(calls)).map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
+  expect((await countsOf("passed-once")).total).toBe(5);
+});
+
+test("equal calls that share one answer share its second try", async () => {
+  await hedgedUpstream("passed-shared", { coalesce: "safe" });
+  const path = `passed-shared/tries/${LONG_MS}/0?name=passed-shared`;
+  const all = await Promise.all(Array.from({ length: 20 }, () => timed("GET", path)));
+  expect(all.every(({ status, ms }) => status === 200 && ms < LONG_MS / 2)).toBe(true);
+  expect((await countsOf("passed-shared")).total).toBe(2);
+});
+
+test("where another call waits for the permit nothing is made twice", async () => {
+  await hedgedUpstream("passed-full", { maxConcurrency: 1 });
+  const path = "passed-full/tries/700/0?name=passed-full";
+  const all = await Promise.all([timed("GET", `${path}&i=1`), timed("GET", `${path}&i=2`), timed("GET", `${path}&i=3`)]);
+  expect(all.map(({ status }) => status)).toEqual([200, 200, 200]);
+  const { total, max } = await countsOf("passed-full");
+  expect([total, max]).toEqual([3, 1]);
+});
+
+test("a goal pays for both tries", async () => {
+  await hedgedUpstream("passed-paid");
+  const made = await send("POST", "/v1/goals", {
+    body: JSON.stringify({ budget: { calls: 100 } }),
+    headers: { "content-type": "application/json" },
+  });
+  const { id } = await made.json<{ id: string }>();
+  const headers = { "drover-goal": id };
+  // The goal has a gate of its own, which hears with its first permits what takes long.
+  await timed("GET", "passed-paid/delay/1", { headers });
+  await timed("GET", `passed-paid/tries/${LONG_MS}/0?name=passed-paid`, { headers });
+  expect((await countsOf("passed-paid")).total).toBe(2);
+  await until("all is charged", async () => {
+    const budget = await (await send("GET", `/v1/goals/${id}`)).json<{ budget: { spent: { calls: number } } }>();
+    return budget.budget.spent.calls === 3;
+  });
+});
