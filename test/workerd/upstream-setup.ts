@@ -81,15 +81,17 @@ const PAGES: Record<string, (visit: Visit) => void> = {
     if (query.has("echo")) query.set("text", `${String(request.headers["authorization"])} ${visit.body.toString()}`);
     setTimeout(() => sendBody(visit), isWrite ? 0 : Number(query.get("ms") ?? 200));
   },
-  // Each try of a call by its own segment, `ms` or `ms-status`; the last one for all that follow.
+  // Each try of a call by its own segment, `ms`, `ms-status` or `ms-status-ms` with the time of the body; the last one for all that follow.
   tries: ({ request, response, rest }) => {
     const key = `${request.url} ${request.headers["idempotency-key"] as string}`;
     const seen = tries.get(key) ?? 0;
     tries.set(key, seen + 1);
-    const [ms, status = "200"] = (rest[seen] ?? rest.at(-1)!).split("-");
+    const [ms, status = "200", bodyMs = "0"] = (rest[seen] ?? rest.at(-1)!).split("-");
     setTimeout(() => {
       response.statusCode = Number(status);
-      sendJson(response, { try: seen + 1 });
+      response.setHeader("content-type", "application/json");
+      if (bodyMs !== "0") response.flushHeaders();
+      setTimeout(() => response.end(JSON.stringify({ try: seen + 1 })), Number(bodyMs));
     }, Number(ms));
   },
   status: (visit) => {
