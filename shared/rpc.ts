@@ -185,7 +185,7 @@ export interface GoalRpc extends PermitsRpc, LocksRpc, RelativeRpc {
   /** Adds to the limit, up to the ceilings, or takes from it. Answers with the account as JSON. */
   topUp(amounts: Amounts, ceilings: Bounds, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
   /** Sets a part of the budget aside: `{reservationId, expiresAt, …}` as JSON. */
-  reserve(by: Reserver, amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>>;
+  reserve(by: Reserver, amounts: Amounts, ttlMs: number, who: ReservedFor): Promise<Answer<JsonReply>>;
   /** `used`: null where nothing was; null in a dimension where it was what was reserved. */
   settleReservation(
     by: Reserver,
@@ -223,6 +223,14 @@ export interface PassRequest {
   readonly avoid: readonly number[];
   readonly keyed?: KeyedCall | undefined;
   /** A second try of a call that takes long: it goes only where nobody else wants the permit. */
+  readonly isSecond?: boolean;
+}
+
+/** Who wants a part of a goal's budget. */
+export interface ReservedFor {
+  readonly idempotency?: IdempotencyKey | undefined;
+  readonly bearer?: Bearer | undefined;
+  /** For a second try of a call: only what nothing else will need. */
   readonly isSecond?: boolean;
 }
 

@@ -12,6 +12,7 @@ import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { timedMs } from "../stats.ts";
 import { pathsOf, pathsWithStragglers } from "../workload.ts";
+import { passedStragglers } from "./passed-stragglers.ts";
 
 const TASKS = 5_000;
 const EVERY = 100;
@@ -154,5 +155,10 @@ async function neverTwice(stage: Stage, rounds: number): Promise<Figure[]> {
 }
 
 export async function stragglers(stage: Stage, rounds: number): Promise<Figure[]> {
-  return [...(await afterTheLast(stage, rounds)), ...(await hedged(stage, rounds)), ...(await neverTwice(stage, rounds))];
+  return [
+    ...(await afterTheLast(stage, rounds)),
+    ...(await hedged(stage, rounds)),
+    ...(await neverTwice(stage, rounds)),
+    ...(await passedStragglers(stage, rounds)),
+  ];
 }

@@ -1,6 +1,6 @@
 /** The way of one call through a gate: the goal, the upstream, its key, its permit, and back. */
 import { type Failure, failure } from "../../shared/errors.ts";
-import type { CallEnd } from "../../shared/policy/outcome.ts";
+import { type CallEnd, GIVEN_BACK_STATUS } from "../../shared/policy/outcome.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { CallAsked, WholeAnswer } from "../../shared/rpc-flight.ts";
@@ -18,9 +18,22 @@ export interface Caller extends Visit, Visitor, Payer {
 }
 
 export function newCaller(request: PassRequest, nowMs: number): Caller {
-  const { waitMs, avoid } = request;
-  return { request, untilMs: nowMs + waitMs, avoid, isOver: false, queue: null, place: null, resolve: null, key: null, reservation: null };
+  const { waitMs, avoid, isSecond = false } = request;
+  return {
+    request,
+    untilMs: nowMs + waitMs,
+    avoid,
+    isSecond,
+    isOver: false,
+    queue: null,
+    place: null,
+    resolve: null,
+    key: null,
+    reservation: null,
+  };
 }
+
+const NOT_SENT: CallEnd = { outcome: "not_sent", status: GIVEN_BACK_STATUS, ms: 0, retryAfterMs: 0 };
 
 const gone = (): Failure => failure("temporary_reduced_capacity", "the caller has gone");
 
@@ -63,17 +76,24 @@ export class Door implements Doorkeeper<Caller> {
     }
     // Its caller may have gone meanwhile, and nobody would give back what it gets.
     if (caller.isOver) return this.#refuse(caller, gone());
+    if (caller.isSecond === true) return this.#admitSecond(caller, found.upstream, found.version);
     const unpaid = await this.#purse.reserve(caller, found.upstream);
     if (unpaid !== null) return this.#refuse(caller, unpaid);
     if (caller.isOver) return this.#refuse(caller, gone());
-    const { isSecond = false } = caller.request;
-    const { upstream, version } = found;
-    const opened = await (isSecond
-      ? this.#queues.second(gate, caller, upstream, version)
-      : this.#queues.join(gate, caller, upstream, version));
+    const opened = await this.#queues.join(gate, caller, found.upstream, found.version);
     if (!opened.ok) return this.#refuse(caller, opened.error);
     if (caller.key !== null) this.#keys.begin(caller.key);
     return ok({ opening: opened.value });
+  }
+
+  /** A second try: many wait in vain, so nothing is set aside for it before it has its permit. */
+  async #admitSecond(caller: Caller, upstream: Upstream, version: number): Promise<Answer<{ readonly opening: Opening }>> {
+    const opened = await this.#queues.second(caller.request.gate, caller, upstream, version);
+    if (!opened.ok) return opened;
+    const unpaid = await this.#purse.reserve(caller, upstream);
+    if (unpaid === null && !caller.isOver) return ok({ opening: opened.value });
+    this.#queues.leave(caller, NOT_SENT);
+    return this.#refuse(caller, unpaid ?? gone());
   }
 
   /** Why the call may not be made, whoever makes it; null where it may. */

@@ -28,10 +28,10 @@ export class Purse {
 
   /** Sets aside what the call may use, where it is made for a goal. Why it cannot be made, or null. */
   async reserve(payer: Payer, upstream: Upstream): Promise<Failure | null> {
-    const { goalId, bearer } = payer.request;
+    const { goalId, bearer, isSecond = false } = payer.request;
     if (goalId === undefined) return null;
     const ttlMs = Math.max(0, payer.untilMs - Date.now()) + upstream.timeoutMs + RESERVATION_MS_DEFAULT;
-    const reserved = await this.#goalOf(goalId).reserve("gate", priceOf(upstream, payer.request.reserve), ttlMs, undefined, bearer);
+    const reserved = await this.#goalOf(goalId).reserve("gate", priceOf(upstream, payer.request.reserve), ttlMs, { bearer, isSecond });
     if (!reserved.ok) return reserved.error;
     payer.reservation = Number((JSON.parse(reserved.value.json) as { reservationId: string }).reservationId.slice("rsv_".length));
     return null;

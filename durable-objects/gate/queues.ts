@@ -38,6 +38,8 @@ export interface Visitor extends Waiter {
   /** The place of the origin that it calls; null while it waits. */
   place: number | null;
   resolve: ((answer: Answer<Opening>) => void) | null;
+  /** A second try of a call. */
+  readonly isSecond?: boolean;
 }
 
 export class Queues {
@@ -76,8 +78,7 @@ export class Queues {
   async second(client: string, visitor: Visitor, upstream: Upstream, version: number): Promise<Answer<Opening>> {
     this.#client = client;
     const queue = this.#queueOf(upstream, version);
-    if (!isHedging(queue))
-      return err(failure("temporary_reduced_capacity", `no call to "${upstream.name}" is made a second time just now`));
+    if (queue.waiting.size > 0 || !isHedging(queue, queue.seconds.size + 1)) return err(notTwice(queue));
     visitor.queue = queue;
     return new Promise((resolve) => {
       visitor.resolve = resolve;
@@ -94,6 +95,8 @@ export class Queues {
     if (queue === null) return;
     visitor.queue = null;
     const nowMs = Date.now();
+    // A second try that was not made after all may be another call's.
+    if (place !== null && visitor.isSecond === true && end?.outcome === "not_sent") queue.hedges++;
     if (place !== null) finish(queue, place, end, nowMs);
     else if (queue.waiting.delete(visitor) || queue.seconds.delete(visitor))
       visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
@@ -169,9 +172,12 @@ export class Queues {
   #serve(queue: Queue<Visitor>, nowMs: number): void {
     for (const visitor of queue.waiting) {
       const place = start(queue, visitor.avoid, randomSeed(), nowMs);
-      if (place === null) return;
+      if (place === null) break;
       queue.waiting.delete(visitor);
       visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
+    }
+    for (const visitor of queue.seconds) {
+      if (!isHedging(queue, queue.seconds.size)) sendAway(queue, visitor, notTwice(queue));
     }
     for (const visitor of queue.seconds) {
       const place = startSecond(queue, visitor.avoid, randomSeed(), nowMs);
@@ -208,13 +214,20 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
   };
 }
 
-function giveUp(queue: Queue<Visitor>, visitor: Visitor, nowMs: number): void {
+function sendAway(queue: Queue<Visitor>, visitor: Visitor, fault: Failure): void {
   queue.waiting.delete(visitor);
   queue.seconds.delete(visitor);
   visitor.queue = null;
+  visitor.resolve!(err(fault));
+}
+
+const notTwice = ({ upstream }: Queue<Visitor>): Failure =>
+  failure("temporary_reduced_capacity", `no call to "${upstream.name}" is made a second time just now`);
+
+function giveUp(queue: Queue<Visitor>, visitor: Visitor, nowMs: number): void {
   const why = queue.lease.isOpen ? "is taken to be down" : "has no permit free";
   const detail = `the upstream "${queue.upstream.name}" ${why}, and the call waited as long as it was let; Prefer: wait=n says how long`;
-  visitor.resolve!(err(failure("temporary_reduced_capacity", detail, { retryAfterMs: retryAfterMs(queue, nowMs) })));
+  sendAway(queue, visitor, failure("temporary_reduced_capacity", detail, { retryAfterMs: retryAfterMs(queue, nowMs) }));
 }
 
 function full(queue: Queue<Visitor>, nowMs: number): Failure {

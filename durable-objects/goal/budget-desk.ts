@@ -10,8 +10,9 @@ import type { BudgetView } from "../../shared/protocol/budget.ts";
 import type { Reserver } from "../../shared/protocol/budget.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { TabReply, TabRequest } from "../../shared/rpc-functions.ts";
-import type { Answer, JsonReply } from "../../shared/rpc.ts";
+import type { Answer, JsonReply, ReservedFor } from "../../shared/rpc.ts";
 import { requestFor } from "./core/afford.ts";
+import { canSpare } from "./core/hedges.ts";
 import { lacksFunds } from "./core/reservations.ts";
 import type { GoalState } from "./core/state.ts";
 import type { Ask, Turns } from "./turns.ts";
@@ -22,6 +23,8 @@ export type Above = (goalId: string, request: FundRequest) => Promise<Bounds | n
 
 /** Who asks, and under which key. */
 type Who = Pick<Ask, "idempotency" | "bearer">;
+
+const NOT_TWICE = "the goal's budget would not last for what waits, so no call is made a second time";
 
 const missing = (): Failure => failure("not_found", "there is no such goal");
 
@@ -67,7 +70,9 @@ export class BudgetDesk {
     return this.#run({ command: { kind: "top-up", amounts, ceilings }, ...who, render: () => JSON.stringify(budgetView(this.#state)) });
   }
 
-  async reserve(by: Reserver, amounts: Amounts, ttlMs: number, who: Who): Promise<Answer<JsonReply>> {
+  async reserve(by: Reserver, amounts: Amounts, ttlMs: number, { isSecond = false, ...who }: ReservedFor): Promise<Answer<JsonReply>> {
+    // What waits comes first, and no account above is asked for it.
+    if (isSecond && !canSpare(this.#state, amounts)) return err(failure("budget_exhausted", NOT_TWICE));
     await this.prepare(amounts);
     const render: Ask["render"] = ({ reservation }) => {
       const { untilMs } = this.#state.budget.reservations.get(reservation!)!;

@@ -27,6 +27,7 @@ import type {
   CreateGoalRequest,
   EventsQuery,
   GoalRpc,
+  ReservedFor,
   GoalVerb,
   HeartbeatRequest,
   IdempotencyKey,
@@ -309,8 +310,8 @@ export class Goal extends DurableObject<Env> implements GoalRpc, GoalAskRpc, Tab
     return this.#refusal(bearer) ?? this.#budget.topUp(amounts, ceilings, { idempotency, bearer });
   }
 
-  async reserve(by: Reserver, amounts: Amounts, ttlMs: number, idempotency?: IdempotencyKey, bearer?: Bearer): Promise<Answer<JsonReply>> {
-    return this.#refusal(bearer) ?? this.#budget.reserve(by, amounts, ttlMs, { idempotency, bearer });
+  async reserve(by: Reserver, amounts: Amounts, ttlMs: number, who: ReservedFor): Promise<Answer<JsonReply>> {
+    return this.#refusal(who.bearer) ?? this.#budget.reserve(by, amounts, ttlMs, who);
   }
 
   async settleReservation(

@@ -2,6 +2,7 @@
 import { expect, test } from "vitest";
 import { inUseAt } from "../../durable-objects/goal/core/admission.ts";
 import { HEDGES_START } from "../../shared/limits-hedging.ts";
+import { canSpare } from "../../durable-objects/goal/core/hedges.ts";
 import type { Send } from "../../durable-objects/goal/core/recorder.ts";
 import type { TaskSpec } from "../../shared/protocol/task.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
@@ -104,6 +105,13 @@ test("a batch that no executor took is charged no second tries either", () => {
   goal.do({ kind: "batch-lost", batch: 1, refusal: "overloaded" });
   expect(account(goal)).toEqual({ reserved: [0, 0, 0, 0], spent: [6, 0, 0, 0] });
   replaysAlike(goal);
+});
+
+test("a second try of a passed call takes only what no task that waits will need", () => {
+  const waiting = new Driver({ governor: "by hand", upstreams: [upstream({ hedge })], tasks: some(3), spec: { budget: { calls: 4 } } });
+  expect([canSpare(waiting.state, [0, 1, 0, 0]), canSpare(waiting.state, [0, 2, 0, 0])]).toEqual([true, false]);
+  const unbounded = new Driver({ governor: "by hand", upstreams: [upstream({ hedge })], tasks: some(3) });
+  expect(canSpare(unbounded.state, [0, 1_000, 0, 0])).toBe(true);
 });
 
 test("no hedge takes the budget of a task that waits", () => {

@@ -92,20 +92,43 @@ test("where another call waits for the permit nothing is made twice", async () =
   expect([total, max]).toEqual([3, 1]);
 });
 
+/** Makes a goal that may make so many calls, whose gate has heard what takes long. */
+async function goalAt(name: string, calls: number): Promise<Record<string, string>> {
+  const body = JSON.stringify({ budget: { calls } });
+  const made = await send("POST", "/v1/goals", { body, headers: { "content-type": "application/json" } });
+  const headers = { "drover-goal": (await made.json<{ id: string }>()).id };
+  await timed("GET", `${name}/delay/1`, { headers });
+  return headers;
+}
+
+const spentBy = async (headers: Record<string, string>): Promise<number> =>
+  (await (await send("GET", `/v1/goals/${headers["drover-goal"]!}`)).json<{ budget: { spent: { calls: number } } }>()).budget.spent.calls;
+
 test("a goal pays for both tries", async () => {
   await hedgedUpstream("passed-paid");
-  const made = await send("POST", "/v1/goals", {
-    body: JSON.stringify({ budget: { calls: 100 } }),
-    headers: { "content-type": "application/json" },
-  });
-  const { id } = await made.json<{ id: string }>();
-  const headers = { "drover-goal": id };
-  // The goal has a gate of its own, which hears with its first permits what takes long.
-  await timed("GET", "passed-paid/delay/1", { headers });
+  const headers = await goalAt("passed-paid", 100);
   await timed("GET", `passed-paid/tries/${LONG_MS}/0?name=passed-paid`, { headers });
   expect((await countsOf("passed-paid")).total).toBe(2);
-  await until("all is charged", async () => {
-    const budget = await (await send("GET", `/v1/goals/${id}`)).json<{ budget: { spent: { calls: number } } }>();
-    return budget.budget.spent.calls === 3;
-  });
+  await until("all is charged", async () => (await spentBy(headers)) === 3);
+});
+
+test("what may not be made a second time takes neither permits nor budget from other calls", async () => {
+  await hedgedUpstream("passed-many", { maxConcurrency: 8, hedge: { quantile: 0.95, budgetPercent: 5 } });
+  // One call to know what takes long, six that stall, the one second try that so few calls earn, and one more.
+  const headers = await goalAt("passed-many", 9);
+  const slow = Array.from({ length: 6 }, (_, i) => timed("GET", `passed-many/tries/1500/0?name=passed-many&i=${i}`, { headers }));
+  await until("one is made a second time", async () => (await countsOf("passed-many")).total === 7);
+  const [elsewhere, mine] = await Promise.all([timed("GET", "passed-many/delay/1"), timed("GET", "passed-many/delay/2", { headers })]);
+  expect([elsewhere.status, mine.status]).toEqual([200, 200]);
+  expect(Math.max(elsewhere.ms, mine.ms)).toBeLessThan(700);
+  await Promise.all(slow);
+  expect((await countsOf("passed-many")).total).toBe(7);
+});
+
+test("the time of a call is that of its first try, and both tries end with their caller", async () => {
+  await hedgedUpstream("passed-long", { timeoutMs: 1_500 });
+  const late = await timed("GET", "passed-long/tries/5000/5000?name=passed-long");
+  expect(late.status).toBe(504);
+  expect(late.ms).toBeLessThan(1_600);
+  await until("its permits are free", async () => (await liveOf("passed-long")).inFlight === 0);
 });

@@ -82,14 +82,14 @@ export function hedgeAfterMs<W extends Waiter>({ upstream, lease }: Queue<W>): n
   return (upstream.hedge ?? null) === null ? null : lease.hedgeAfterMs;
 }
 
-/** Whether a second try may be made: never while others wait, or beyond the share of the calls that may be made twice. */
-export function isHedging<W extends Waiter>(queue: Queue<W>): boolean {
-  return hedgeAfterMs(queue) !== null && queue.waiting.size === 0 && queue.hedges >= 1;
+/** Whether so many calls, with those that wait for it already, may be made a second time: no more than the upstream's share of all. */
+export function isHedging<W extends Waiter>(queue: Queue<W>, seconds: number): boolean {
+  return hedgeAfterMs(queue) !== null && seconds <= queue.hedges;
 }
 
-/** Starts a second try of a call if it may be made and a permit is free. */
+/** Starts a second try of a call if it may be made, a permit is free, and nobody waits. */
 export function startSecond<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
-  if (!isHedging(queue)) return null;
+  if (!isHedging(queue, 1) || queue.waiting.size > 0) return null;
   const place = begin(queue, avoid, seed, nowMs);
   if (place !== null) queue.hedges--;
   return place;
@@ -132,7 +132,8 @@ function judge<W extends Waiter>({ lease, origins, sampler }: Queue<W>, place: n
   origin.latencyMs = origin.latencyMs === 0 ? Math.max(end.ms, 0.5) : origin.latencyMs + LATENCY_GAIN * (end.ms - origin.latencyMs);
 }
 
-const wantedBy = <W extends Waiter>({ open, waiting, seconds }: Queue<W>): number => open + waiting.size + seconds.size;
+/** One permit more for second tries, however many wait: what they want must not look like calls that wait. */
+const wantedBy = <W extends Waiter>({ open, waiting, seconds }: Queue<W>): number => open + waiting.size + Math.min(1, seconds.size);
 
 /** When the next report is due; null for never. */
 export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): number | null {

@@ -86,19 +86,31 @@ export function affordable(state: GoalState, upstream: UpstreamState, tasks: rea
   const { account } = state.budget;
   if (!isBounded(account)) return most;
   const other = reserveAt(upstream.config);
-  let needed: Amounts = NOTHING;
+  let needed = waitingNeeds(state, upstream, tasks.length);
   for (const task of tasks) needed = plus(needed, reserveOf(state, task, other));
-  for (const each of state.upstreams) {
-    const waiting = each === upstream ? each.queued - tasks.length : each.queued;
-    const one = reserveAt(each.config);
-    needed = needed.map((amount, d) => amount + waiting * one[d]!);
-  }
   let count = 0;
   for (; count < most; count++) {
     needed = plus(needed, each);
     if (!canReserve(account, needed)) break;
   }
   return count;
+}
+
+/** What the tasks would reserve that wait for upstreams, but for so many of one. */
+function waitingNeeds(state: GoalState, but: UpstreamState | null, count: number): Amounts {
+  let needed: Amounts = NOTHING;
+  for (const each of state.upstreams) {
+    const waiting = each === but ? each.queued - count : each.queued;
+    const one = reserveAt(each.config);
+    needed = needed.map((amount, d) => amount + waiting * one[d]!);
+  }
+  return needed;
+}
+
+/** Whether the account can pay so much beside all that wait. */
+export function canSpare(state: GoalState, amounts: Amounts): boolean {
+  const { account } = state.budget;
+  return !isBounded(account) || canReserve(account, plus(waitingNeeds(state, null, 0), amounts));
 }
 
 /** Another origin than the one whose answer is awaited, where there is one. */

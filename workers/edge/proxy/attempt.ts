@@ -63,16 +63,23 @@ export class Attempt {
   readonly #leash: Leash | null;
   #startedAtMs = 0;
   #headMs = 0;
+  #hasEnded = false;
 
-  /** `askedAtMs`: when the permit was asked for. */
-  constructor(around: Surroundings, call: ProxyCall, pass: PassRpc, opening: Opening, askedAtMs: number) {
+  /** `askedAtMs`: when the permit was asked for. `first`: the try that this one is made beside. */
+  constructor(around: Surroundings, call: ProxyCall, pass: PassRpc, opening: Opening, askedAtMs: number, first?: Attempt) {
     this.#around = around;
     this.#call = call;
     this.#pass = pass;
     this.opening = opening;
-    this.witness = call.witness?.opened(opening) === true ? call.witness : null;
+    const isHeard = first === undefined ? call.witness?.opened(opening) === true : first.witness !== null;
+    this.witness = isHeard ? call.witness : null;
     const { permitMs } = opening;
     this.#leash = permitMs === null ? null : new Leash(pass, askedAtMs, permitMs, () => this.#abort.abort(LEASE_ENDED));
+  }
+
+  /** How much longer it may take. */
+  get leftMs(): number {
+    return this.#startedAtMs + this.opening.timeoutMs - Date.now();
   }
 
   /** Whether the permit is good. One that came too late is given back unused. */
@@ -83,9 +90,9 @@ export class Attempt {
   }
 
   /** The answer's head, with its body still to come; or how the call failed before it. */
-  async send(): Promise<Response | CallEnd> {
+  async send(timeoutMs = this.opening.timeoutMs): Promise<Response | CallEnd> {
     const { method, path, headers, body } = this.#call;
-    const { origin, headers: own, timeoutMs } = this.opening;
+    const { origin, headers: own } = this.opening;
     const init: RequestInit = {
       method,
       headers: requestHeaders(headers, own, this.#isMetered),
@@ -126,6 +133,8 @@ export class Attempt {
 
   /** The call has ended, and its permit is free. */
   async end(end: CallEnd, answer?: WholeAnswer | null): Promise<void> {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
     this.#leash?.release();
     // A gate that has gone holds nothing any more.
     await this.#pass.done(end, answer).catch(() => undefined);

@@ -98,13 +98,13 @@ const isHedgeable = ({ method, body, isKeyed }: Call): boolean => (method === "G
 
 /** Asks the gate for leave to make the call a second time. */
 function secondOf(around: Around, call: Call, ask: Ask, avoid: readonly number[]): AskForSecond {
-  return async (place) => {
+  return async (first) => {
     const askedAtMs = Date.now();
     try {
-      const request = { ...ask, upstream: call.upstream, avoid: [...avoid, place], waitMs: SECOND_WAIT_MS, isSecond: true };
+      const request = { ...ask, upstream: call.upstream, avoid: [...avoid, first.opening.place], waitMs: SECOND_WAIT_MS, isSecond: true };
       const [pass, opened] = await enter(around.gate, request);
       if (opened.ok && "opening" in opened.value) {
-        const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
+        const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs, first);
         return (await attempt.hasPermit()) ? attempt : null;
       }
       letGo(pass);

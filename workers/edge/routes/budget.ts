@@ -54,7 +54,7 @@ export const reserveBudget = withGoal(async (c, goal, goalId) => {
   const request = await asked(c, "reservation", "/v1/goals/{id}/budget/reservations", parseReservation);
   if (!request.ok) return problem(request.error);
   const { amounts, ttlMs } = request.value.value;
-  return respond(await goal.reserve("caller", amounts, ttlMs, request.value.idempotency, bearerIn(c)), (reply) => {
+  return respond(await goal.reserve("caller", amounts, ttlMs, { idempotency: request.value.idempotency, bearer: bearerIn(c) }), (reply) => {
     const { reservationId } = JSON.parse(reply.json) as { reservationId: string };
     return jsonOnce(reply, 201, { location: `/v1/goals/${goalId}/budget/reservations/${reservationId}` });
   });
