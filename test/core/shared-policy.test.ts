@@ -52,7 +52,14 @@ test.for(["the task", "the attempt", "the seed"] as const)("chance is even over 
 });
 
 test("every limit is a positive whole number, every share a part of one, and the relations between them hold", () => {
-  const shares = new Set(["RETRY_BUDGET_SHARE", "LEASE_USE", "BAND_FLOOR", "FUNCTION_STRIKE_SHARE", "HEDGE_QUANTILE_DEFAULT"]);
+  const shares = new Set([
+    "RETRY_BUDGET_SHARE",
+    "LEASE_USE",
+    "BAND_FLOOR",
+    "FUNCTION_STRIKE_SHARE",
+    "GARBAGE_TIME_SHARE",
+    "HEDGE_QUANTILE_DEFAULT",
+  ]);
   const entries = [...Object.entries(limits), ...Object.entries(ofHedging)];
   expect(entries.length).toBeGreaterThan(40);
   for (const [name, value] of entries) {

@@ -142,7 +142,7 @@ export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): nu
   const wanted = wantedBy(queue);
   const dueAtMs = askDueAtMs(lease, wanted, queue.open);
   // Where the governor gave less than it was asked for, more demand changes nothing soon.
-  const isShort = queue.waiting.size > 0 && wanted > lease.wanted && lease.calls >= lease.wanted;
+  const isShort = wanted > queue.open && wanted > lease.wanted && lease.calls >= lease.wanted;
   if (dueAtMs === null || !isShort) return dueAtMs;
   return Math.min(dueAtMs, Math.max(lease.sentAtMs + GATE_ASK_INTERVAL_MS, lease.restUntilMs));
 }

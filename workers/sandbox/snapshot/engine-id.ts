@@ -3,4 +3,4 @@
  * addresses in the engine's memory, so one of another engine must never be
  * restored. `test/contract/engine.test.ts` says what it must be.
  */
-export const ENGINE_ID = "quickjs-ng-53b295b4783c62ec859e4089-2";
+export const ENGINE_ID = "quickjs-ng-22e3180d73847f380160fd47-2";
