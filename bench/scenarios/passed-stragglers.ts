@@ -6,8 +6,8 @@ import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { percentileOf } from "../stats.ts";
 
-const CALLS = 3_000;
-const LANES = 32;
+const CALLS = 2_000;
+const LANES = 8;
 const HEDGE = { quantile: 0.95, budgetPercent: 5 };
 /** Beyond the share of calls that are slow. */
 const QUANTILE = 0.995;
