@@ -2,6 +2,10 @@
 import type { Drover } from "../client/cli/server/child.ts";
 import type { Stage } from "./stage.ts";
 
+/** Calls that came to the upstream since this was asked last. */
+export const callsAt = async (stage: Stage): Promise<number> =>
+  ((await (await fetch(`${stage.upstream}/stats`)).json()) as { calls: number }).calls;
+
 export interface GoalView {
   readonly id: string;
   readonly status: string;

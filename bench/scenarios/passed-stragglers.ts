@@ -1,7 +1,7 @@
 /** A part of `stragglers`: what hedging makes of calls that are passed through, of which one in a hundred takes a second; in turns. */
 import { Agent, get } from "node:http";
 import type { Drover } from "../../client/cli/server/child.ts";
-import { declare } from "../goals.ts";
+import { callsAt, declare } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { percentileOf } from "../stats.ts";
@@ -43,9 +43,9 @@ export async function passedStragglers(stage: Stage, rounds: number): Promise<Fi
   const [plain, hedged, extra]: number[][] = [[], [], []];
   for (let round = -1; round < rounds; round++) {
     const plainMs = percentileOf(await callAll(drover, "passed-plain"), QUANTILE);
-    await (await fetch(`${stage.upstream}/stats`)).text();
+    await callsAt(stage);
     const hedgedMs = percentileOf(await callAll(drover, "passed-hedged"), QUANTILE);
-    const { calls } = (await (await fetch(`${stage.upstream}/stats`)).json()) as { calls: number };
+    const calls = await callsAt(stage);
     if (round < 0) continue;
     plain!.push(plainMs);
     hedged!.push(hedgedMs);

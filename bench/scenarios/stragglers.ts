@@ -7,7 +7,7 @@
  * enough to do.
  */
 import type { Drover } from "../../client/cli/server/child.ts";
-import { declare, type GoalView, newGoal, putUpstream, runGoal, untilEnded, viewGoal, viewTasks } from "../goals.ts";
+import { callsAt, declare, type GoalView, newGoal, putUpstream, runGoal, untilEnded, viewGoal, viewTasks } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { timedMs } from "../stats.ts";
@@ -31,9 +31,6 @@ interface Run {
   readonly calls: number;
   readonly goal: GoalView;
 }
-
-const callsAt = async (stage: Stage): Promise<number> =>
-  ((await (await fetch(`${stage.upstream}/stats`)).json()) as { calls: number }).calls;
 
 /** One goal, with all its tasks in one request, from that request to its end. */
 async function runOne(stage: Stage, drover: Drover, upstream: string, paths: readonly string[], method = "GET"): Promise<Run> {

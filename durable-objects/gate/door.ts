@@ -1,6 +1,6 @@
 /** The way of one call through a gate: the goal, the upstream, its key, its permit, and back. */
 import { type Failure, failure } from "../../shared/errors.ts";
-import { type CallEnd, GIVEN_BACK_STATUS } from "../../shared/policy/outcome.ts";
+import { type CallEnd, NOT_SENT } from "../../shared/policy/outcome.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { CallAsked, WholeAnswer } from "../../shared/rpc-flight.ts";
@@ -32,8 +32,6 @@ export function newCaller(request: PassRequest, nowMs: number): Caller {
     reservation: null,
   };
 }
-
-const NOT_SENT: CallEnd = { outcome: "not_sent", status: GIVEN_BACK_STATUS, ms: 0, retryAfterMs: 0 };
 
 const gone = (): Failure => failure("temporary_reduced_capacity", "the caller has gone");
 

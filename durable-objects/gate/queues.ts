@@ -98,8 +98,7 @@ export class Queues {
     // A second try that was not made after all may be another call's.
     if (place !== null && visitor.isSecond === true && end?.outcome === "not_sent") queue.hedges++;
     if (place !== null) finish(queue, place, end, nowMs);
-    else if (queue.waiting.delete(visitor) || queue.seconds.delete(visitor))
-      visitor.resolve?.(err(failure("temporary_reduced_capacity", "the caller has gone")));
+    else sendAway(queue, visitor, failure("temporary_reduced_capacity", "the caller has gone"));
     this.#stir(nowMs);
   }
 
@@ -170,21 +169,9 @@ export class Queues {
   }
 
   #serve(queue: Queue<Visitor>, nowMs: number): void {
-    for (const visitor of queue.waiting) {
-      const place = start(queue, visitor.avoid, randomSeed(), nowMs);
-      if (place === null) break;
-      queue.waiting.delete(visitor);
-      visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
-    }
-    for (const visitor of queue.seconds) {
-      if (!isHedging(queue, queue.seconds.size)) sendAway(queue, visitor, notTwice(queue));
-    }
-    for (const visitor of queue.seconds) {
-      const place = startSecond(queue, visitor.avoid, randomSeed(), nowMs);
-      if (place === null) return;
-      queue.seconds.delete(visitor);
-      visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
-    }
+    admit(queue, queue.waiting, start, nowMs);
+    for (const visitor of queue.seconds) if (!isHedging(queue, queue.seconds.size)) sendAway(queue, visitor, notTwice(queue));
+    admit(queue, queue.seconds, startSecond, nowMs);
   }
 
   async #report(queue: Queue<Visitor>, nowMs: number): Promise<void> {
@@ -192,6 +179,16 @@ export class Queues {
     if (grant !== null) return this.grant(queue.upstream.name, this.#life, grant);
     unanswered(queue.lease, Date.now());
     this.#schedule(queue.lease.restUntilMs);
+  }
+}
+
+/** Lets those go who wait, in order, as long as one may begin. */
+function admit(queue: Queue<Visitor>, waiting: Set<Visitor>, begin: typeof start<Visitor>, nowMs: number): void {
+  for (const visitor of waiting) {
+    const place = begin(queue, visitor.avoid, randomSeed(), nowMs);
+    if (place === null) return;
+    waiting.delete(visitor);
+    visitor.resolve!(ok(open(queue, visitor, place, nowMs)));
   }
 }
 

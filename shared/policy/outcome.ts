@@ -23,6 +23,8 @@ export interface CallEnd {
 
 /** The status that a `not_sent` line carries where the request itself cannot be sent. */
 export const UNSENDABLE_STATUS = 400;
+/** The end of a call that never left, which says nothing of its upstream. */
+export const NOT_SENT: CallEnd = { outcome: "not_sent", status: UNSENDABLE_STATUS, ms: 0, retryAfterMs: 0 };
 /** The status that a `broken` line carries where Drover itself cut the call off. */
 export const LEASE_ENDED_STATUS = 499;
 /** The status that a `not_sent` line carries where the executor gave the call back without trying. */

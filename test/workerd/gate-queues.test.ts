@@ -1,37 +1,20 @@
 /** The order in which a gate gives its permits: to those who wait, and only then to second tries. */
 import { expect, test } from "vitest";
 import { Queues, type Visitor } from "../../durable-objects/gate/queues.ts";
-import type { Grant, Report } from "../../shared/protocol/admission.ts";
 import { parseUpstream } from "../../shared/protocol/upstream.ts";
+import { generous } from "./goal-kit.ts";
 
 const GATE = "gate";
 const parsed = parseUpstream("u", { origin: "http://a:1", hedge: { quantile: 0.95, budgetPercent: 50 } });
 if (!parsed.ok) throw new Error(JSON.stringify(parsed.error));
 const UPSTREAM = parsed.value;
 
-/** A governor that allows so many calls. */
-function governorOf(calls: number) {
-  let number = 0;
-  return async (_upstream: string, { seq }: Report): Promise<Grant> => ({
-    epoch: 1,
-    number: ++number,
-    seq,
-    calls,
-    starts: null,
-    ttlMs: 10_000,
-    gateMs: 0,
-    isOpen: false,
-    origins: null,
-    callsPerSecond: 0,
-    hedgeAfterMs: 50,
-  });
-}
-
 const visitor = (): Visitor => ({ untilMs: Date.now() + 60_000, avoid: [], queue: null, place: null, resolve: null });
 
 /** Visitors by name, and who has a permit, in the order of getting it. */
 function gateOf(calls: number) {
-  const queues = new Queues(governorOf(calls));
+  const exchange = generous({ calls, hedgeAfterMs: 50 });
+  const queues = new Queues((_upstream, report) => exchange(report));
   const visitors = new Map<string, Visitor>();
   const served: string[] = [];
   return {

@@ -1,7 +1,8 @@
 /** Second tries of calls that are passed through: the caller has the better answer soon, and what is not safe is never made twice. */
 import { expect, test } from "vitest";
 import { countsOf } from "./executor-kit.ts";
-import { liveOf, proxied, send, until, upstream } from "./proxy-kit.ts";
+import { budgetOf } from "./host-kit.ts";
+import { liveOf, newGoal, proxied, until, upstream } from "./proxy-kit.ts";
 
 const LONG_MS = 4_000;
 const SPEC = { hedge: { quantile: 0.95, budgetPercent: 50 } };
@@ -94,22 +95,17 @@ test("where another call waits for the permit nothing is made twice", async () =
 
 /** Makes a goal that may make so many calls, whose gate has heard what takes long. */
 async function goalAt(name: string, calls: number): Promise<Record<string, string>> {
-  const body = JSON.stringify({ budget: { calls } });
-  const made = await send("POST", "/v1/goals", { body, headers: { "content-type": "application/json" } });
-  const headers = { "drover-goal": (await made.json<{ id: string }>()).id };
+  const headers = { "drover-goal": await newGoal({ budget: { calls } }) };
   await timed("GET", `${name}/delay/1`, { headers });
   return headers;
 }
-
-const spentBy = async (headers: Record<string, string>): Promise<number> =>
-  (await (await send("GET", `/v1/goals/${headers["drover-goal"]!}`)).json<{ budget: { spent: { calls: number } } }>()).budget.spent.calls;
 
 test("a goal pays for both tries", async () => {
   await hedgedUpstream("passed-paid");
   const headers = await goalAt("passed-paid", 100);
   await timed("GET", `passed-paid/tries/${LONG_MS}/0?name=passed-paid`, { headers });
   expect((await countsOf("passed-paid")).total).toBe(2);
-  await until("all is charged", async () => (await spentBy(headers)) === 3);
+  await until("all is charged", async () => (await budgetOf(headers["drover-goal"]!)).spent.calls === 3);
 });
 
 test("what may not be made a second time takes neither permits nor budget from other calls", async () => {

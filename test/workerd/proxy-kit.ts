@@ -35,8 +35,8 @@ export async function until(what: string, condition: () => Promise<boolean>): Pr
 }
 
 /** Makes a goal without tasks. */
-export async function newGoal(): Promise<string> {
-  const made = await send("POST", "/v1/goals", { body: "{}", headers: { "content-type": "application/json" } });
+export async function newGoal(spec: object = {}): Promise<string> {
+  const made = await send("POST", "/v1/goals", { body: JSON.stringify(spec), headers: { "content-type": "application/json" } });
   return (await made.json<{ id: string }>()).id;
 }
 

@@ -82,7 +82,7 @@ export function hedgesFor(rec: Recorder, number: number, batch: Pick<Send, "task
 }
 
 /** How many hedges of `most` the account can pay beside these tasks and all that wait. */
-export function affordable(state: GoalState, upstream: UpstreamState, tasks: readonly number[], each: Amounts, most: number): number {
+function affordable(state: GoalState, upstream: UpstreamState, tasks: readonly number[], each: Amounts, most: number): number {
   const { account } = state.budget;
   if (!isBounded(account)) return most;
   const other = reserveAt(upstream.config);

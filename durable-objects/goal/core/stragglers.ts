@@ -12,7 +12,7 @@ import { startable } from "../../../shared/policy/lease.ts";
 import type { Beaten, LineHead } from "../../../shared/protocol/line.ts";
 import { mayRunAgain } from "./approval.ts";
 import type { Backup, Try } from "./backups.ts";
-import { affordable, costOf, isHedgeable, otherOrigin } from "./hedges.ts";
+import { canSpare, costOf, isHedgeable, otherOrigin } from "./hedges.ts";
 import type { Recorder } from "./recorder.ts";
 import { ONE_CALL } from "./reserve.ts";
 import { type BatchState, type GoalState, isAtEnd } from "./state.ts";
@@ -43,7 +43,7 @@ export function backUp(rec: Recorder, number: number, seed: number): void {
     if (!mayRunAgain(rec, task)) continue;
     const first = state.batches.get(state.tasks.batch[task]!)!;
     const cost = costOf(state, task, first.reserve ?? ONE_CALL);
-    if (affordable(state, upstream, [], cost, 1) === 0) return;
+    if (!canSpare(state, cost)) return;
     if (startable(lease, upstream.lanes + closing, nowMs) < 1) {
       // More than there can be would only look as if the upstream were full.
       if (upstream.lanes + closing + admission.stragglers < most) admission.stragglers++;

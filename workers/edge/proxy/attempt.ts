@@ -2,7 +2,7 @@
  * One try of a proxied call: a permit, the call, its answer's head, and the
  * permit's return when the body has passed.
  */
-import { type CallEnd, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, LEASE_ENDED_STATUS, NOT_SENT } from "../../../shared/policy/outcome.ts";
 import { ABORT_MS, IDEMPOTENT_ANSWER_BYTES_MAX } from "../../../shared/limits.ts";
 import { concatBytes } from "../../../shared/bytes.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
@@ -85,7 +85,7 @@ export class Attempt {
   /** Whether the permit is good. One that came too late is given back unused. */
   async hasPermit(): Promise<boolean> {
     if (this.#leash === null || (await this.#leash.take())) return true;
-    await this.end({ outcome: "not_sent", status: UNSENDABLE_STATUS, ms: 0, retryAfterMs: 0 });
+    await this.end(NOT_SENT);
     return false;
   }
 

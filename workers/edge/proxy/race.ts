@@ -4,7 +4,7 @@
  * it be made. The better of the two answers is the caller's, by its head; the
  * other try is cut off. Both have the first one's time.
  */
-import { type CallEnd, isDecisive, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, isDecisive, NOT_SENT } from "../../../shared/policy/outcome.ts";
 import type { Attempt } from "./attempt.ts";
 
 /** A try, and its answer's head or how it failed before that. */
@@ -21,9 +21,8 @@ interface Try {
 /** Leave for a second try beside this one, at another origin if possible; null for none. Never rejects. */
 export type AskForSecond = (first: Attempt) => Promise<Attempt | null>;
 
-const NOT_SENT: CallEnd = { outcome: "not_sent", status: UNSENDABLE_STATUS, ms: 0, retryAfterMs: 0 };
-
-const isGood = (answer: Response | CallEnd): boolean => answer instanceof Response && isDecisive("answered", answer.status);
+const isAnswer = (answer: Response | CallEnd): answer is Response => answer instanceof Response;
+const isGood = (answer: Response | CallEnd): boolean => isAnswer(answer) && isDecisive("answered", answer.status);
 
 /** Sends the first try and, if it is late, a second one. `ask` is null where nothing may be sent twice. */
 export async function raced(attempt: Attempt, ask: AskForSecond | null, waitUntil: (work: Promise<unknown>) => void): Promise<Tried> {
@@ -52,25 +51,21 @@ async function isLate(sending: Promise<unknown>, afterMs: number): Promise<boole
 async function better(first: Try, second: Try, waitUntil: (work: Promise<unknown>) => void): Promise<Tried> {
   const isSecondAhead = await Promise.race([first.sending.then(() => false), second.sending.then(() => true)]);
   const [ahead, behind] = isSecondAhead ? [second, first] : [first, second];
-  const earlier = await ahead.sending;
-  if (isGood(earlier)) {
+  const earlier = { attempt: ahead.attempt, answer: await ahead.sending };
+  if (isGood(earlier.answer)) {
     waitUntil(behind.attempt.cutOff(behind.sending));
-    return { attempt: ahead.attempt, answer: earlier };
+    return earlier;
   }
   // Whoever counts calls hears of it now, and not when the other one has ended.
-  if (!(earlier instanceof Response)) waitUntil(ahead.attempt.end(earlier));
-  const later = await behind.sending;
-  const isBetter = later instanceof Response === earlier instanceof Response ? behind === first : later instanceof Response;
-  const [taken, left] =
-    isGood(later) || isBetter
-      ? [
-          { attempt: behind.attempt, answer: later },
-          { attempt: ahead.attempt, answer: earlier },
-        ]
-      : [
-          { attempt: ahead.attempt, answer: earlier },
-          { attempt: behind.attempt, answer: later },
-        ];
-  waitUntil(left.answer instanceof Response ? left.attempt.drop(left.answer) : left.attempt.end(left.answer));
+  if (!isAnswer(earlier.answer)) waitUntil(earlier.attempt.end(earlier.answer));
+  const later = { attempt: behind.attempt, answer: await behind.sending };
+  const [taken, left] = isBetter(later.answer, earlier.answer, isSecondAhead) ? [later, earlier] : [earlier, later];
+  waitUntil(isAnswer(left.answer) ? left.attempt.drop(left.answer) : left.attempt.end(left.answer));
   return taken;
+}
+
+/** Of a later answer than one that was not good. `isFirst`: it is the first try's. */
+function isBetter(later: Response | CallEnd, earlier: Response | CallEnd, isFirst: boolean): boolean {
+  if (isGood(later)) return true;
+  return isAnswer(later) === isAnswer(earlier) ? isFirst : isAnswer(later);
 }

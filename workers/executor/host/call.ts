@@ -8,7 +8,7 @@ import { failure } from "../../../shared/errors.ts";
 import { IDEMPOTENT_ANSWER_BYTES_MAX, RESPONSE_BYTES_MAX } from "../../../shared/limits.ts";
 import { type Amounts, NOTHING } from "../../../shared/policy/account.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
-import { type CallEnd, isRefusal, LEASE_ENDED_STATUS, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, isRefusal, LEASE_ENDED_STATUS, NOT_SENT, UNSENDABLE_STATUS } from "../../../shared/policy/outcome.ts";
 import { priceOf } from "../../../shared/policy/price.ts";
 import type { Rules } from "../../../shared/policy/rules.ts";
 import type { HandTerms } from "../../../shared/rpc-functions.ts";
@@ -73,8 +73,6 @@ export async function makeCall(caller: Caller, call: WantedCall, key: string): P
     if (claim !== null) slice.close(claim, last.end, keptOf(last));
   }
 }
-
-const NOT_SENT: CallEnd = { outcome: "not_sent", status: UNSENDABLE_STATUS, ms: 0, retryAfterMs: 0 };
 
 /** What is not allowed, or cannot be paid for, leaves no trace. */
 async function claimFor(caller: Caller, call: WantedCall, key: string): Promise<Claim> {
