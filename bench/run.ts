@@ -2,7 +2,7 @@
  * `npm run bench`: every figure that Drover promises, measured on this machine
  * beside the smallest program that does the same input and output.
  *
- *   npm run bench -- [absorb] [goal] [stragglers] [wake] [trickle] [--rounds 5] [--fast] [--save]
+ *   npm run bench -- [absorb] [goal] [stragglers] [wake] [trickle] [--rounds 5] [--fast] [--executors N] [--save]
  */
 import { parseArgs } from "node:util";
 import { type Finding, lineOf, machine, save } from "./report.ts";
@@ -32,6 +32,7 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     rounds: { type: "string", default: "5" },
+    executors: { type: "string" },
     fast: { type: "boolean", default: false },
     save: { type: "boolean", default: false },
   },
@@ -63,7 +64,7 @@ const SCENARIOS: Readonly<Record<string, (stage: Stage, rounds: number) => Promi
 const rounds = Number(values.rounds);
 const unknown = positionals.find((name) => !(name in SCENARIOS));
 if (unknown !== undefined || !Number.isInteger(rounds) || rounds < 1) {
-  console.error(`usage: npm run bench -- [${Object.keys(SCENARIOS).join("] [")}] [--rounds N] [--fast] [--save]`);
+  console.error(`usage: npm run bench -- [${Object.keys(SCENARIOS).join("] [")}] [--rounds N] [--fast] [--executors N] [--save]`);
   process.exit(2);
 }
 
@@ -72,7 +73,7 @@ console.log("medians, with quartiles in brackets; ratios are taken within a roun
 const figures: Finding[] = [];
 for (const name of positionals.length === 0 ? Object.keys(SCENARIOS) : positionals) {
   // Each scenario has processes of its own, so none pays for another's memory.
-  const stage = await setStage();
+  const stage = await setStage(values.executors === undefined ? undefined : Number(values.executors));
   try {
     const found = await SCENARIOS[name]!(stage, rounds);
     for (const one of found) console.log(lineOf(one));

@@ -113,24 +113,24 @@ async function startUpstream(): Promise<{ upstream: string; child: ChildProcess 
   return { upstream: `http://127.0.0.1:${port}`, child };
 }
 
-/** Starts everything; `end` stops it and takes its data away. */
-export async function setStage(): Promise<Stage> {
+/** Starts everything; `end` stops it and takes its data away. Drover has as many processes for executors as `npm start` gives it, or so many. */
+export async function setStage(executors?: number): Promise<Stage> {
   const folder = mkdtempSync(join(tmpdir(), "drover-bench-"));
   const [up, low] = await Promise.all([startUpstream(), startFloor(join(folder, "floor"))]);
   const dataDir = join(folder, "drover");
-  let drover = await startDrover({ dataDir });
+  let drover = await startDrover({ dataDir, executors });
   return {
     upstream: up.upstream,
     floor: low.floor,
     drover: () => drover,
     async restart() {
       await drover.stop();
-      drover = await startDrover({ dataDir });
+      drover = await startDrover({ dataDir, executors });
     },
     async rowsOnDisk() {
       await drover.stop();
       const rows = countRows(join(dataDir, "state/do"));
-      drover = await startDrover({ dataDir });
+      drover = await startDrover({ dataDir, executors });
       return rows;
     },
     async end() {

@@ -9,6 +9,8 @@ import type { Ended, Invocation } from "./types.ts";
 /** A version that is ready to be invoked. */
 export type Program = (invocation: Invocation) => Promise<Ended>;
 
+type ProgramEnv = Pick<Env, "IMAGE" | "LOADER">;
+
 /** Where this runs: how many dynamic Workers the platform takes depends on it. */
 export type Place = "request" | "object";
 
@@ -16,7 +18,7 @@ const sandbox = new Sandbox();
 const images = new Images(sandbox);
 const isolates = new Map<Place, Isolates>();
 
-function isolatesFor({ LOADER }: Env, place: Place): Isolates {
+function isolatesFor({ LOADER }: ProgramEnv, place: Place): Isolates {
   let known = isolates.get(place);
   if (known === undefined) {
     known = new Isolates(LOADER, place === "request" ? PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX : PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX);
@@ -26,7 +28,7 @@ function isolatesFor({ LOADER }: Env, place: Place): Isolates {
 }
 
 /** Loads the version. Rejects where it cannot be had. */
-export async function programOf(env: Env, place: Place, version: FunctionVersion): Promise<Program> {
+export async function programOf(env: ProgramEnv, place: Place, version: FunctionVersion): Promise<Program> {
   if (version.engine === "isolate") {
     const bundle = await images.bundle(env, version);
     return (invocation) => isolatesFor(env, place).invoke(version, bundle, invocation, invocation.begun);
@@ -40,7 +42,7 @@ export async function programOf(env: Env, place: Place, version: FunctionVersion
 }
 
 /** Loads the version and makes instances of it, so that its first invocations find them. */
-export async function warm(env: Env, place: Place, version: FunctionVersion): Promise<void> {
+export async function warm(env: ProgramEnv, place: Place, version: FunctionVersion): Promise<void> {
   await programOf(env, place, version);
   await sandbox.warm(version.version, WARM_INSTANCES);
 }

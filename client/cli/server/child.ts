@@ -15,6 +15,8 @@ export interface DroverOptions {
   readonly dataDir: string;
   /** Default 0: a free one. */
   readonly port?: number | undefined;
+  /** Default: as `npm start` has them. */
+  readonly executors?: number | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** Default: this process's standard error. */
   readonly onStderr?: ((text: string) => void) | undefined;
@@ -47,8 +49,16 @@ async function readyLine(
 
 /** Starts a server and waits until it is ready. Throws with its standard error if it ends before. */
 export async function startDrover(options: DroverOptions): Promise<Drover> {
-  const { dataDir, port = 0, env = {}, onStderr } = options;
-  const child = spawn(process.execPath, [START, "--json", "--port", String(port), "--data", dataDir], {
+  const { dataDir, port = 0, executors, env = {}, onStderr } = options;
+  const flags = [
+    "--json",
+    "--port",
+    String(port),
+    "--data",
+    dataDir,
+    ...(executors === undefined ? [] : ["--executors", String(executors)]),
+  ];
+  const child = spawn(process.execPath, [START, ...flags], {
     stdio: ["ignore", "pipe", "pipe", "ipc"],
     env: { ...process.env, ...env },
   });

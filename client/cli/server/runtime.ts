@@ -6,19 +6,15 @@
 import type { ChildProcess } from "node:child_process";
 import { subscribe } from "node:diagnostics_channel";
 import { once } from "node:events";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { Miniflare, MiniflareOptions, V4WorkerOptions } from "miniflare";
+import { pauseAfter } from "./exits.ts";
 import { Refusal } from "./refusal.ts";
+import { isNews, v8Flags, workerdBinary } from "./workerd.ts";
 
 const WRAPPER = fileURLToPath(new URL("workerd.sh", import.meta.url));
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP"] as const;
-/** workerd says it of every isolate that it starts where V8 has flags; it costs the isolate 3 ms. */
-const NO_CONCERN = "NOSENTRY per-isolate bootstrap compile cache";
-const PAUSES_SECONDS = [0, 0.25, 0.5, 1, 2, 4, 8];
-/** A workerd that ran this long was well; its exit counts as the first. */
-const HEALTHY_MS = 10_000;
 
 export interface RuntimeOptions {
   readonly miniflare: typeof import("miniflare");
@@ -29,6 +25,8 @@ export interface RuntimeOptions {
   readonly port: number;
   readonly descriptors: number;
   readonly say: (line: string) => void;
+  /** Called whenever a workerd has exited that was not to. */
+  readonly onExit: () => void;
   /** Called whenever a workerd has started and listens. */
   readonly onStart: (workerdPid: number, port: number) => void;
   /** Called when workerd cannot be kept running. */
@@ -53,13 +51,10 @@ function watchWorkerd(seen: (child: ChildProcess) => void): void {
 }
 
 function prepareEnvironment(options: RuntimeOptions): void {
-  // The one that belongs to Miniflare, wherever npm put it.
-  const requireAsMiniflare = createRequire(createRequire(import.meta.url).resolve("miniflare"));
   Object.assign(process.env, {
+    DROVER_WORKERD: workerdBinary(),
     MINIFLARE_WORKERD_PATH: WRAPPER,
-    // For workers/kit/garbage.ts.
-    MINIFLARE_WORKERD_V8_FLAGS: ["--expose-gc", process.env["MINIFLARE_WORKERD_V8_FLAGS"] ?? []].flat().join(" "),
-    DROVER_WORKERD: process.env["MINIFLARE_WORKERD_PATH"] ?? (requireAsMiniflare("workerd") as { default: string }).default,
+    MINIFLARE_WORKERD_V8_FLAGS: v8Flags().join(" "),
     DROVER_DATA: options.folder,
     DROVER_INSTANCE: options.instance,
     DROVER_DESCRIPTORS: String(options.descriptors),
@@ -142,15 +137,17 @@ class WatchedRuntime implements Runtime {
   }
 
   #exited(code: number | null, signal: NodeJS.Signals | null): void {
-    const { say, folder, onGiveUp } = this.#options;
+    const { say, folder, onExit, onGiveUp } = this.#options;
     if (this.#stopping) return;
-    this.#exits = Date.now() - this.#startedAtMs > HEALTHY_MS ? 1 : this.#exits + 1;
-    const pause = PAUSES_SECONDS[this.#exits - 1];
+    onExit();
+    const { exits, pauseMs } = pauseAfter(this.#exits, Date.now() - this.#startedAtMs);
+    this.#exits = exits;
     const how = signal === null ? `with code ${code}` : `by ${signal}`;
-    if (pause === undefined) {
+    if (pauseMs === null) {
       say(`workerd ended ${how}, ${this.#exits} times in a row. Giving up; what was acknowledged is safe in ${folder}.`);
       return onGiveUp();
     }
+    const pause = pauseMs / 1_000;
     say(`workerd (process ${this.#workerd?.pid}) ended ${how}. Starting it again${pause > 0 ? ` in ${pause} s` : ""}.`);
     // Miniflare starts the next one itself; the wrapper waits this long first.
     process.env["DROVER_PAUSE_SECONDS"] = String(pause);
@@ -183,7 +180,7 @@ export async function startRuntime(options: RuntimeOptions): Promise<Runtime> {
       resourcePersistencePath: join(options.folder, "state"),
       logRequests: false,
       handleStructuredLogs({ level, message }) {
-        if (!message.startsWith(NO_CONCERN)) options.say(`worker ${level}: ${message}`);
+        if (isNews(message)) options.say(`worker ${level}: ${message}`);
       },
     });
   const runtime = new WatchedRuntime(options, settings, Miniflare);

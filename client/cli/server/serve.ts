@@ -7,8 +7,9 @@ import { findDescriptors, describeLowLimit } from "./descriptors.ts";
 import { openFolder, rootToken, tokenPath } from "./data-folder.ts";
 import { openGate } from "./gate.ts";
 import { lockFolder } from "./lock.ts";
+import { startExecutors, withExecutors } from "./executors.ts";
 import { startRuntime } from "./runtime.ts";
-import { workerOptions } from "./worker.ts";
+import { bundleWorkers } from "./worker.ts";
 import { Refusal } from "./refusal.ts";
 import { watchForHang } from "./watchdog.ts";
 
@@ -18,6 +19,8 @@ export interface ServeOptions {
   readonly port: number;
   readonly host: string;
   readonly data: string;
+  /** Executors in processes of their own. */
+  readonly executors: number;
   readonly say: (line: string) => void;
   /** Called when workerd cannot be kept running. */
   readonly onGiveUp: () => void;
@@ -60,18 +63,22 @@ export async function serve(options: ServeOptions): Promise<Server> {
     if (connectionsMax !== null) say(describeLowLimit(descriptors));
 
     // The bundler is a process of its own, so Miniflare loads meanwhile.
-    const bundling = workerOptions({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token, BOOT_ID: crypto.randomUUID() });
-    const [worker, miniflare] = await Promise.all([bundling, import("miniflare")]);
+    const bundling = bundleWorkers({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token, BOOT_ID: crypto.randomUUID() });
+    const [workers, miniflare] = await Promise.all([bundling, import("miniflare")]);
+    const executors = startExecutors({ count: options.executors, worker: workers.executor, descriptors: limit, say });
+    closers.push(() => executors.stop());
     const behindGate = connectionsMax !== null;
     const runtime = await startRuntime({
       miniflare,
-      worker,
+      worker: withExecutors(workers.server, executors),
       folder: data,
       instance: lock.instance,
       host: behindGate ? "127.0.0.1" : host,
       port: behindGate ? 0 : options.port,
       descriptors: limit,
       say,
+      // Nobody is there whom they could tell.
+      onExit: () => executors.restart(),
       onStart: (pid, port) => lock.note(pid, port),
       onGiveUp: options.onGiveUp,
     });

@@ -4,6 +4,8 @@
  * process hears no signal but SIGKILL. Questions are counted, not minutes: a
  * laptop that slept has not hung.
  */
+import { request, type RequestOptions } from "node:http";
+
 const PAUSE_MS = 1_000;
 const ANSWER_MS = 5_000;
 /** So many questions without an answer, a minute, mean that it hangs: a herd of connections can hold up one for seconds. */
@@ -15,16 +17,29 @@ export interface WatchOptions {
   readonly lostMax?: number;
 }
 
-/** Asks `url` again and again; `onHung` hears when it takes connections and answers none of them. Returns what ends the watch. */
-export function watchForHang(url: string, onHung: () => void, options: WatchOptions = {}): () => void {
+/** Where to ask: a URL, or the path of a socket. */
+export type Watched = string | { readonly socketPath: string };
+
+function answer(watched: Watched, answerMs: number): Promise<void> {
+  const signal = AbortSignal.timeout(answerMs);
+  const options: RequestOptions = { agent: false, signal };
+  return new Promise((resolve, reject) => {
+    const asking = typeof watched === "string" ? request(watched, options) : request({ ...watched, ...options });
+    asking.once("response", (response) => void response.resume().once("close", resolve));
+    asking.once("error", (error) => reject(signal.aborted ? (signal.reason as Error) : error));
+    asking.end();
+  });
+}
+
+/** Asks again and again; `onHung` hears when it takes connections and answers none of them. Returns what ends the watch. */
+export function watchForHang(watched: Watched, onHung: () => void, options: WatchOptions = {}): () => void {
   const { pauseMs = PAUSE_MS, answerMs = ANSWER_MS, lostMax = LOST_MAX } = options;
   let lost = 0;
   let timer: NodeJS.Timeout | undefined;
   let isOver = false;
   const ask = async (): Promise<void> => {
     try {
-      const answer = await fetch(url, { headers: { connection: "close" }, signal: AbortSignal.timeout(answerMs) });
-      await answer.body?.cancel();
+      await answer(watched, answerMs);
       lost = 0;
     } catch (error) {
       // One that refuses connections is not there; somebody else starts it again.

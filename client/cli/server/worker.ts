@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { V4WorkerOptions } from "miniflare";
 
@@ -12,10 +12,12 @@ export const ROOT = fileURLToPath(new URL("../../../", import.meta.url));
 /** Made from what is installed, and gone with it. */
 export const CACHE = join(ROOT, "node_modules/.cache/drover");
 const CONFIG = join(ROOT, "wrangler.toml");
+/** The deployed Worker, with executors that may have processes of their own; and what such a process serves. */
+const SERVER = "workers/local.ts";
+const EXECUTOR = "workers/processes/executor.ts";
 
 interface Plan {
   readonly name: string;
-  readonly main: string;
   readonly define: Record<string, string>;
   readonly options: Record<string, unknown>;
 }
@@ -26,11 +28,11 @@ async function readPlan(): Promise<Plan> {
   process.env["WRANGLER_SEND_METRICS"] = "false";
   const { unstable_getMiniflareWorkerOptions, unstable_readConfig } = await import("wrangler");
   const config = unstable_readConfig({ config: CONFIG }, { hideWarnings: true });
-  const { workerOptions, define, main } = unstable_getMiniflareWorkerOptions(config);
+  const { workerOptions, define } = unstable_getMiniflareWorkerOptions(config);
   // Rules for other kinds of modules are the bundler's business.
   const { modulesRules: _, ...options } = workerOptions;
   // Only what the file says: wrangler adds secrets of the environment, which have no place in a cache.
-  return { name: config.name!, main: main!, define, options: { ...options, bindings: config.vars } };
+  return { name: config.name!, define, options: { ...options, bindings: config.vars } };
 }
 
 /** Importing wrangler takes longer than all the rest of a start, so its answer is kept until its input changes. */
@@ -56,11 +58,19 @@ interface Module {
   readonly contents: string | Uint8Array;
 }
 
-/** The script first, then the modules of WebAssembly that it imports by their names. */
-async function bundle(main: string, define: Record<string, string>): Promise<Module[]> {
+/** A Worker as workerd takes it. */
+export interface WorkerModules {
+  /** The script first, then the modules of WebAssembly that it imports by their names. */
+  readonly modules: readonly Module[];
+  readonly compatibilityDate: string;
+  readonly compatibilityFlags: readonly string[];
+}
+
+/** The modules of each script. */
+async function bundle(scripts: readonly string[], define: Record<string, string>): Promise<Module[][]> {
   const { build, stop } = await import("esbuild");
   const { outputFiles } = await build({
-    entryPoints: [{ in: main, out: "index" }],
+    entryPoints: scripts.map((path) => ({ in: path, out: basename(path, ".ts") })),
     absWorkingDir: ROOT,
     bundle: true,
     write: false,
@@ -77,19 +87,25 @@ async function bundle(main: string, define: Record<string, string>): Promise<Mod
   });
   await stop();
   const isWasm = ({ path }: { readonly path: string }): boolean => path.endsWith(".wasm");
-  const scripts = outputFiles
-    .filter((file) => !isWasm(file))
-    .map(({ path, text }) => ({ type: "ESModule", path, contents: text }) as const);
   const engines = outputFiles.filter(isWasm).map(({ path, contents }) => ({ type: "CompiledWasm", path, contents }) as const);
-  return [...scripts, ...engines];
+  return scripts.map((script) => {
+    const { path, text } = outputFiles.find((file) => file.path === join(ROOT, `${basename(script, ".ts")}.js`))!;
+    return [{ type: "ESModule", path, contents: text }, ...engines];
+  });
 }
 
-/** Everything that Miniflare needs to know of the Worker; `overrides` are variables that differ locally. */
-export async function workerOptions(overrides: Record<string, string>): Promise<V4WorkerOptions> {
-  const { name, main, define, options } = await plan();
-  const modules = await bundle(main, define);
+export interface Workers {
+  /** Everything that Miniflare needs to know of it. */
+  readonly server: V4WorkerOptions;
+  readonly executor: WorkerModules;
+}
+
+/** `overrides` are variables that differ locally. */
+export async function bundleWorkers(overrides: Record<string, string>): Promise<Workers> {
+  const { name, define, options } = await plan();
+  const [modules, executor] = (await bundle([SERVER, EXECUTOR], define)) as [Module[], Module[]];
   const declared = (options["bindings"] ?? {}) as Record<string, string>;
-  return {
+  const server = {
     ...options,
     name,
     rootPath: ROOT,
@@ -98,5 +114,13 @@ export async function workerOptions(overrides: Record<string, string>): Promise<
     bindings: { ...declared, ...overrides },
     // Miniflare would send every call through a Worker of its own.
     serviceBindings: { NETWORK: { network: { allow: ["public", "private", "local"], tlsOptions: { trustBrowserCas: true } } } },
+  };
+  return {
+    server,
+    executor: {
+      modules: executor.map((module) => ({ ...module, path: relative(ROOT, module.path) })),
+      compatibilityDate: options["compatibilityDate"] as string,
+      compatibilityFlags: options["compatibilityFlags"] as string[],
+    },
   };
 }

@@ -9,6 +9,9 @@ import type { Reach } from "../reach.ts";
 import { settlerOf } from "../run-batch.ts";
 import { runFunctions } from "./run-functions.ts";
 
+/** What they reach by its name. */
+export type ExecutorEnv = Pick<Env, "GOAL" | "GATE" | "IMAGE" | "LOADER">;
+
 /** What differs between executors. */
 export interface Surroundings {
   readonly place: Place;
@@ -19,7 +22,7 @@ export interface Surroundings {
   readonly network?: Network | undefined;
 }
 
-export function runHere(env: Env, batch: RunBatch, { place, waitUntil, reach, network }: Surroundings): Promise<BatchReply> {
+export function runHere(env: ExecutorEnv, batch: RunBatch, { place, waitUntil, reach, network }: Surroundings): Promise<BatchReply> {
   return runFunctions(batch, {
     settle: settlerOf(env.GOAL),
     waitUntil,
@@ -28,6 +31,6 @@ export function runHere(env: Env, batch: RunBatch, { place, waitUntil, reach, ne
   });
 }
 
-export function warmUp(env: Env, place: Place, version: FunctionVersion): Promise<void> {
+export function warmUp(env: ExecutorEnv, place: Place, version: FunctionVersion): Promise<void> {
   return warm(env, place, version);
 }

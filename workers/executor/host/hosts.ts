@@ -6,7 +6,11 @@ import { hostOf } from "./host.ts";
 import type { FunctionHost } from "./types.ts";
 
 /** A goal's functions call through the gate that its proxied calls pass. */
-export function hostsOf({ GATE, GOAL }: Env, reach: Reach | null, network?: Network): (batch: RunBatch) => FunctionHost {
+export function hostsOf(
+  { GATE, GOAL }: Pick<Env, "GATE" | "GOAL">,
+  reach: Reach | null,
+  network?: Network,
+): (batch: RunBatch) => FunctionHost {
   return (batch) => {
     const gateName = `proxy-${batch.goalId}`;
     // A stub that has failed once fails for good.

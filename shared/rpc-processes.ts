@@ -1,0 +1,36 @@
+/** The contract between the local server's own process and the processes that its executors may have. It is a part of `rpc.ts`. */
+import type { Answer } from "./rpc.ts";
+import type { Batch, BatchReply } from "./rpc-batch.ts";
+import type { FunctionVersion } from "./protocol/function.ts";
+import type { GoalAsk, HandRequest, HandRpc, RunBatch, StoredImage } from "./rpc-functions.ts";
+
+// executor → server
+
+/** All that an executor in a process of its own can reach: it has no storage, and user code runs there. One for each batch. */
+export interface HomeRpc {
+  /** As `GoalRpc.settle`. */
+  settle(goalId: string, lines: string): Promise<void>;
+  /** As `GoalAskRpc.ask`. */
+  ask(goalId: string, asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]>;
+  /** As `HandsRpc.hand`. */
+  hand(gate: string, request: HandRequest): Promise<HandRpc>;
+  /** As `ImageRpc.bundle`. */
+  bundle(version: string): Promise<string | null>;
+  /** As `ImageRpc.image`. */
+  image(version: string, engineId: string): Promise<StoredImage | null>;
+  /** As `ImageRpc.putImage`. */
+  putImage(version: string, image: StoredImage): Promise<void>;
+}
+
+// server → executor
+
+export interface ProcessRpc {
+  /** Answers where the process runs at all. */
+  ready(): Promise<void>;
+  /** As `ExecutorRpc.run`. */
+  run(batch: Batch, home: HomeRpc): Promise<BatchReply>;
+  /** As `FunctionExecutorRpc.runFunctions`. */
+  runFunctions(batch: RunBatch, home: HomeRpc): Promise<BatchReply>;
+  /** As `FunctionExecutorRpc.warm`. */
+  warm(version: FunctionVersion, home: HomeRpc): Promise<void>;
+}

@@ -1,0 +1,51 @@
+/**
+ * The Worker of an executor's own process: no objects, no storage, and no way
+ * to either but the home that comes with each batch.
+ */
+import { WorkerEntrypoint } from "cloudflare:workers";
+import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
+import type { FunctionVersion } from "../../shared/protocol/function.ts";
+import type { RunBatch } from "../../shared/rpc-functions.ts";
+import type { HomeRpc, ProcessRpc } from "../../shared/rpc-processes.ts";
+import { runHere, type Surroundings, warmUp } from "../executor/functions/runtime.ts";
+import { tcpReach } from "../executor/reach.ts";
+import { runBatch } from "../executor/run-batch.ts";
+import { networkOf } from "../kit/network.ts";
+import { envThrough } from "./env.ts";
+import { Lease } from "./lease.ts";
+
+interface ProcessEnv {
+  readonly LOADER: WorkerLoader;
+}
+
+export class ExecutorProcess extends WorkerEntrypoint<ProcessEnv> implements ProcessRpc {
+  /** For the watch over a process that hangs. */
+  override fetch(): Response {
+    return new Response("well\n");
+  }
+
+  async ready(): Promise<void> {}
+
+  run(batch: Batch, home: HomeRpc): Promise<BatchReply> {
+    return Lease.during(home, (lease) => {
+      const settle: HomeRpc["settle"] = (goalId, lines) => lease.home.settle(goalId, lines);
+      return runBatch(batch, { settle, ...this.#surroundings(lease) });
+    });
+  }
+
+  runFunctions(batch: RunBatch, home: HomeRpc): Promise<BatchReply> {
+    return Lease.during(home, (lease) => runHere(envThrough(lease.home, this.env.LOADER), batch, this.#surroundings(lease)));
+  }
+
+  warm(version: FunctionVersion, home: HomeRpc): Promise<void> {
+    return Lease.during(home, (lease) => warmUp(envThrough(lease.home, this.env.LOADER), "request", version));
+  }
+
+  #surroundings(lease: Lease): Surroundings {
+    const waitUntil = (work: Promise<unknown>): void => {
+      this.ctx.waitUntil(work);
+      lease.until(work);
+    };
+    return { place: "request", waitUntil, reach: tcpReach, network: networkOf(this.env) };
+  }
+}
