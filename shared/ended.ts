@@ -8,11 +8,19 @@ const REMEMBERED_MAX = 10_000;
 
 const ended = new Set<string>();
 
+/** Where executors are in other processes: tells these. */
+let pass: (goalId: string) => void = () => undefined;
+
+export function passOn(to: (goalId: string) => void): void {
+  pass = to;
+}
+
 /** The goal has ended, durably: an end is never taken back. */
 export function noteEnded(goalId: string): void {
   if (ended.has(goalId)) return;
   if (ended.size >= REMEMBERED_MAX) ended.delete(ended.values().next().value!);
   ended.add(goalId);
+  pass(goalId);
 }
 
 /** Whether one of the goals is known to have ended. */

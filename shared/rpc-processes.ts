@@ -33,4 +33,6 @@ export interface ProcessRpc {
   runFunctions(batch: RunBatch, home: HomeRpc): Promise<BatchReply>;
   /** As `FunctionExecutorRpc.warm`. */
   warm(version: FunctionVersion, home: HomeRpc): Promise<void>;
+  /** The goal has ended, durably: nothing more is begun for it, or for one below it. */
+  ended(goalId: string): Promise<void>;
 }

@@ -3,40 +3,37 @@
  * on to one of these, and runs it here while none answers. It outlives the
  * goal that asked, as an executor must: the batch's home is here.
  */
+import { env } from "cloudflare:workers";
+import { passOn } from "../../shared/ended.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
 import type { RunBatch } from "../../shared/rpc-functions.ts";
 import type { ProcessRpc } from "../../shared/rpc-processes.ts";
 import { Executor as ExecutorHere } from "../executor/entrypoint.ts";
+import { goalsOf } from "../executor/lanes.ts";
 import { Home } from "./home.ts";
 import { Processes, type Seat } from "./processes.ts";
 
-let known: Processes | undefined;
+const bound = Object.entries(env).filter(([name]) => name.startsWith("EXECUTOR_PROCESS_"));
+const processes = new Processes(bound.map(([, binding]) => binding as unknown as ProcessRpc));
+passOn((goalId) => processes.tellEnded(goalId));
 
 export class Executor extends ExecutorHere {
   override async run(batch: Batch): Promise<BatchReply> {
-    const seat = await this.#processes.take(this.#bindings);
+    const seat = await processes.take(goalsOf(batch));
     return seat === null ? super.run(batch) : this.#through(seat, (process, home) => process.run(batch, home));
   }
 
   override async runFunctions(batch: RunBatch): Promise<BatchReply> {
-    const seat = await this.#processes.take(this.#bindings);
+    const seat = await processes.take(goalsOf(batch));
     return seat === null ? super.runFunctions(batch) : this.#through(seat, (process, home) => process.runFunctions(batch, home));
   }
 
   /** All of them get ready; one that is not there fetches what it needs with its first batch. */
   override async warm(version: FunctionVersion): Promise<void> {
-    const processes = this.#processes.all(this.#bindings);
-    if (processes.length === 0) return super.warm(version);
-    await Promise.allSettled(processes.map((process) => process.warm(version, this.#home())));
-  }
-
-  get #bindings(): Readonly<Record<string, unknown>> {
-    return this.env as unknown as Readonly<Record<string, unknown>>;
-  }
-
-  get #processes(): Processes {
-    return (known ??= new Processes(this.#bindings));
+    const { all } = processes;
+    if (all.length === 0) return super.warm(version);
+    await Promise.allSettled(all.map((process) => process.warm(version, this.#home())));
   }
 
   #home(): Home {

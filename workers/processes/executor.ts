@@ -3,6 +3,7 @@
  * to either but the home that comes with each batch.
  */
 import { WorkerEntrypoint } from "cloudflare:workers";
+import { noteEnded } from "../../shared/ended.ts";
 import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { RunBatch } from "../../shared/rpc-functions.ts";
@@ -39,6 +40,10 @@ export class ExecutorProcess extends WorkerEntrypoint<ProcessEnv> implements Pro
 
   warm(version: FunctionVersion, home: HomeRpc): Promise<void> {
     return Lease.during(home, (lease) => warmUp(envThrough(lease.home, this.env.LOADER), "request", version));
+  }
+
+  async ended(goalId: string): Promise<void> {
+    noteEnded(goalId);
   }
 
   #surroundings(lease: Lease): Surroundings {

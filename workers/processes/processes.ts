@@ -11,72 +11,88 @@ const FRESH_MS = 1_000;
 const REST_MS = 250;
 
 interface Place {
-  readonly binding: string;
-  open: number;
+  readonly process: ProcessRpc;
+  readonly seats: Set<Seat>;
   heardAtMs: number;
   lostAtMs: number;
 }
 
 /** A process for one batch. */
-export interface Seat {
-  readonly process: ProcessRpc;
-  /** It has answered. */
-  saw(): void;
-  /** It did not. */
-  lost(): void;
-  leave(): void;
-}
+export class Seat {
+  readonly #place: Place;
+  /** The goal of the batch, and those above it. */
+  readonly goalIds: readonly string[];
 
-type Bindings = Readonly<Record<string, unknown>>;
+  constructor(place: Place, goalIds: readonly string[]) {
+    this.#place = place;
+    this.goalIds = goalIds;
+    place.seats.add(this);
+  }
+
+  get process(): ProcessRpc {
+    return this.#place.process;
+  }
+
+  /** It has answered. */
+  saw(): void {
+    this.#place.heardAtMs = Date.now();
+  }
+
+  /** It did not. */
+  lost(): void {
+    this.#place.heardAtMs = -Infinity;
+    this.#place.lostAtMs = Date.now();
+  }
+
+  leave(): void {
+    this.#place.seats.delete(this);
+  }
+
+  /** Whether it answers, as far as one knows. */
+  async isTaken(): Promise<boolean> {
+    const { process, heardAtMs, lostAtMs } = this.#place;
+    const nowMs = Date.now();
+    if (nowMs - heardAtMs < FRESH_MS) return true;
+    if (nowMs - lostAtMs < REST_MS) return false;
+    try {
+      await process.ready();
+      this.saw();
+      return true;
+    } catch {
+      this.lost();
+      return false;
+    }
+  }
+}
 
 export class Processes {
   readonly #places: readonly Place[];
 
-  constructor(bindings: Bindings) {
-    const names = Object.keys(bindings).filter((name) => name.startsWith("EXECUTOR_PROCESS_"));
-    this.#places = names.map((binding) => ({ binding, open: 0, heardAtMs: -Infinity, lostAtMs: -Infinity }));
+  constructor(processes: readonly ProcessRpc[]) {
+    this.#places = processes.map((process) => ({ process, seats: new Set(), heardAtMs: -Infinity, lostAtMs: -Infinity }));
   }
 
-  /** All that are bound, whether they answer or not. */
-  all(bindings: Bindings): ProcessRpc[] {
-    return this.#places.map(({ binding }) => bindings[binding] as ProcessRpc);
+  /** All of them, whether they answer or not. */
+  get all(): readonly ProcessRpc[] {
+    return this.#places.map(({ process }) => process);
   }
 
   /** Null: none answers. */
-  async take(bindings: Bindings): Promise<Seat | null> {
-    const places = this.#places.toSorted((a, b) => a.open - b.open);
+  async take(goalIds: readonly string[]): Promise<Seat | null> {
+    const places = this.#places.toSorted((a, b) => a.seats.size - b.seats.size);
     for (const place of places) {
-      const seat = seatAt(place, bindings);
-      if (await answers(place, seat)) return seat;
+      const seat = new Seat(place, goalIds);
+      if (await seat.isTaken()) return seat;
       seat.leave();
     }
     return null;
   }
-}
 
-function seatAt(place: Place, bindings: Bindings): Seat {
-  place.open++;
-  return {
-    process: bindings[place.binding] as ProcessRpc,
-    saw: () => void (place.heardAtMs = Date.now()),
-    lost() {
-      place.heardAtMs = -Infinity;
-      place.lostAtMs = Date.now();
-    },
-    leave: () => void place.open--,
-  };
-}
-
-async function answers(place: Place, seat: Seat): Promise<boolean> {
-  const nowMs = Date.now();
-  if (nowMs - place.heardAtMs < FRESH_MS) return true;
-  if (nowMs - place.lostAtMs < REST_MS) return false;
-  try {
-    await seat.process.ready();
-    seat.saw();
-    return true;
-  } catch {
-    seat.lost();
-    return false;
+  /** Those that work for a goal that has ended, or for one below it, hear it at once. A hint: one that is lost does no harm. */
+  tellEnded(goalId: string): void {
+    for (const { process, seats } of this.#places) {
+      const isConcerned = [...seats].some(({ goalIds }) => goalIds.includes(goalId));
+      if (isConcerned) process.ended(goalId).catch(() => undefined);
+    }
   }
 }

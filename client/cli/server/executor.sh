@@ -1,7 +1,16 @@
 #!/bin/sh
-# Starts a workerd for executors. It ends with the server: descriptor 3 is a
-# pipe whose other end the server holds, and that breaks with it. A line says
-# that workerd has ended by itself, and its number may be another's.
+# Runs a workerd for executors, and ends it with the one that it works for:
+# that holds the pipe DROVER_ALIVE open for as long as it lives, and the server
+# does so until it is there. SIGTERM ends both at once; there is nothing to save.
 ulimit -n "$DROVER_DESCRIPTORS" 2>/dev/null
-( read -r _ <&3 || kill -9 $$ ) 2>/dev/null &
-exec "$@" 3<&-
+"$@" &
+workerd=$!
+# Or it would tell what it has ended.
+exec 2>/dev/null
+( read -r _ < "$DROVER_ALIVE"; kill -9 $workerd ) &
+watch=$!
+trap 'kill -9 $workerd $watch; exit 0' TERM
+wait $workerd
+code=$?
+kill -9 $watch
+exit $code

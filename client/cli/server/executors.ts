@@ -4,8 +4,8 @@
  * its owner may enter. One that exits is started again; whatever happens to
  * them, the server's own process goes on without them.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
@@ -24,6 +24,8 @@ const SOCKET_PATH_MAX = 103;
 export interface ExecutorsOptions {
   readonly count: number;
   readonly worker: WorkerModules;
+  /** The data folder. */
+  readonly folder: string;
   readonly descriptors: number;
   readonly say: (line: string) => void;
 }
@@ -31,12 +33,15 @@ export interface ExecutorsOptions {
 export interface Executors {
   /** Where each of them listens. */
   readonly sockets: readonly string[];
-  /** Starts all of them anew: the goals that they worked for have ended with the server's workerd. */
+  /** What they work for has started, and holds their pipe. */
+  release(): void;
+  /** It has ended, and what they do is for nobody: starts all of them anew. */
   restart(): void;
   stop(): void;
 }
 
-const NONE: Executors = { sockets: [], restart: () => undefined, stop: () => undefined };
+const nothing = (): void => undefined;
+const NONE: Executors = { sockets: [], release: nothing, restart: nothing, stop: nothing };
 
 /** One of them, through all its lives. */
 class Executor {
@@ -48,6 +53,7 @@ class Executor {
   #child: ChildProcess | undefined;
   #timer: NodeJS.Timeout | undefined;
   #exits = 0;
+  #isAsked = false;
   #isStopped = false;
 
   constructor(name: string, socket: string, start: (socket: string) => ChildProcess, say: (line: string) => void) {
@@ -57,21 +63,21 @@ class Executor {
     this.#say = say;
     this.#run();
     this.#endWatch = watchForHang({ socketPath: socket }, () => {
-      say(`${name} (process ${this.#child?.pid}) has not answered for a minute, and is ended: a function may be in an endless loop.`);
-      this.#child?.kill("SIGKILL");
+      say(`${name} has not answered for a minute, and is ended: a function may be in an endless loop.`);
+      this.#child?.kill("SIGTERM");
     });
   }
 
   restart(): void {
-    this.#exits = 0;
-    this.#child?.kill("SIGKILL");
+    this.#isAsked = true;
+    this.#child?.kill("SIGTERM");
   }
 
   stop(): void {
     this.#isStopped = true;
     this.#endWatch();
     clearTimeout(this.#timer);
-    this.#child?.kill("SIGKILL");
+    this.#child?.kill("SIGTERM");
   }
 
   #run(): void {
@@ -81,42 +87,62 @@ class Executor {
     this.#child = child;
     child.once("error", (error) => this.#say(`${this.#name} cannot be started: ${error.message}`));
     child.once("exit", (code, signal) => {
-      // Tells executor.sh that there is nothing left to end.
-      (child.stdio[3] as NodeJS.WritableStream | null)?.end("ended\n");
-      if (!this.#isStopped) this.#exited(startedAtMs, signal ?? `code ${code}`);
+      if (!this.#isStopped) this.#exited(Date.now() - startedAtMs, signal ?? `code ${code}`);
     });
   }
 
-  #exited(startedAtMs: number, how: string): void {
-    const { exits, pauseMs } = pauseAfter(this.#exits, Date.now() - startedAtMs);
+  #exited(ranMs: number, how: string): void {
+    if (this.#isAsked) {
+      this.#isAsked = false;
+      return this.#run();
+    }
+    const { exits, pauseMs } = pauseAfter(this.#exits, ranMs);
     this.#exits = exits;
     if (pauseMs === null) return this.#say(`${this.#name} ended with ${how}, ${exits} times in a row. The server goes on without it.`);
+    this.#say(`${this.#name} ended with ${how}. Starting it again.`);
     this.#timer = setTimeout(() => this.#run(), pauseMs);
   }
 }
 
-/** Starts so many, and does not wait for them. */
-export function startExecutors({ count, worker, descriptors, say }: ExecutorsOptions): Executors {
-  if (count === 0) return NONE;
-  const folder = mkdtempSync(join(tmpdir(), "drover-"));
-  if (join(folder, String(count)).length > SOCKET_PATH_MAX) {
-    say(
-      `${tmpdir()} is too long a path for sockets: everything runs in one process. Name a shorter one with TMPDIR, or say --executors 0.`,
-    );
-    rmSync(folder, { recursive: true });
-    return NONE;
-  }
+/** In the data folder, unless its path is too long for a socket. What an earlier server left there is of no use. */
+function ownFolder(data: string, count: number): string {
+  const folder = join(data, "executors");
+  rmSync(folder, { recursive: true, force: true });
+  if (join(folder, String(count)).length > SOCKET_PATH_MAX) return mkdtempSync(join(tmpdir(), "drover-"));
+  mkdirSync(folder, { mode: 0o700 });
+  return folder;
+}
+
+/** Writes what they serve, and answers with the path of its description. */
+function write(folder: string, worker: WorkerModules): string {
   for (const { path, contents } of worker.modules) {
     mkdirSync(dirname(join(folder, path)), { recursive: true });
     writeFileSync(join(folder, path), contents);
   }
-  writeFileSync(join(folder, "config.capnp"), capnpOf(worker, v8Flags()));
+  const config = join(folder, "config.capnp");
+  writeFileSync(config, capnpOf(worker, v8Flags()));
+  return config;
+}
+
+/** Starts so many, and does not wait for them. */
+export function startExecutors({ count, worker, folder: data, descriptors, say }: ExecutorsOptions): Executors {
+  if (count === 0) return NONE;
+  const folder = ownFolder(data, count);
+  const config = write(folder, worker);
+  const alive = join(folder, "alive");
+  execFileSync("mkfifo", ["-m", "600", alive]);
+  process.env["DROVER_ALIVE"] = alive;
+  let held: number | null = openSync(alive, "r+");
+  const release = (): void => {
+    if (held !== null) closeSync(held);
+    held = null;
+  };
   const workerd = workerdBinary();
   const start = (socket: string): ChildProcess => {
-    const serve = ["serve", "--experimental", join(folder, "config.capnp"), `--socket-addr=${SOCKET}=unix:${socket}`];
+    const command = [workerd, "serve", "--experimental", config, `--socket-addr=${SOCKET}=unix:${socket}`];
     const env = { ...process.env, DROVER_DESCRIPTORS: String(descriptors) };
-    const child = spawn(WRAPPER, [workerd, ...serve], { stdio: ["ignore", "pipe", "pipe", "pipe"], env });
-    for (const stream of [child.stdout!, child.stderr!]) {
+    const child = spawn(WRAPPER, command, { stdio: ["ignore", "pipe", "pipe"], env });
+    for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => void (isNews(line) && say(`executor: ${line}`)));
     }
     return child;
@@ -124,9 +150,14 @@ export function startExecutors({ count, worker, descriptors, say }: ExecutorsOpt
   const executors = Array.from({ length: count }, (_, i) => new Executor(`executor ${i}`, join(folder, String(i)), start, say));
   return {
     sockets: executors.map(({ socket }) => socket),
-    restart: () => executors.forEach((executor) => executor.restart()),
+    release,
+    restart() {
+      held ??= openSync(alive, "r+");
+      for (const executor of executors) executor.restart();
+    },
     stop() {
-      executors.forEach((executor) => executor.stop());
+      for (const executor of executors) executor.stop();
+      release();
       rmSync(folder, { recursive: true, force: true });
     },
   };

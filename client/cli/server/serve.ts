@@ -65,7 +65,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
     // The bundler is a process of its own, so Miniflare loads meanwhile.
     const bundling = bundleWorkers({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token, BOOT_ID: crypto.randomUUID() });
     const [workers, miniflare] = await Promise.all([bundling, import("miniflare")]);
-    const executors = startExecutors({ count: options.executors, worker: workers.executor, descriptors: limit, say });
+    const executors = startExecutors({ count: options.executors, worker: workers.executor, folder: data, descriptors: limit, say });
     closers.push(() => executors.stop());
     const behindGate = connectionsMax !== null;
     const runtime = await startRuntime({
@@ -77,9 +77,11 @@ export async function serve(options: ServeOptions): Promise<Server> {
       port: behindGate ? 0 : options.port,
       descriptors: limit,
       say,
-      // Nobody is there whom they could tell.
       onExit: () => executors.restart(),
-      onStart: (pid, port) => lock.note(pid, port),
+      onStart(pid, port) {
+        lock.note(pid, port);
+        executors.release();
+      },
       onGiveUp: options.onGiveUp,
     });
     closers.push(() => runtime.stop());
