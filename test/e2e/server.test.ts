@@ -146,7 +146,15 @@ test("a server that is killed together with its workerd starts again with everyt
 });
 
 test("bad flags and unusable folders are refused with what to do", async () => {
-  for (const args of [["--prot", "1"], ["--port", "70000"], ["--port"], ["extra"], ["--host", "a b"]]) {
+  for (const args of [
+    ["--prot", "1"],
+    ["--port", "70000"],
+    ["--port"],
+    ["extra"],
+    ["--host", "a b"],
+    ["--executors", "many"],
+    ["--executors", "65"],
+  ]) {
     const { code, stdout, stderr } = await run(...args);
     expect({ args, code, stdout }).toEqual({ args, code: 2, stdout: "" });
     expect(stderr).toMatch(/^drover: .*--help\.\n$/);

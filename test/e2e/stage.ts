@@ -18,18 +18,18 @@ export interface Stage {
 }
 
 /** Call it at the top of a test file; the parts are there once the tests run. */
-export function useStage(answer: Answer, settings: object = {}): Stage {
+export function useStage(answer: Answer, settings: object = {}, executors?: number): Stage {
   const stage = { crash, said: "" } as Stage;
   const onStderr = (text: string): void => void (stage.said += text);
   async function crash(): Promise<void> {
     await stage.drover.kill("all");
     const port = Number(new URL(stage.drover.url).port);
-    stage.drover = await startDrover({ dataDir: stage.dataDir, port, onStderr });
+    stage.drover = await startDrover({ dataDir: stage.dataDir, port, executors, onStderr });
   }
   beforeAll(async () => {
     stage.dataDir = mkdtempSync(join(tmpdir(), "drover-e2e-"));
     stage.upstream = await startUpstream(answer);
-    stage.drover = await startDrover({ dataDir: stage.dataDir, onStderr });
+    stage.drover = await startDrover({ dataDir: stage.dataDir, executors, onStderr });
     await call(stage.drover, "PUT", "/v1/upstreams/real", { origin: stage.upstream.origin, ...settings });
   });
   afterAll(async () => {

@@ -1,6 +1,9 @@
 /** The local server's watch over a workerd that hangs. */
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
 import { watchForHang } from "../../client/cli/server/watchdog.ts";
 
@@ -63,4 +66,21 @@ test("one that is not there does not hang", async () => {
   end = watchForHang(url, () => hung++, FAST);
   await pause(300);
   expect(hung).toBe(0);
+});
+
+test("one that listens on the path of a socket is watched as well", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "drover-watchdog-"));
+  const socketPath = join(folder, "socket");
+  let isWell = true;
+  server = createServer((_, response) => {
+    if (isWell) response.end("ok");
+  }).listen(socketPath);
+  await once(server, "listening");
+  let hung = 0;
+  end = watchForHang({ socketPath }, () => hung++, FAST);
+  await pause(300);
+  expect(hung).toBe(0);
+  isWell = false;
+  await expect.poll(() => hung, { timeout: 20_000 }).toBe(1);
+  rmSync(folder, { recursive: true });
 });

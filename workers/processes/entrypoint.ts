@@ -46,9 +46,7 @@ export class Executor extends ExecutorHere {
     const home = this.#home();
     void home.left.then(() => seat.leave());
     try {
-      const reply = await send(seat.process, home);
-      seat.saw();
-      return reply;
+      return await send(seat.process, home);
     } catch (error) {
       seat.lost();
       home[Symbol.dispose]();

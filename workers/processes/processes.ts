@@ -1,19 +1,19 @@
 /**
  * The processes that executors have, as this one knows them. A batch goes to
  * the one with the fewest, if it answers: one that has just ended is started
- * again by whoever started it, and takes nothing meanwhile.
+ * again by whoever started it, and takes nothing meanwhile. Each batch asks
+ * first, because tasks whose executor is lost three times count as poison.
  */
 import type { ProcessRpc } from "../../shared/rpc-processes.ts";
 
-/** One that answered so recently is not asked whether it does. */
-const FRESH_MS = 1_000;
-/** One that did not is left alone for so long. */
+/** One that did not answer is left alone for so long. */
 const REST_MS = 250;
+/** One that is busy answers late; one that hangs never does. */
+const ANSWER_MS = 2_000;
 
 interface Place {
   readonly process: ProcessRpc;
   readonly seats: Set<Seat>;
-  heardAtMs: number;
   lostAtMs: number;
 }
 
@@ -33,14 +33,8 @@ export class Seat {
     return this.#place.process;
   }
 
-  /** It has answered. */
-  saw(): void {
-    this.#place.heardAtMs = Date.now();
-  }
-
-  /** It did not. */
+  /** It does not answer. */
   lost(): void {
-    this.#place.heardAtMs = -Infinity;
     this.#place.lostAtMs = Date.now();
   }
 
@@ -48,28 +42,32 @@ export class Seat {
     this.#place.seats.delete(this);
   }
 
-  /** Whether it answers, as far as one knows. */
   async isTaken(): Promise<boolean> {
-    const { process, heardAtMs, lostAtMs } = this.#place;
-    const nowMs = Date.now();
-    if (nowMs - heardAtMs < FRESH_MS) return true;
-    if (nowMs - lostAtMs < REST_MS) return false;
-    try {
-      await process.ready();
-      this.saw();
-      return true;
-    } catch {
-      this.lost();
-      return false;
-    }
+    const { process, lostAtMs } = this.#place;
+    if (Date.now() - lostAtMs < REST_MS) return false;
+    const hasAnswered = await answers(process);
+    if (!hasAnswered) this.lost();
+    return hasAnswered;
   }
+}
+
+async function answers(process: ProcessRpc): Promise<boolean> {
+  const late = Promise.withResolvers<boolean>();
+  const timer = setTimeout(() => late.resolve(false), ANSWER_MS);
+  const ready = process.ready().then(
+    () => true,
+    () => false,
+  );
+  const hasAnswered = await Promise.race([ready, late.promise]);
+  clearTimeout(timer);
+  return hasAnswered;
 }
 
 export class Processes {
   readonly #places: readonly Place[];
 
   constructor(processes: readonly ProcessRpc[]) {
-    this.#places = processes.map((process) => ({ process, seats: new Set(), heardAtMs: -Infinity, lostAtMs: -Infinity }));
+    this.#places = processes.map((process) => ({ process, seats: new Set(), lostAtMs: -Infinity }));
   }
 
   /** All of them, whether they answer or not. */

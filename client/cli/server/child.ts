@@ -4,10 +4,11 @@
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { executorsFolder } from "./data-folder.ts";
 
 const START = fileURLToPath(new URL("../start.ts", import.meta.url));
 
@@ -29,6 +30,8 @@ export interface Drover {
   readonly pid: number;
   readonly exited: Promise<number | null>;
   workerdPid(): number;
+  /** Of the executors that have processes of their own. */
+  executorPids(): number[];
   /** SIGTERM; resolves to the exit code. */
   stop(): Promise<number | null>;
   /** SIGKILL for the Node process alone, or for workerd and then it. */
@@ -70,12 +73,19 @@ export async function startDrover(options: DroverOptions): Promise<Drover> {
   const exited = once(child, "exit").then(([code]) => code as number | null);
   const { url, token } = await readyLine(child, exited, () => stderr);
   const workerdPid = (): number => (JSON.parse(readFileSync(join(dataDir, "lock"), "utf8")) as { workerdPid: number }).workerdPid;
+  const executorPids = (): number[] => {
+    const folder = executorsFolder(dataDir);
+    if (!existsSync(folder)) return [];
+    const files = readdirSync(folder).filter((name) => name.endsWith(".pid"));
+    return files.map((name) => Number(readFileSync(join(folder, name), "utf8")));
+  };
   return {
     url,
     token,
     pid: child.pid!,
     exited,
     workerdPid,
+    executorPids,
     stop() {
       child.kill("SIGTERM");
       return exited;

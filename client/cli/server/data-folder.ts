@@ -24,6 +24,11 @@ export function openFolder(path: string): string {
   }
 }
 
+/** Where what executors need lies while there are any, and `N.pid` says which process executor N is. */
+export function executorsFolder(folder: string): string {
+  return join(folder, "executors");
+}
+
 /** The path of the root token inside a data folder. */
 export function tokenPath(folder: string): string {
   return join(folder, "root-token");

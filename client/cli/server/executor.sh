@@ -5,6 +5,7 @@
 ulimit -n "$DROVER_DESCRIPTORS" 2>/dev/null
 "$@" &
 workerd=$!
+echo $workerd > "$DROVER_PID"
 # Or it would tell what it has ended.
 exec 2>/dev/null
 ( read -r _ < "$DROVER_ALIVE"; kill -9 $workerd ) &

@@ -7,11 +7,12 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { closeSync, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { V4WorkerOptions } from "miniflare";
 import { capnpOf, SOCKET } from "./executor-config.ts";
+import { executorsFolder } from "./data-folder.ts";
 import { pauseAfter } from "./exits.ts";
 import { watchForHang } from "./watchdog.ts";
 import { isNews, v8Flags, workerdBinary } from "./workerd.ts";
@@ -37,11 +38,13 @@ export interface Executors {
   release(): void;
   /** It has ended, and what they do is for nobody: starts all of them anew. */
   restart(): void;
+  /** It is about to end, and they with it: none is started again. */
+  retire(): void;
   stop(): void;
 }
 
 const nothing = (): void => undefined;
-const NONE: Executors = { sockets: [], release: nothing, restart: nothing, stop: nothing };
+const NONE: Executors = { sockets: [], release: nothing, restart: nothing, retire: nothing, stop: nothing };
 
 /** One of them, through all its lives. */
 class Executor {
@@ -54,7 +57,7 @@ class Executor {
   #timer: NodeJS.Timeout | undefined;
   #exits = 0;
   #isAsked = false;
-  #isStopped = false;
+  #isRetired = false;
 
   constructor(name: string, socket: string, start: (socket: string) => ChildProcess, say: (line: string) => void) {
     this.socket = socket;
@@ -73,10 +76,14 @@ class Executor {
     this.#child?.kill("SIGTERM");
   }
 
-  stop(): void {
-    this.#isStopped = true;
+  retire(): void {
+    this.#isRetired = true;
     this.#endWatch();
     clearTimeout(this.#timer);
+  }
+
+  stop(): void {
+    this.retire();
     this.#child?.kill("SIGTERM");
   }
 
@@ -87,7 +94,7 @@ class Executor {
     this.#child = child;
     child.once("error", (error) => this.#say(`${this.#name} cannot be started: ${error.message}`));
     child.once("exit", (code, signal) => {
-      if (!this.#isStopped) this.#exited(Date.now() - startedAtMs, signal ?? `code ${code}`);
+      if (!this.#isRetired) this.#exited(Date.now() - startedAtMs, signal ?? `code ${code}`);
     });
   }
 
@@ -104,13 +111,17 @@ class Executor {
   }
 }
 
-/** In the data folder, unless its path is too long for a socket. What an earlier server left there is of no use. */
-function ownFolder(data: string, count: number): string {
-  const folder = join(data, "executors");
+/** What an earlier server left there is of no use. */
+function emptyFolder(data: string): string {
+  const folder = executorsFolder(data);
   rmSync(folder, { recursive: true, force: true });
-  if (join(folder, String(count)).length > SOCKET_PATH_MAX) return mkdtempSync(join(tmpdir(), "drover-"));
   mkdirSync(folder, { mode: 0o700 });
   return folder;
+}
+
+/** Beside the rest, unless that path is too long for a socket. */
+function socketsFolder(folder: string): string {
+  return join(folder, "00").length > SOCKET_PATH_MAX ? mkdtempSync(join(tmpdir(), "drover-")) : folder;
 }
 
 /** Writes what they serve, and answers with the path of its description. */
@@ -127,7 +138,8 @@ function write(folder: string, worker: WorkerModules): string {
 /** Starts so many, and does not wait for them. */
 export function startExecutors({ count, worker, folder: data, descriptors, say }: ExecutorsOptions): Executors {
   if (count === 0) return NONE;
-  const folder = ownFolder(data, count);
+  const folder = emptyFolder(data);
+  const sockets = socketsFolder(folder);
   const config = write(folder, worker);
   const alive = join(folder, "alive");
   execFileSync("mkfifo", ["-m", "600", alive]);
@@ -140,14 +152,14 @@ export function startExecutors({ count, worker, folder: data, descriptors, say }
   const workerd = workerdBinary();
   const start = (socket: string): ChildProcess => {
     const command = [workerd, "serve", "--experimental", config, `--socket-addr=${SOCKET}=unix:${socket}`];
-    const env = { ...process.env, DROVER_DESCRIPTORS: String(descriptors) };
-    const child = spawn(WRAPPER, command, { stdio: ["ignore", "pipe", "pipe"], env });
+    const own = { DROVER_PID: join(folder, `${basename(socket)}.pid`), DROVER_DESCRIPTORS: String(descriptors) };
+    const child = spawn(WRAPPER, command, { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...own } });
     for (const stream of [child.stdout, child.stderr]) {
       createInterface({ input: stream }).on("line", (line) => void (isNews(line) && say(`executor: ${line}`)));
     }
     return child;
   };
-  const executors = Array.from({ length: count }, (_, i) => new Executor(`executor ${i}`, join(folder, String(i)), start, say));
+  const executors = Array.from({ length: count }, (_, i) => new Executor(`executor ${i}`, join(sockets, String(i)), start, say));
   return {
     sockets: executors.map(({ socket }) => socket),
     release,
@@ -155,10 +167,13 @@ export function startExecutors({ count, worker, folder: data, descriptors, say }
       held ??= openSync(alive, "r+");
       for (const executor of executors) executor.restart();
     },
+    retire() {
+      for (const executor of executors) executor.retire();
+    },
     stop() {
       for (const executor of executors) executor.stop();
       release();
-      rmSync(folder, { recursive: true, force: true });
+      for (const each of [folder, sockets]) rmSync(each, { recursive: true, force: true });
     },
   };
 }

@@ -85,6 +85,7 @@ export async function serve(options: ServeOptions): Promise<Server> {
       onGiveUp: options.onGiveUp,
     });
     closers.push(() => runtime.stop());
+    closers.push(() => executors.retire());
     closers.push(watchForHang(`${urlOf(behindGate ? "127.0.0.1" : host, runtime.port)}/healthz`, () => runtime.endHung()));
     let port = runtime.port;
     if (behindGate) {

@@ -1,0 +1,10 @@
+/** What processes have used of the processor. */
+import { readFileSync } from "node:fs";
+
+/** User and system time of the processes and their threads, in milliseconds. */
+export function cpuMs(...pids: readonly number[]): number {
+  return pids.reduce((sum, pid) => {
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+    return sum + (Number(fields[11]) + Number(fields[12])) * 10;
+  }, 0);
+}

@@ -1,0 +1,147 @@
+/** Executors in processes of their own: they do the work, and whatever becomes of them, no task is lost and none of them is left behind. */
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, expect, test } from "vitest";
+import { type Drover, startDrover } from "../../client/cli/server/child.ts";
+import { startTimeOf } from "../../client/cli/server/processes.ts";
+import { call, goalOf, putFunction, tasksOf, until } from "./api.ts";
+import { cpuMs } from "./cpu.ts";
+import { useStage } from "./stage.ts";
+import { answerAfter } from "./upstream.ts";
+
+const ANSWER_MS = 1_500;
+const EXECUTORS = 2;
+const stage = useStage(answerAfter(ANSWER_MS), {}, EXECUTORS);
+const BUSY = "export default (n) => { let x = n; for (let i = 0; i < 60_000; i++) x += i; return x; };";
+const WAITS = `export default async (n, ctx) => (await ctx.call("real", { path: "/waits/" + n })).body.path;`;
+const busyOf = (n: number): number => n + (60_000 * 59_999) / 2;
+
+const folders: string[] = [];
+const started: Drover[] = [];
+
+function newFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), "drover-executors-"));
+  folders.push(folder);
+  return folder;
+}
+
+async function start(dataDir: string, executors: number, env: Record<string, string> = {}): Promise<Drover> {
+  const drover = await startDrover({ dataDir, executors, env, onStderr: () => undefined });
+  started.push(drover);
+  return drover;
+}
+
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((drover) => drover.stop()));
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
+});
+
+const isAlive = (pid: number): boolean => startTimeOf(pid) !== null;
+
+/** All of them have been started, and run. */
+async function executorsOf(drover: Drover): Promise<number[]> {
+  const areUp = (): boolean => drover.executorPids().length === EXECUTORS && drover.executorPids().every(isAlive);
+  await until("the executors run", areUp);
+  return drover.executorPids();
+}
+
+/** Runs so many busy functions, and looks at each result. */
+async function runBusy(drover: Drover, count: number): Promise<void> {
+  await putFunction(drover, "busy", BUSY);
+  const tasks = Array.from({ length: count }, (_, n) => ({ key: `${n}`, run: { function: "busy", input: n } }));
+  const { id } = await call<{ id: string }>(drover, "POST", "/v1/goals", { tasks, sealed: true });
+  await until("the functions have run", async () => (await goalOf(drover, id)).counts.succeeded === count);
+  for (const { key, result } of await tasksOf(drover, id)) expect(result!.body).toBe(busyOf(Number(key)));
+}
+
+test("functions run in the executors' processes, on as many cores", async () => {
+  const pids = await executorsOf(stage.drover);
+  await runBusy(stage.drover, 200);
+  for (const pid of pids) expect(cpuMs(pid)).toBeGreaterThan(cpuMs(stage.drover.workerdPid()) / 4);
+  const before = pids.map((pid) => cpuMs(pid));
+  await runBusy(stage.drover, 200);
+  const used = pids.map((pid, i) => cpuMs(pid) - before[i]!);
+  expect(Math.max(...used)).toBeLessThan(4 * Math.min(...used));
+});
+
+test("when executors are killed, functions run again as the same tasks, what must not be repeated is not, and others take over", async () => {
+  const { drover, upstream } = stage;
+  await putFunction(drover, "waits", WAITS);
+  const pids = await executorsOf(drover);
+  const before = upstream.seen.length;
+  const runs = Array.from({ length: 10 }, (_, n) => ({ key: `run-${n}`, run: { function: "waits", input: n } }));
+  const posts = Array.from({ length: 4 }, (_, n) => ({
+    key: `post-${n}`,
+    call: { upstream: "real", method: "POST", path: `/posts/${n}` },
+  }));
+  const { id } = await call<{ id: string }>(drover, "POST", "/v1/goals", { tasks: [...runs, ...posts], sealed: true });
+  await upstream.reached(before + 14);
+  for (const pid of pids) process.kill(pid, "SIGKILL");
+  await until("the functions have run", async () => (await goalOf(drover, id)).counts.succeeded === 10);
+  for (const task of await tasksOf(drover, id)) {
+    const keys = upstream.seen
+      .slice(before)
+      .filter(({ path }) => path.endsWith(task.key!.replace("run-", "/waits/").replace("post-", "/posts/")));
+    if (task.key!.startsWith("post-")) {
+      // Its outcome is unknown from the end of its lease on; an answer may come until then.
+      expect([task.key, task.status, keys.length]).toEqual([task.key, "running", 1]);
+    } else {
+      expect([task.key, task.status]).toEqual([task.key, "succeeded"]);
+      // The first to be killed had its runs taken over by the second.
+      expect(task.attempt).toBeGreaterThanOrEqual(2);
+      expect(task.attempt).toBeLessThanOrEqual(3);
+      expect(new Set(keys.map(({ key }) => key))).toEqual(new Set([`${task.id}.1`]));
+    }
+  }
+  const next = await executorsOf(drover);
+  for (const pid of next) expect(pids).not.toContain(pid);
+  await runBusy(drover, 100);
+  for (const pid of next) expect(cpuMs(pid)).toBeGreaterThan(0);
+});
+
+test("executors end with the workerd that they work for, whoever ends it", async () => {
+  const folder = newFolder();
+  const first = await start(folder, EXECUTORS);
+  const before = await executorsOf(first);
+  const workerd = first.workerdPid();
+  process.kill(workerd, "SIGKILL");
+  await until("the executors have ended", () => !before.some(isAlive));
+  await until("there are others", () => first.executorPids().every((pid) => !before.includes(pid) && isAlive(pid)));
+  await until("workerd is back", () => first.workerdPid() !== workerd);
+  await runBusy(first, 20);
+
+  // Its server gone, a workerd works on, and its executors with it.
+  const orphans = await executorsOf(first);
+  await first.kill("parent");
+  expect(orphans.filter(isAlive)).toEqual(orphans);
+  const second = await start(folder, EXECUTORS);
+  await until("the next server has ended them", () => !orphans.some(isAlive));
+
+  const killed = await executorsOf(second);
+  await second.kill("all");
+  await until("they end with everything", () => !killed.some(isAlive));
+  const third = await start(folder, EXECUTORS);
+  const stopped = await executorsOf(third);
+  expect(await third.stop()).toBe(0);
+  expect(stopped.filter(isAlive)).toEqual([]);
+});
+
+test("without executors the server's own process does it all", async () => {
+  const drover = await start(newFolder(), 0);
+  expect(drover.executorPids()).toEqual([]);
+  await runBusy(drover, 20);
+});
+
+test("a data folder whose path is too long for a socket has its sockets elsewhere, and nothing of them stays", async () => {
+  const temporary = newFolder();
+  const folder = join(newFolder(), "long-".repeat(20));
+  mkdirSync(folder);
+  const drover = await start(folder, EXECUTORS, { TMPDIR: temporary });
+  const pids = await executorsOf(drover);
+  expect(readdirSync(temporary)).not.toEqual([]);
+  await runBusy(drover, 100);
+  for (const pid of pids) expect(cpuMs(pid)).toBeGreaterThan(100);
+  await drover.stop();
+  expect(readdirSync(temporary).filter((name) => name.startsWith("drover-"))).toEqual([]);
+});
