@@ -83,6 +83,8 @@ export class PermitChecker {
   readonly #failures = new Map<number, number>();
   /** Whether every line of this life so far was judged as the goal judged it. */
   #isSure = true;
+  /** Lines of this life that the goal dropped, and that were counted here. */
+  #takenAlong = 0;
 
   readonly #backups: BackupChecker;
 
@@ -99,11 +101,14 @@ export class PermitChecker {
       this.#life = state.life;
       this.#clients = new Map();
       this.#isSure = true;
+      this.#takenAlong = 0;
     }
     const settled = this.#settled(turn, before, sent, isFirst);
     const isOfRun = (line: string): boolean => this.#model.tasks.get(parseLineHead(line).task)?.spec.run !== undefined;
-    // A line of a run may take a call along whose own line comes after it.
-    if (turn.settled.filter((line) => !isOfRun(line)).length - settled.length !== late) this.#isSure = false;
+    // A line may take a call along whose own line comes after it.
+    const uncounted = turn.settled.filter((line) => !isOfRun(line)).length - settled.length;
+    if (uncounted !== late) this.#isSure = false;
+    this.#takenAlong += Math.max(0, late - uncounted);
     this.#grants(turn, statuses);
     this.#closing(turn);
     for (const each of settled) if (!each.isUndecided) this.#failure(each, state, statuses, nowMs);
@@ -230,7 +235,7 @@ export class PermitChecker {
       held.starts -= tasks.length + (hedges?.left ?? 0);
       const calls = grant.calls - spoiled;
       must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
-      must(lanes + closing <= calls, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
+      must(lanes + closing <= calls + this.#takenAlong, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
       const max = config!.maxConcurrency;
       must(max === null || running <= max, "the window is maxConcurrency", () => `${running} for ${max!} at ${name}`);
       must(held.starts >= 0, "no more starts than were granted", () => `${-held.starts} too many at ${name}`);
