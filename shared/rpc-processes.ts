@@ -2,18 +2,18 @@
 import type { Answer } from "./rpc.ts";
 import type { Batch, BatchReply } from "./rpc-batch.ts";
 import type { FunctionVersion } from "./protocol/function.ts";
-import type { GoalAsk, HandRequest, HandRpc, RunBatch, StoredImage } from "./rpc-functions.ts";
+import type { GoalAsk, HandRpc, RunBatch, StoredImage } from "./rpc-functions.ts";
 
 // executor → server
 
-/** All that an executor in a process of its own can reach: it has no storage, and user code runs there. One for each batch. */
+/** All that an executor in a process of its own can reach, for one batch: it has no storage, and user code runs there. */
 export interface HomeRpc {
-  /** As `GoalRpc.settle`. */
-  settle(goalId: string, lines: string): Promise<void>;
-  /** As `GoalAskRpc.ask`. */
-  ask(goalId: string, asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]>;
-  /** As `HandsRpc.hand`. */
-  hand(gate: string, request: HandRequest): Promise<HandRpc>;
+  /** As `GoalRpc.settle`, of the batch's goal. */
+  settle(lines: string): Promise<void>;
+  /** As `GoalAskRpc.ask`, of the batch's goal. */
+  ask(asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]>;
+  /** As `HandsRpc.hand`, of the gate of that goal. */
+  hand(waitMs: number): Promise<HandRpc>;
   /** As `ImageRpc.bundle`. */
   bundle(version: string): Promise<string | null>;
   /** As `ImageRpc.image`. */

@@ -26,6 +26,7 @@ function fake(): Fake {
 }
 
 const gone = (): Promise<void> => Promise.reject(new Error("connection refused"));
+const never = (): Promise<void> => new Promise(() => undefined);
 const of = (...fakes: readonly Fake[]): Processes => new Processes(fakes as unknown as readonly ProcessRpc[]);
 const at = (seat: Seat | null): unknown => seat?.process;
 
@@ -66,19 +67,45 @@ test("each batch asks first, and one that broke off is left alone", async () => 
   expect(a.asked).toBe(3);
 });
 
-test("one that hangs holds a batch up for two seconds, and not for ever", async () => {
+test("one that hangs holds a batch up for a quarter of a second, and those after it not at all", async () => {
   const [a, b] = [fake(), fake()];
-  a.answer = () => new Promise(() => undefined);
+  a.answer = never;
   const processes = of(a, b);
   let taken: unknown;
   void processes.take(["g"]).then((seat) => (taken = at(seat)));
-  await vi.advanceTimersByTimeAsync(1_999);
+  await vi.advanceTimersByTimeAsync(249);
   expect(taken).toBeUndefined();
   await vi.advanceTimersByTimeAsync(1);
   expect(taken).toBe(b);
+  expect(at(await processes.take(["g"]))).toBe(b);
+  expect(a.asked).toBe(1);
+  a.answer = () => Promise.resolve();
+  vi.advanceTimersByTime(5_000);
+  expect(at(await processes.take(["g"]))).toBe(a);
 });
 
-test("where none answers, or there is none, nobody takes it", async () => {
+test("where all that are there are late, the one that has the fewest takes it, within a second", async () => {
+  const fakes = Array.from({ length: 8 }, fake);
+  const processes = of(...fakes);
+  await processes.take(["g"]);
+  for (const each of fakes) each.answer = never;
+  const startedAtMs = Date.now();
+  const taking = processes.take(["g"]);
+  await vi.advanceTimersByTimeAsync(1_000);
+  expect(at(await taking)).toBe(fakes[1]);
+  expect(Date.now() - startedAtMs).toBe(1_000);
+});
+
+test("one that is gone takes nothing beside one that is late", async () => {
+  const [a, b] = [fake(), fake()];
+  a.answer = gone;
+  b.answer = never;
+  const taking = of(a, b).take(["g"]);
+  await vi.advanceTimersByTimeAsync(250);
+  expect(at(await taking)).toBe(b);
+});
+
+test("where all are gone, or there is none, nobody takes it", async () => {
   const a = fake();
   a.answer = gone;
   expect(await of(a).take(["g"])).toBeNull();

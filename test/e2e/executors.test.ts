@@ -1,5 +1,5 @@
 /** Executors in processes of their own: they do the work, and whatever becomes of them, no task is lost and none of them is left behind. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, expect, test } from "vitest";
@@ -129,6 +129,18 @@ test("executors end with the workerd that they work for, whoever ends it", async
 
 test("without executors the server's own process does it all", async () => {
   const drover = await start(newFolder(), 0);
+  expect(drover.executorPids()).toEqual([]);
+  await runBusy(drover, 20);
+});
+
+test("a server that cannot give executors processes says so, and does it all itself", async () => {
+  const programs = newFolder();
+  writeFileSync(join(programs, "mkfifo"), "#!/bin/sh\necho no pipes here >&2\nexit 1\n", { mode: 0o755 });
+  let said = "";
+  const PATH = `${programs}:${process.env["PATH"]}`;
+  const drover = await startDrover({ dataDir: newFolder(), executors: EXECUTORS, env: { PATH }, onStderr: (text) => void (said += text) });
+  started.push(drover);
+  expect(said).toContain("executors cannot have processes of their own");
   expect(drover.executorPids()).toEqual([]);
   await runBusy(drover, 20);
 });

@@ -235,7 +235,11 @@ export class PermitChecker {
       held.starts -= tasks.length + (hedges?.left ?? 0);
       const calls = grant.calls - spoiled;
       must(nowMs < held.untilMs, "nothing starts after the end of its lease", () => `${name}, ${nowMs - held.untilMs} ms`);
-      must(lanes + closing <= calls + this.#takenAlong, "no more calls than permits", () => `${lanes} and ${closing} for ${calls} at ${name}`);
+      must(
+        lanes + closing <= calls + this.#takenAlong,
+        "no more calls than permits",
+        () => `${lanes} and ${closing} for ${calls} at ${name}`,
+      );
       const max = config!.maxConcurrency;
       must(max === null || running <= max, "the window is maxConcurrency", () => `${running} for ${max!} at ${name}`);
       must(held.starts >= 0, "no more starts than were granted", () => `${-held.starts} too many at ${name}`);

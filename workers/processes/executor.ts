@@ -13,7 +13,7 @@ import { tcpReach } from "../executor/reach.ts";
 import { runBatch } from "../executor/run-batch.ts";
 import { networkOf } from "../kit/network.ts";
 import { envThrough } from "./env.ts";
-import { Lease } from "./lease.ts";
+import { keptOpen, Lease } from "./lease.ts";
 
 interface ProcessEnv {
   readonly LOADER: WorkerLoader;
@@ -28,14 +28,19 @@ export class ExecutorProcess extends WorkerEntrypoint<ProcessEnv> implements Pro
   async ready(): Promise<void> {}
 
   run(batch: Batch, home: HomeRpc): Promise<BatchReply> {
-    return Lease.during(home, (lease) => {
-      const settle: HomeRpc["settle"] = (goalId, lines) => lease.home.settle(goalId, lines);
-      return runBatch(batch, { settle, ...this.#surroundings(lease) });
+    return Lease.during(home, async (lease) => {
+      const surroundings = this.#surroundings(lease);
+      const settle = (_: string, lines: string): Promise<void> => lease.home.settle(lines);
+      return keptOpen(await runBatch(batch, { settle, ...surroundings }), surroundings.waitUntil);
     });
   }
 
   runFunctions(batch: RunBatch, home: HomeRpc): Promise<BatchReply> {
-    return Lease.during(home, (lease) => runHere(envThrough(lease.home, this.env.LOADER), batch, this.#surroundings(lease)));
+    return Lease.during(home, async (lease) => {
+      const surroundings = this.#surroundings(lease);
+      const reached = envThrough(lease.home, this.env.LOADER);
+      return keptOpen(await runHere(reached, batch, surroundings), surroundings.waitUntil);
+    });
   }
 
   warm(version: FunctionVersion, home: HomeRpc): Promise<void> {

@@ -1,22 +1,27 @@
 /**
- * What an executor in another process reaches of this one, and nothing else.
+ * What an executor in another process reaches of this one for a batch, and
+ * nothing else: that batch's goal and its gate, and images of functions.
  * It lives until the executor lets go of it, or is gone. Answers of objects
  * are copied: passed on as they are, they would have to be given back.
  */
 import { RpcTarget } from "cloudflare:workers";
-import type { HandsRpc, GoalAsk, GoalAskRpc, HandRequest, HandRpc, StoredImage } from "../../shared/rpc-functions.ts";
+import type { GoalAsk, GoalAskRpc, HandRpc, HandsRpc, StoredImage } from "../../shared/rpc-functions.ts";
 import type { HomeRpc } from "../../shared/rpc-processes.ts";
 import type { Answer } from "../../shared/rpc.ts";
+import { gateOf } from "../executor/host/hosts.ts";
 import { settlerOf } from "../executor/run-batch.ts";
 import { imageStub } from "../sandbox/images.ts";
 
 export class Home extends RpcTarget implements HomeRpc {
   readonly #env: Env;
+  readonly #goalId: string;
   readonly #left = Promise.withResolvers<void>();
 
-  constructor(env: Env) {
+  /** Empty where it is for no goal. */
+  constructor(env: Env, goalId: string) {
     super();
     this.#env = env;
+    this.#goalId = goalId;
   }
 
   /** Resolves when nobody can ask any more. */
@@ -24,18 +29,19 @@ export class Home extends RpcTarget implements HomeRpc {
     return this.#left.promise;
   }
 
-  settle(goalId: string, lines: string): Promise<void> {
-    return settlerOf(this.#env.GOAL)(goalId, lines);
+  settle(lines: string): Promise<void> {
+    return settlerOf(this.#env.GOAL)(this.#goalId, lines);
   }
 
-  async ask(goalId: string, asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]> {
+  async ask(asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]> {
     const { GOAL } = this.#env;
-    return [...(await (GOAL.get(GOAL.idFromName(goalId)) as unknown as GoalAskRpc).ask(asks))];
+    return [...(await (GOAL.get(GOAL.idFromName(this.#goalId)) as unknown as GoalAskRpc).ask(asks))];
   }
 
-  hand(gate: string, request: HandRequest): Promise<HandRpc> {
+  hand(waitMs: number): Promise<HandRpc> {
     const { GATE } = this.#env;
-    return (GATE.get(GATE.idFromName(gate)) as unknown as HandsRpc).hand(request);
+    const gate = gateOf(this.#goalId);
+    return (GATE.get(GATE.idFromName(gate)) as unknown as HandsRpc).hand({ gate, goalId: this.#goalId, waitMs });
   }
 
   bundle(version: string): Promise<string | null> {

@@ -1,4 +1,5 @@
 /** Keeps a batch's home for as long as something of the batch goes on: the runtime lets go of it when the call has been answered. */
+import type { BatchReply } from "../../shared/rpc-batch.ts";
 import type { HomeRpc } from "../../shared/rpc-processes.ts";
 
 /** A stub of the runtime. */
@@ -31,4 +32,12 @@ export class Lease {
   #end(): void {
     if (--this.#uses === 0) this.home[Symbol.dispose]();
   }
+}
+
+/** A reply whose batch goes on until its stream has been read: whoever reads it may go away, and what is left then goes home. */
+export function keptOpen(reply: BatchReply, waitUntil: (work: Promise<unknown>) => void): BatchReply {
+  if (typeof reply === "string") return reply;
+  const { readable, writable } = new IdentityTransformStream();
+  waitUntil(reply.rest.pipeTo(writable).catch(() => undefined));
+  return { ...reply, rest: readable };
 }

@@ -6,15 +6,21 @@
  */
 import type { ProcessRpc } from "../../shared/rpc-processes.ts";
 
-/** One that did not answer is left alone for so long. */
-const REST_MS = 250;
-/** One that is busy answers late; one that hangs never does. */
-const ANSWER_MS = 2_000;
+/** One that is not there is left alone for so long. */
+const GONE_REST_MS = 250;
+/** One that is busy answers late, and one that hangs never does: others are asked first for so long. */
+const LATE_REST_MS = 5_000;
+const ANSWER_MS = 250;
+/** For all of them together: a lease goes on meanwhile. */
+const TAKE_MS = 1_000;
+
+type Answer = "ready" | "gone" | "late";
 
 interface Place {
   readonly process: ProcessRpc;
   readonly seats: Set<Seat>;
-  lostAtMs: number;
+  goneAtMs: number;
+  lateAtMs: number;
 }
 
 /** A process for one batch. */
@@ -33,41 +39,36 @@ export class Seat {
     return this.#place.process;
   }
 
-  /** It does not answer. */
+  /** The process broke off. */
   lost(): void {
-    this.#place.lostAtMs = Date.now();
+    this.#place.goneAtMs = Date.now();
   }
 
   leave(): void {
     this.#place.seats.delete(this);
   }
-
-  async isTaken(): Promise<boolean> {
-    const { process, lostAtMs } = this.#place;
-    if (Date.now() - lostAtMs < REST_MS) return false;
-    const hasAnswered = await answers(process);
-    if (!hasAnswered) this.lost();
-    return hasAnswered;
-  }
 }
 
-async function answers(process: ProcessRpc): Promise<boolean> {
-  const late = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => late.resolve(false), ANSWER_MS);
-  const ready = process.ready().then(
-    () => true,
-    () => false,
+async function ask(place: Place, withinMs: number): Promise<Answer> {
+  const late = Promise.withResolvers<Answer>();
+  const timer = setTimeout(() => late.resolve("late"), withinMs);
+  const ready = place.process.ready().then(
+    () => "ready" as const,
+    () => "gone" as const,
   );
-  const hasAnswered = await Promise.race([ready, late.promise]);
+  const answer = await Promise.race([ready, late.promise]);
   clearTimeout(timer);
-  return hasAnswered;
+  if (answer === "gone") place.goneAtMs = Date.now();
+  if (answer === "late") place.lateAtMs = Date.now();
+  if (answer === "ready") place.lateAtMs = -Infinity;
+  return answer;
 }
 
 export class Processes {
   readonly #places: readonly Place[];
 
   constructor(processes: readonly ProcessRpc[]) {
-    this.#places = processes.map((process) => ({ process, seats: new Set(), lostAtMs: -Infinity }));
+    this.#places = processes.map((process) => ({ process, seats: new Set(), goneAtMs: -Infinity, lateAtMs: -Infinity }));
   }
 
   /** All of them, whether they answer or not. */
@@ -75,15 +76,24 @@ export class Processes {
     return this.#places.map(({ process }) => process);
   }
 
-  /** Null: none answers. */
+  /**
+   * Null: none is there. One that is there and late takes it where no other
+   * does: what keeps it busy, perhaps for ever, must not come here.
+   */
   async take(goalIds: readonly string[]): Promise<Seat | null> {
-    const places = this.#places.toSorted((a, b) => a.seats.size - b.seats.size);
-    for (const place of places) {
+    const startedAtMs = Date.now();
+    let late: Place | null = null;
+    for (const place of this.#inOrder(startedAtMs)) {
+      const leftMs = startedAtMs + TAKE_MS - Date.now();
+      if (leftMs <= 0) break;
+      // Taken while it is asked, or all that come in one moment would take the same.
       const seat = new Seat(place, goalIds);
-      if (await seat.isTaken()) return seat;
+      const answer = await ask(place, Math.min(ANSWER_MS, leftMs));
+      if (answer === "ready") return seat;
       seat.leave();
+      if (answer === "late") late ??= place;
     }
-    return null;
+    return late === null ? null : new Seat(late, goalIds);
   }
 
   /** Those that work for a goal that has ended, or for one below it, hear it at once. A hint: one that is lost does no harm. */
@@ -92,5 +102,12 @@ export class Processes {
       const isConcerned = [...seats].some(({ goalIds }) => goalIds.includes(goalId));
       if (isConcerned) process.ended(goalId).catch(() => undefined);
     }
+  }
+
+  #inOrder(nowMs: number): Place[] {
+    const isLate = ({ lateAtMs }: Place): number => Number(nowMs - lateAtMs < LATE_REST_MS);
+    return this.#places
+      .filter(({ goneAtMs }) => nowMs - goneAtMs >= GONE_REST_MS)
+      .toSorted((a, b) => isLate(a) - isLate(b) || a.seats.size - b.seats.size);
   }
 }

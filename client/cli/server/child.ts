@@ -77,7 +77,8 @@ export async function startDrover(options: DroverOptions): Promise<Drover> {
     const folder = executorsFolder(dataDir);
     if (!existsSync(folder)) return [];
     const files = readdirSync(folder).filter((name) => name.endsWith(".pid"));
-    return files.map((name) => Number(readFileSync(join(folder, name), "utf8")));
+    // One that is just being written is empty.
+    return files.map((name) => Number(readFileSync(join(folder, name), "utf8"))).filter((pid) => pid > 1);
   };
   return {
     url,

@@ -9,5 +9,5 @@ echo "$$" > "$DROVER_DATA/workerd.pid" || exit 1
 # The next server writes its name first and reads the process id afterwards, so one of the two always sees the other.
 grep -q "$DROVER_INSTANCE" "$DROVER_DATA/lock" || exit 1
 # Executors in other processes end when nobody holds their pipe any more.
-if [ -n "$DROVER_ALIVE" ]; then exec 9<>"$DROVER_ALIVE"; fi
+if [ -p "$DROVER_ALIVE" ]; then exec 9<>"$DROVER_ALIVE"; fi
 exec "$DROVER_WORKERD" "$@"
