@@ -1,8 +1,8 @@
 /**
  * `functions`: a goal of 5,000 tasks of a function of 97 KB, each awaiting one
  * call of 1 ms; beside it the pool alone, which makes the same runs with the
- * same calls in one isolate. Every answer of both is checked, and each says
- * whether it saw anything of another.
+ * same calls in one isolate, and in one for each executor of Drover. Every
+ * answer of both is checked, and each says whether it saw anything of another.
  */
 import { api, declare, newGoal, untilEnded, viewGoal, viewTasks } from "../goals.ts";
 import { type Figure, figure } from "../report.ts";
@@ -44,13 +44,16 @@ async function runGoal(stage: Stage): Promise<Done> {
   return { ackMs, doneMs };
 }
 
-/** Milliseconds of as many runs in the pool alone, with every answer right. */
-async function runPool(alone: SandboxAlone, lanes: number, upstream: string): Promise<number> {
+/** Milliseconds of as many runs in the pool alone, shared out over such processes, with every answer right. */
+async function runPool(pools: readonly SandboxAlone[], lanes: number, upstream: string): Promise<number> {
+  const n = Math.ceil(TASKS / pools.length);
   const startedAt = performance.now();
-  const answers = (await (await alone.ask("/pool", { version: "busy", n: TASKS, lanes, upstream })).json()) as unknown[];
+  const all = await Promise.all(pools.map(async (pool) => (await pool.ask("/pool", { version: "busy", n, lanes, upstream })).json()));
   const tookMs = performance.now() - startedAt;
-  const wrong = answers.findIndex((answer, i) => !isRight(i, answer));
-  if (wrong >= 0) throw new Error(`the answer to ${wrong} is ${JSON.stringify(answers[wrong])}`);
+  for (const answers of all as unknown[][]) {
+    const wrong = answers.findIndex((answer, i) => !isRight(i, answer));
+    if (wrong >= 0) throw new Error(`the answer to ${wrong} is ${JSON.stringify(answers[wrong])}`);
+  }
   return tookMs;
 }
 
@@ -58,29 +61,35 @@ async function runPool(alone: SandboxAlone, lanes: number, upstream: string): Pr
 async function bestLanes(alone: SandboxAlone, upstream: string, rounds: number): Promise<number> {
   const times = new Map<number, number[]>(LANES_TRIED.map((lanes) => [lanes, []]));
   for (let round = 0; round < rounds; round++) {
-    for (const lanes of LANES_TRIED) times.get(lanes)!.push(await runPool(alone, lanes, upstream));
+    for (const lanes of LANES_TRIED) times.get(lanes)!.push(await runPool([alone], lanes, upstream));
   }
   return LANES_TRIED.toSorted((a, b) => medianOf(times.get(a)!) - medianOf(times.get(b)!))[0]!;
 }
 
-async function compare(stage: Stage, alone: SandboxAlone, origin: string, rounds: number, isFast: boolean): Promise<Figure[]> {
-  const lanes = await bestLanes(alone, origin, isFast ? 1 : 3);
-  const [ackMs, doneMs, poolMs, ratios]: number[][] = [[], [], [], []];
+async function compare(stage: Stage, pools: readonly SandboxAlone[], origin: string, rounds: number, isFast: boolean): Promise<Figure[]> {
+  const alone = pools.slice(0, 1);
+  const lanes = await bestLanes(alone[0]!, origin, isFast ? 1 : 3);
+  const [ackMs, doneMs, poolMs, ratios, splitRatios]: number[][] = [[], [], [], [], []];
   for (let round = -WARM_UP; round < rounds; round++) {
     const before = await runPool(alone, lanes, origin);
     const done = await runGoal(stage);
     const poolAlone = (before + (await runPool(alone, lanes, origin))) / 2;
+    const split = await runPool(pools, lanes, origin);
     if (round < 0) continue;
     ackMs!.push(done.ackMs);
     doneMs!.push(done.doneMs);
     poolMs!.push(poolAlone);
     ratios!.push(done.doneMs / poolAlone);
+    splitRatios!.push(done.doneMs / split);
   }
   return [
     figure("functions", "5,000 tasks of 97 KB, a call of 1 ms each: acknowledged", "ms", ackMs!),
     figure("functions", "… done, every answer right", "ms", doneMs!),
     figure("functions", `the pool alone, the same runs and calls, ${lanes} at a time`, "ms", poolMs!),
-    figure("functions", "done / pool alone", "x", ratios!, TARGET),
+    figure("functions", "done / pool alone, in one process", "x", ratios!, TARGET),
+    ...(pools.length > 1
+      ? [figure("functions", `done / pool alone, in ${pools.length} processes as Drover's executors`, "x", splitRatios!)]
+      : []),
   ];
 }
 
@@ -91,12 +100,14 @@ export function functionsOf(isFast: boolean): (stage: Stage, rounds: number) => 
       await declare(stage.drover(), "real", { origin, maxConcurrency: 256 });
       await api(stage.drover(), "PUT", "/v1/functions/busy", bundle, "text/javascript");
       const sandbox = await bundleSandbox();
-      const alone = await sandbox.start();
+      // One, and as many as Drover has for its executors.
+      const processes = Math.max(1, stage.drover().executorPids().length);
+      const pools = await Promise.all(Array.from({ length: processes }, () => sandbox.start()));
       try {
-        await alone.ask("/build", { version: "busy" }, bundle);
-        return await compare(stage, alone, origin, rounds, isFast);
+        for (const pool of pools) await pool.ask("/build", { version: "busy" }, bundle);
+        return await compare(stage, pools, origin, rounds, isFast);
       } finally {
-        await alone.end();
+        for (const pool of pools) await pool.end();
         sandbox.end();
       }
     });
