@@ -2,12 +2,12 @@
 import { fork, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Drover, startDrover } from "../client/cli/server/child.ts";
+import { workerdBinary } from "../client/cli/server/workerd.ts";
 import { countRows } from "./rows.ts";
 import { pause } from "./stats.ts";
 
@@ -80,17 +80,12 @@ export async function untilUp(name: string, ask: () => Promise<unknown>): Promis
   throw new Error(`${name} does not start`);
 }
 
-/** The one that Miniflare brings, which serves Drover too. */
-export function workerdPath(): string {
-  return (createRequire(createRequire(import.meta.url).resolve("miniflare"))("workerd") as { default: string }).default;
-}
-
 async function startFloor(folder: string): Promise<{ floor: Floor; child: ChildProcess }> {
   const port = await freePort();
   mkdirSync(join(folder, "data"), { recursive: true });
   copyFileSync(here("floor/worker.mjs"), join(folder, "worker.mjs"));
   writeFileSync(join(folder, "config.capnp"), capnp(port, folder));
-  const child = spawn(workerdPath(), ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(workerdBinary(), ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
   const url = `http://127.0.0.1:${port}`;
   await untilUp("the floor", () => answered(`${url}/keep-text?object=first`, { method: "POST", body: "x" }));
   const floor: Floor = {

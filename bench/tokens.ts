@@ -1,21 +1,14 @@
 /** The edge's own code that verifies tokens, alone in a workerd, asked to do it so many times a request. What counts is CPU time of the process: a Worker's own clock may stand still, and other programs take time too. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, stop } from "esbuild";
-import { freePort, untilUp, workerdPath } from "./stage.ts";
-
-/** What Linux counts CPU time in. */
-const TICKS_PER_SECOND = 100;
-
-/** User and system time of a process and its threads. */
-export function cpuMs(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]!.split(" ");
-  return ((Number(fields[11]) + Number(fields[12])) * 1_000) / TICKS_PER_SECOND;
-}
+import { cpuMs } from "./cpu.ts";
+import { workerdBinary } from "../client/cli/server/workerd.ts";
+import { freePort, untilUp } from "./stage.ts";
 
 const ROOT = fileURLToPath(new URL("../", import.meta.url));
 
@@ -79,7 +72,7 @@ export async function startVerifier(root: string, token: string): Promise<Verifi
   await stop();
   const port = await freePort();
   writeFileSync(join(folder, "config.capnp"), config(port));
-  const child = spawn(workerdPath(), ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn(workerdBinary(), ["serve", join(folder, "config.capnp")], { stdio: ["ignore", "ignore", "inherit"] });
   const ask = async (task: string, n: number): Promise<number> => {
     const query = new URLSearchParams({ root, token, n: String(n) });
     const before = cpuMs(child.pid!);

@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build, stop } from "esbuild";
-import { freePort, untilUp, workerdPath } from "../stage.ts";
+import { workerdBinary } from "../../client/cli/server/workerd.ts";
+import { freePort, untilUp } from "../stage.ts";
 
 const WORKER = fileURLToPath(new URL("worker.ts", import.meta.url));
 
@@ -44,7 +45,7 @@ export async function bundleSandbox(): Promise<{ start(): Promise<SandboxAlone>;
 async function startIn(folder: string): Promise<SandboxAlone> {
   const port = await freePort();
   writeFileSync(join(folder, `${port}.capnp`), config(port));
-  const child = spawn(workerdPath(), ["serve", "--experimental", join(folder, `${port}.capnp`)], {
+  const child = spawn(workerdBinary(), ["serve", "--experimental", join(folder, `${port}.capnp`)], {
     stdio: ["ignore", "ignore", "inherit"],
   });
   const ask: SandboxAlone["ask"] = async (path, query = {}, body = "") => {

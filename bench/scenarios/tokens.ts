@@ -10,7 +10,8 @@ import type { Caveat } from "../../shared/token/caveats.ts";
 import { type Finding, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { shuffled } from "../stats.ts";
-import { cpuMs, startVerifier, type Task } from "../tokens.ts";
+import { cpuMs } from "../cpu.ts";
+import { startVerifier, type Task } from "../tokens.ts";
 
 const VERIFICATIONS = 10_000;
 const LOOKUPS = 400_000;

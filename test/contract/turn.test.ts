@@ -11,7 +11,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { build } from "esbuild";
 import { expect, test } from "vitest";
-import { freePort, untilUp, workerdPath } from "../../bench/stage.ts";
+import { freePort, untilUp } from "../../bench/stage.ts";
+import { workerdBinary } from "../../client/cli/server/workerd.ts";
 
 /** Lends four things to whoever is next. Each turn asks in whose request it goes on: a promise of that request is settled there at once, and later from elsewhere. */
 const WORKER = `
@@ -54,7 +55,7 @@ test("after 80,000 turns whoever was woken by another request still goes on in h
   const stdin = { contents: WORKER, resolveDir: process.cwd() };
   await build({ bundle: true, format: "esm", target: "es2024", stdin, outfile: join(folder, "worker.mjs"), logLevel: "warning" });
   writeFileSync(join(folder, "config.capnp"), config(port));
-  const child = spawn(workerdPath(), ["serve", join(folder, "config.capnp")], { stdio: "ignore" });
+  const child = spawn(workerdBinary(), ["serve", join(folder, "config.capnp")], { stdio: "ignore" });
   try {
     const ask = async (): Promise<{ turns: number; strays: number }> =>
       (await fetch(`http://127.0.0.1:${port}/`, { signal: AbortSignal.timeout(10_000) })).json() as Promise<{

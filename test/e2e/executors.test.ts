@@ -1,12 +1,12 @@
 /** Executors in processes of their own: they do the work, and whatever becomes of them, no task is lost and none of them is left behind. */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, expect, test } from "vitest";
-import { type Drover, startDrover } from "../../client/cli/server/child.ts";
+import { expect, test } from "vitest";
+import type { Drover } from "../../client/cli/server/child.ts";
 import { startTimeOf } from "../../client/cli/server/processes.ts";
 import { call, goalOf, putFunction, tasksOf, until } from "./api.ts";
-import { cpuMs } from "./cpu.ts";
+import { cpuMs } from "../../bench/cpu.ts";
+import { useServers } from "./servers.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 
@@ -17,25 +17,10 @@ const BUSY = "export default (n) => { let x = n; for (let i = 0; i < 60_000; i++
 const WAITS = `export default async (n, ctx) => (await ctx.call("real", { path: "/waits/" + n })).body.path;`;
 const busyOf = (n: number): number => n + (60_000 * 59_999) / 2;
 
-const folders: string[] = [];
-const started: Drover[] = [];
+const { newFolder, start: startWith } = useServers();
 
-function newFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), "drover-executors-"));
-  folders.push(folder);
-  return folder;
-}
-
-async function start(dataDir: string, executors: number, env: Record<string, string> = {}): Promise<Drover> {
-  const drover = await startDrover({ dataDir, executors, env, onStderr: () => undefined });
-  started.push(drover);
-  return drover;
-}
-
-afterEach(async () => {
-  await Promise.all(started.splice(0).map((drover) => drover.stop()));
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
-});
+const start = (dataDir: string, executors: number, env: Record<string, string> = {}): Promise<Drover> =>
+  startWith({ dataDir, executors, env, onStderr: () => undefined });
 
 const isAlive = (pid: number): boolean => startTimeOf(pid) !== null;
 
@@ -138,8 +123,7 @@ test("a server that cannot give executors processes says so, and does it all its
   writeFileSync(join(programs, "mkfifo"), "#!/bin/sh\necho no pipes here >&2\nexit 1\n", { mode: 0o755 });
   let said = "";
   const PATH = `${programs}:${process.env["PATH"]}`;
-  const drover = await startDrover({ dataDir: newFolder(), executors: EXECUTORS, env: { PATH }, onStderr: (text) => void (said += text) });
-  started.push(drover);
+  const drover = await startWith({ dataDir: newFolder(), executors: EXECUTORS, env: { PATH }, onStderr: (text) => void (said += text) });
   expect(said).toContain("executors cannot have processes of their own");
   expect(drover.executorPids()).toEqual([]);
   await runBusy(drover, 20);

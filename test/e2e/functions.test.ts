@@ -3,7 +3,7 @@ import { connect, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { call, putFunction, tasksOf, until } from "./api.ts";
-import { cpuMs } from "./cpu.ts";
+import { cpuMs } from "../../bench/cpu.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 

@@ -5,37 +5,26 @@
  */
 import { execFile, spawn, type ChildProcess, type ExecFileException } from "node:child_process";
 import { once } from "node:events";
-import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, statSync } from "node:fs";
 import { connect, type Socket } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, expect, test } from "vitest";
-import { startDrover, type Drover } from "../../client/cli/server/child.ts";
+import type { Drover } from "../../client/cli/server/child.ts";
 import { openGate } from "../../client/cli/server/gate.ts";
 import { startTimeOf } from "../../client/cli/server/processes.ts";
+import { useServers } from "./servers.ts";
 
 const START = join(import.meta.dirname, "../../client/cli/start.ts");
-const running: Drover[] = [];
 const children: ChildProcess[] = [];
-const folders: string[] = [];
+const { newFolder, start: startWith } = useServers();
 
-function newFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), "drover-test-"));
-  folders.push(folder);
-  return folder;
-}
+const start = (dataDir: string, stderr: string[] = [], port = 0): Promise<Drover> =>
+  startWith({ dataDir, port, onStderr: (text) => void stderr.push(text) });
 
-async function start(dataDir: string, stderr: string[] = [], port = 0): Promise<Drover> {
-  const drover = await startDrover({ dataDir, port, onStderr: (text) => void stderr.push(text) });
-  running.push(drover);
-  return drover;
-}
-
+// The last hook goes first: whoever uses a folder ends before it is removed.
 afterEach(async () => {
-  await Promise.all(running.splice(0).map((drover) => drover.stop()));
   for (const child of children.splice(0)) if (child.exitCode === null && child.kill("SIGTERM")) await once(child, "exit");
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
 });
 
 function authorized(drover: Drover, path: string, init: RequestInit = {}): Promise<Response> {

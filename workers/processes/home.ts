@@ -5,10 +5,10 @@
  * are copied: passed on as they are, they would have to be given back.
  */
 import { RpcTarget } from "cloudflare:workers";
-import type { GoalAsk, GoalAskRpc, HandRpc, HandsRpc, StoredImage } from "../../shared/rpc-functions.ts";
+import type { GoalAsk, HandRpc, StoredImage } from "../../shared/rpc-functions.ts";
 import type { HomeRpc } from "../../shared/rpc-processes.ts";
 import type { Answer } from "../../shared/rpc.ts";
-import { gateOf } from "../executor/host/hosts.ts";
+import { gateAt, gateNameOf, goalAt } from "../executor/host/hosts.ts";
 import { settlerOf } from "../executor/run-batch.ts";
 import { imageStub } from "../sandbox/images.ts";
 
@@ -34,14 +34,12 @@ export class Home extends RpcTarget implements HomeRpc {
   }
 
   async ask(asks: readonly GoalAsk[]): Promise<readonly Answer<string>[]> {
-    const { GOAL } = this.#env;
-    return [...(await (GOAL.get(GOAL.idFromName(this.#goalId)) as unknown as GoalAskRpc).ask(asks))];
+    return [...(await goalAt(this.#env, this.#goalId).ask(asks))];
   }
 
   hand(waitMs: number): Promise<HandRpc> {
-    const { GATE } = this.#env;
-    const gate = gateOf(this.#goalId);
-    return (GATE.get(GATE.idFromName(gate)) as unknown as HandsRpc).hand({ gate, goalId: this.#goalId, waitMs });
+    const goalId = this.#goalId;
+    return gateAt(this.#env, goalId).hand({ gate: gateNameOf(goalId), goalId, waitMs });
   }
 
   bundle(version: string): Promise<string | null> {

@@ -5,6 +5,7 @@
  * first, because tasks whose executor is lost three times count as poison.
  */
 import type { ProcessRpc } from "../../shared/rpc-processes.ts";
+import { within } from "../kit/within.ts";
 
 /** One that is not there is left alone for so long. */
 const GONE_REST_MS = 250;
@@ -50,14 +51,11 @@ export class Seat {
 }
 
 async function ask(place: Place, withinMs: number): Promise<Answer> {
-  const late = Promise.withResolvers<Answer>();
-  const timer = setTimeout(() => late.resolve("late"), withinMs);
   const ready = place.process.ready().then(
     () => "ready" as const,
     () => "gone" as const,
   );
-  const answer = await Promise.race([ready, late.promise]);
-  clearTimeout(timer);
+  const answer = (await within(ready, withinMs)) ?? "late";
   if (answer === "gone") place.goneAtMs = Date.now();
   if (answer === "late") place.lateAtMs = Date.now();
   if (answer === "ready") place.lateAtMs = -Infinity;

@@ -24,7 +24,8 @@ const REMOVE = { recursive: true, force: true, maxRetries: 5, retryDelay: 20 } a
 
 export interface ExecutorsOptions {
   readonly count: number;
-  readonly worker: WorkerModules;
+  /** Null where there are to be none. */
+  readonly worker: WorkerModules | null;
   /** The data folder. */
   readonly folder: string;
   readonly descriptors: number;
@@ -109,7 +110,7 @@ function write(folder: string, worker: WorkerModules): string {
   return config;
 }
 
-function started({ count, worker, folder: data, descriptors, say }: ExecutorsOptions): Executors {
+function started(worker: WorkerModules, { count, folder: data, descriptors, say }: ExecutorsOptions): Executors {
   const folder = emptyFolder(data);
   const sockets = socketsFolder(folder);
   const config = write(folder, worker);
@@ -148,9 +149,9 @@ function started({ count, worker, folder: data, descriptors, say }: ExecutorsOpt
 /** Starts so many, and does not wait for them. */
 export function startExecutors(options: ExecutorsOptions): Executors {
   delete process.env["DROVER_ALIVE"];
-  if (options.count === 0) return NONE;
+  if (options.worker === null) return NONE;
   try {
-    return started(options);
+    return started(options.worker, options);
   } catch (error) {
     options.say(`executors cannot have processes of their own, and run in the server's: ${(error as Error).message}`);
     return NONE;

@@ -63,7 +63,8 @@ export async function serve(options: ServeOptions): Promise<Server> {
     if (connectionsMax !== null) say(describeLowLimit(descriptors));
 
     // The bundler is a process of its own, so Miniflare loads meanwhile.
-    const bundling = bundleWorkers({ EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token, BOOT_ID: crypto.randomUUID() });
+    const variables = { EXECUTOR_TRANSPORT: "loopback", ROOT_TOKEN: token, BOOT_ID: crypto.randomUUID() };
+    const bundling = bundleWorkers(variables, options.executors > 0);
     const [workers, miniflare] = await Promise.all([bundling, import("miniflare")]);
     const executors = startExecutors({ count: options.executors, worker: workers.executor, folder: data, descriptors: limit, say });
     closers.push(() => executors.stop());

@@ -97,13 +97,14 @@ async function bundle(scripts: readonly string[], define: Record<string, string>
 export interface Workers {
   /** Everything that Miniflare needs to know of it. */
   readonly server: V4WorkerOptions;
-  readonly executor: WorkerModules;
+  /** Null where it was not asked for. */
+  readonly executor: WorkerModules | null;
 }
 
 /** `overrides` are variables that differ locally. */
-export async function bundleWorkers(overrides: Record<string, string>): Promise<Workers> {
+export async function bundleWorkers(overrides: Record<string, string>, hasExecutors: boolean): Promise<Workers> {
   const { name, define, options } = await plan();
-  const [modules, executor] = (await bundle([SERVER, EXECUTOR], define)) as [Module[], Module[]];
+  const [modules, executor] = (await bundle(hasExecutors ? [SERVER, EXECUTOR] : [SERVER], define)) as [Module[], Module[]?];
   const declared = (options["bindings"] ?? {}) as Record<string, string>;
   const server = {
     ...options,
@@ -117,10 +118,13 @@ export async function bundleWorkers(overrides: Record<string, string>): Promise<
   };
   return {
     server,
-    executor: {
-      modules: executor.map((module) => ({ ...module, path: relative(ROOT, module.path) })),
-      compatibilityDate: options["compatibilityDate"] as string,
-      compatibilityFlags: options["compatibilityFlags"] as string[],
-    },
+    executor:
+      executor === undefined
+        ? null
+        : {
+            modules: executor.map((module) => ({ ...module, path: relative(ROOT, module.path) })),
+            compatibilityDate: options["compatibilityDate"] as string,
+            compatibilityFlags: options["compatibilityFlags"] as string[],
+          },
   };
 }

@@ -4,7 +4,7 @@
  * it waits. For who has the leader's authority the leader's own leave counts.
  */
 import type { Failure } from "../../../shared/errors.ts";
-import { within } from "./within.ts";
+import { within } from "../../kit/within.ts";
 
 /** A refusal is not asked for again within so long. */
 const ADMITTED_MS = 1_000;

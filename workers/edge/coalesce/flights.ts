@@ -7,7 +7,7 @@
 import { FLIGHT_BEAT_MS } from "../../../shared/limits-flight.ts";
 import { Admissions } from "./admissions.ts";
 import type { SharedAnswer } from "./answer.ts";
-import { within } from "./within.ts";
+import { within } from "../../kit/within.ts";
 
 export type Outcome =
   | { readonly kind: "answer"; readonly answer: SharedAnswer }

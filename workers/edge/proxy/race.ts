@@ -5,6 +5,7 @@
  * other try is cut off. Both have the first one's time.
  */
 import { type CallEnd, isDecisive, NOT_SENT } from "../../../shared/policy/outcome.ts";
+import { within } from "../../kit/within.ts";
 import type { Attempt } from "./attempt.ts";
 
 /** A try, and its answer's head or how it failed before that. */
@@ -28,7 +29,8 @@ const isGood = (answer: Response | CallEnd): boolean => isAnswer(answer) && isDe
 export async function raced(attempt: Attempt, ask: AskForSecond | null, waitUntil: (work: Promise<unknown>) => void): Promise<Tried> {
   const sending = attempt.send();
   const { hedgeAfterMs } = attempt.opening;
-  if (ask === null || hedgeAfterMs === undefined || !(await isLate(sending, hedgeAfterMs))) return { attempt, answer: await sending };
+  const isPunctual = ask === null || hedgeAfterMs === undefined || (await within(sending, hedgeAfterMs)) !== null;
+  if (isPunctual) return { attempt, answer: await sending };
   const asking = ask(attempt);
   const second = await Promise.race([asking, sending.then(() => null)]);
   if (second === null) {
@@ -37,14 +39,6 @@ export async function raced(attempt: Attempt, ask: AskForSecond | null, waitUnti
     return { attempt, answer: await sending };
   }
   return better({ attempt, sending }, { attempt: second, sending: second.send(attempt.leftMs) }, waitUntil);
-}
-
-async function isLate(sending: Promise<unknown>, afterMs: number): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
-  const timer = setTimeout(() => resolve(true), afterMs);
-  const late = await Promise.race([sending.then(() => false), promise]);
-  clearTimeout(timer);
-  return late;
 }
 
 /** The first good answer decides. Where there is none: an answer rather than none, and that of the first try. */

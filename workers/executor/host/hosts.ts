@@ -5,19 +5,25 @@ import type { Reach } from "../reach.ts";
 import { hostOf } from "./host.ts";
 import type { FunctionHost } from "./types.ts";
 
-export const gateOf = (goalId: string): string => `proxy-${goalId}`;
+type HostEnv = Pick<Env, "GATE" | "GOAL">;
 
 /** A goal's functions call through the gate that its proxied calls pass. */
-export function hostsOf(
-  { GATE, GOAL }: Pick<Env, "GATE" | "GOAL">,
-  reach: Reach | null,
-  network?: Network,
-): (batch: RunBatch) => FunctionHost {
+export const gateNameOf = (goalId: string): string => `proxy-${goalId}`;
+
+export function gateAt({ GATE }: HostEnv, goalId: string): HandsRpc {
+  return GATE.get(GATE.idFromName(gateNameOf(goalId))) as unknown as HandsRpc;
+}
+
+export function goalAt({ GOAL }: HostEnv, goalId: string): GoalAskRpc {
+  return GOAL.get(GOAL.idFromName(goalId));
+}
+
+export function hostsOf(env: HostEnv, reach: Reach | null, network?: Network): (batch: RunBatch) => FunctionHost {
   return (batch) => {
-    const gateName = gateOf(batch.goalId);
+    const { goalId } = batch;
     // A stub that has failed once fails for good.
-    const gate = (): HandsRpc => GATE.get(GATE.idFromName(gateName)) as unknown as HandsRpc;
-    const goal = (): GoalAskRpc => GOAL.get(GOAL.idFromName(batch.goalId));
-    return hostOf(batch, { gate, gateName, goal, reach, network });
+    const gate = (): HandsRpc => gateAt(env, goalId);
+    const goal = (): GoalAskRpc => goalAt(env, goalId);
+    return hostOf(batch, { gate, gateName: gateNameOf(goalId), goal, reach, network });
   };
 }
