@@ -23,7 +23,7 @@ export interface FunctionVersion {
   readonly engine: EngineName;
   readonly limits: FunctionLimits;
   readonly bundleBytes: number;
-  /** The image as it lies in memory; 0 where the engine has none. */
+  /** The image in memory, without what is zero; 0 where the engine has none. */
   readonly snapshotBytes: number;
   /** How long its initialisation took; not repeated for any task. */
   readonly initMs: number;

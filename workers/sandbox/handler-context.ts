@@ -30,8 +30,8 @@ export const HANDLER_CONTEXT = String.raw`
       bytes: async () => encoding === "base64" ? Uint8Array.from(atob(body), (c) => c.charCodeAt(0)) : new TextEncoder().encode(text()),
     };
   };
-  const contextOf = (request, log, signalOf) => ({
-    goal: undefined, task: undefined, get signal() { return signalOf(); },
+  const contextOf = (request, log, signalOf, aboutOf) => freeze({
+    get goal() { return aboutOf().goal; }, get task() { return aboutOf().task; }, get signal() { return signalOf(); },
     call: (upstream, what = {}) => request("call", { upstream, request: what }),
     fetch: (url, init = {}) => request("fetch", { url: String(url), init: { ...init, headers: init.headers && { ...init.headers } } }).then(answered),
     spawn: (tasks) => request("spawn", { tasks: Array.isArray(tasks) ? tasks : [tasks] }).then(({ receipts }) => receipts),
@@ -42,7 +42,7 @@ export const HANDLER_CONTEXT = String.raw`
     },
     log: log("info"),
   });
-  const contextFor = ({ goal, task }, context) => { context.goal = freeze(goal); context.task = freeze(task); return freeze(context); };
+  const aboutIn = (text) => { const about = parse(text); freeze(about.goal); freeze(about.task); return about; };
   const faultOf = (error) => {
     try {
       const isError = typeof error === "object" && error !== null && "message" in error;

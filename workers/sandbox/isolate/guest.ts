@@ -10,6 +10,10 @@
  * An invocation ends with its handler, or when the host says so. It listens
  * for that only once it set a timer or read `ctx.signal`: an open question
  * would hide from the runtime that a handler waits for nothing.
+ *
+ * Invocations share the isolate's globals, so `current` says whose a log line
+ * or a timer is. A stop shows the handler its signal first, and neither an
+ * answer nor an end overtakes what was logged before it.
  */
 import { HANDLER_CONTEXT } from "../handler-context.ts";
 
@@ -18,7 +22,6 @@ import { AsyncLocalStorage } from "node:async_hooks";
 const { parse, stringify } = JSON;
 const { freeze, entries } = Object;
 ${HANDLER_CONTEXT}
-// Invocations share the isolate's globals, so these find out whose they are.
 const current = new AsyncLocalStorage();
 for (const [name, level] of entries({ debug: "debug", trace: "debug", log: "info", info: "info", warn: "warn", error: "error" }))
   console[name] = (...parts) => current.getStore()?.log(level)(...parts);
@@ -44,9 +47,7 @@ class Run {
     this.listening ??= Promise.resolve(this.host.ended()).then((reason) => this.stop(reason), () => this.end());
   }
   stop(reason) {
-    // The handler sees the signal first.
     this.controller?.abort(new HostError("canceled", reason));
-    // The end must not overtake what they log.
     Promise.resolve(this.lastLog).then(this.end);
   }
   get signal() {
@@ -70,13 +71,13 @@ export default class extends WorkerEntrypoint {
     const handled = current.run(run, async () => {
       try {
         const handler = await handlerOf();
-        const ctx = contextFor(parse(about), contextOf((op, args) => run.request(op, args), (level) => run.log(level), () => run.signal));
+        const given = aboutIn(about);
+        const ctx = contextOf((op, args) => run.request(op, args), (level) => run.log(level), () => run.signal, () => given);
         const output = stringify(await handler(parse(input), ctx)) ?? "null";
         return output.length > charsMax ? { chars: output.length } : { output };
       } catch (error) {
         return { fault: faultOf(error) };
       } finally {
-        // The answer must not overtake it.
         await run.lastLog;
       }
     });

@@ -1,7 +1,7 @@
 /**
- * Makes an image of a bundle: compiled in one instance, so that the image has
- * no source, evaluated and primed in a fresh one, cleaned up, and taken from
- * the stack pointer to the end of what is used.
+ * Makes an image of a bundle: it and the prelude are compiled in one instance,
+ * so that the image has no source and nothing of the compiler's, evaluated and
+ * primed in a fresh one, cleaned up, and taken from the stack pointer to the end.
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
 import {
@@ -14,6 +14,7 @@ import type { FunctionLimits } from "../../../shared/protocol/function.ts";
 import { err, ok, type Result } from "../../../shared/result.ts";
 import type { StoredImage } from "../../../shared/rpc-functions.ts";
 import { ENGINE_ID } from "./engine-id.ts";
+import { extentsOf, extractedFrom } from "./extents.ts";
 import { GuestMemoryError } from "./imports.ts";
 import { type Entries, type Manifest, packed } from "./manifest.ts";
 import { PRELUDE } from "./prelude.ts";
@@ -22,7 +23,7 @@ import { synchronous } from "./synchronous.ts";
 import { GuestError, Vm } from "./vm.ts";
 
 export interface BuiltImage extends StoredImage {
-  /** As it lies in memory. */
+  /** Of its memory, what is not zero. */
   readonly snapshotBytes: number;
   readonly initMs: number;
 }
@@ -58,10 +59,10 @@ function started(): Vm {
 }
 
 /** The prelude and the module, initialised: the functions that the host calls. */
-function initialised(vm: Vm, bytecode: Uint8Array): Entries {
+function initialised(vm: Vm, prelude: Uint8Array, bytecode: Uint8Array): Entries {
   const { x } = vm;
   for (const name of ["ask", "done", "timer", "cancel", "sync"]) vm.hostFunction(name);
-  x.qjs_free_value(vm.eval(PRELUDE, "drover.js"));
+  x.qjs_free_value(vm.load(prelude));
   const namespace = vm.load(bytecode);
   vm.setGlobal("__namespace", namespace);
   const kind = vm.eval("__entries.handle(__namespace)", "drover.js");
@@ -111,32 +112,26 @@ function seedOf(vm: Vm): number {
   throw new Error("the state of Math.random is not where it was; the engine is another");
 }
 
-/** The last byte that is not zero, rounded up to eight. */
-function usedBytes(memory: Uint8Array<ArrayBuffer>): number {
-  const words = new BigUint64Array(memory.buffer);
-  let count = words.length;
-  while (count > 0 && words[count - 1] === 0n) count--;
-  return count * 8;
-}
-
 function captured(
   vm: Vm,
+  prelude: Uint8Array,
   bytecode: Uint8Array,
   limits: FunctionLimits,
   map: string | null,
 ): { readonly manifest: Manifest; readonly image: Uint8Array } {
-  const entries = initialised(vm, bytecode);
+  const entries = initialised(vm, prelude, bytecode);
   const { x } = vm;
   const seed = seedOf(vm);
   x.qjs_run_gc();
   x.wasm_free(x.wasm_malloc(SLACK_BYTES));
   const start = x.__stack_pointer.value;
-  x.qjs_set_memory_limit(usedBytes(vm.memory) - start + limits.memoryBytes);
-  const end = usedBytes(vm.memory);
-  const image = vm.memory.slice(start, end);
+  const [last, lastBytes] = extentsOf(vm.memory, start).at(-1)!;
+  x.qjs_set_memory_limit(last + lastBytes - start + limits.memoryBytes);
+  const extents = extentsOf(vm.memory, start);
+  const image = extractedFrom(vm.memory, extents);
   const pages = vm.memory.length / PAGE_BYTES;
   const { memoryBytes } = limits;
-  return { manifest: { start, pages, bytes: image.length, memoryBytes, seed, entries, ...(map === null ? {} : { map }) }, image };
+  return { manifest: { start, pages, extents, memoryBytes, seed, entries, ...(map === null ? {} : { map }) }, image };
 }
 
 /** Why a bundle cannot be initialised, in the words of its own error. */
@@ -161,8 +156,9 @@ export async function buildImage(bundle: string, limits: FunctionLimits): Promis
   let made: ReturnType<typeof captured>;
   try {
     const bytecode = compiler.run(() => compiler.compile(withoutMap(bundle), FILE));
+    const prelude = compiler.run(() => compiler.compile(PRELUDE, "drover.js"));
     current = vm;
-    made = vm.run(() => captured(vm, bytecode, limits, map));
+    made = vm.run(() => captured(vm, prelude, bytecode, limits, map));
   } catch (error) {
     return err(refusalOf(error, current, map));
   }

@@ -14,6 +14,7 @@ import {
 } from "../../../shared/limits.ts";
 import { endedBy, NEVER_COMES, tooLong } from "../endings.ts";
 import { type Ended, HostError, type Invocation } from "../types.ts";
+import { type Part, partsOf, spread } from "./extents.ts";
 import type { GuestCalls } from "./imports.ts";
 import { GuestMemoryError } from "./imports.ts";
 import type { Manifest } from "./manifest.ts";
@@ -46,11 +47,13 @@ export const instanceBytesOf = ({ pages }: Manifest): number => pages * PAGE_BYT
 export class Instance {
   readonly image: Image;
   readonly #vm = new Vm();
+  readonly #parts: readonly Part[];
   /** Counts invocations. */
   #lease = 0;
 
   constructor(image: Image) {
     this.image = image;
+    this.#parts = partsOf(image.bytes, image.manifest.extents);
     const { memory } = this.#vm.x;
     memory.grow(Math.max(0, image.manifest.pages - memory.buffer.byteLength / PAGE_BYTES));
     this.restore();
@@ -67,10 +70,9 @@ export class Instance {
 
   /** Makes it as it was when the image was taken, but for the state of `Math.random`. */
   restore(): void {
-    const { manifest, bytes } = this.image;
+    const { manifest } = this.image;
     const { memory, x } = this.#vm;
-    memory.set(bytes, manifest.start);
-    memory.fill(0, manifest.start + bytes.length);
+    spread(memory, manifest.start, this.#parts);
     x.__stack_pointer.value = manifest.start;
     crypto.getRandomValues(memory.subarray(manifest.seed, manifest.seed + SEED_BYTES));
   }

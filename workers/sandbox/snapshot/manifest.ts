@@ -1,5 +1,6 @@
 /** What is needed beside its bytes to restore an image, and how an image is stored. */
 import { concatBytes } from "../../../shared/bytes.ts";
+import type { Extent } from "./extents.ts";
 
 /** Functions of the prelude that the host calls, as the guest's addresses, which are the same in every instance. */
 export interface Entries {
@@ -16,8 +17,8 @@ export interface Manifest {
   readonly start: number;
   /** Memory, in pages of 64 KiB. */
   readonly pages: number;
-  /** Length of the image in bytes. */
-  readonly bytes: number;
+  /** What of the memory is not zero; the image is their bytes. */
+  readonly extents: readonly Extent[];
   /** What an invocation may allocate beyond that. */
   readonly memoryBytes: number;
   /** Where the state of `Math.random` is. */

@@ -5,6 +5,7 @@ import { failed } from "../endings.ts";
 import type { Ended, Invocation } from "../types.ts";
 import { ENGINE_ID } from "./engine-id.ts";
 import { Instances, Shelf } from "./instances.ts";
+import { lengthOf } from "./extents.ts";
 import { type Manifest, unpacked } from "./manifest.ts";
 
 interface Version {
@@ -44,7 +45,7 @@ export class Sandbox {
     if (this.has(version)) return;
     const manifest = JSON.parse(stored.manifest) as Manifest;
     const bytes = await unpacked(stored.bytes);
-    if (bytes.length !== manifest.bytes) throw new Error("the image is not whole");
+    if (bytes.length !== lengthOf(manifest.extents)) throw new Error("the image is not whole");
     if (this.has(version)) return;
     const shelf = new Shelf({ manifest, bytes });
     this.#versions.set(version, { shelf, imageBytes: bytes.length, strikes: 0, struckAtMs: 0, longestCpuMs: 0 });

@@ -7,15 +7,18 @@
  */
 import { HANDLER_CONTEXT } from "../handler-context.ts";
 
-export const PRELUDE = String.raw`(() => {
+/** What it takes from the host and from the language. */
+const OPENING = String.raw`
   const { __ask: ask, __done: done, __timer: timer, __cancel: cancel, __sync: sync } = globalThis;
   for (const name of ["__ask", "__done", "__timer", "__cancel", "__sync"]) delete globalThis[name];
   const { parse, stringify } = JSON;
   const { freeze, defineProperty, entries } = Object;
   const NativePromise = Promise;
   const now = (op, args) => parse(sync(op, stringify(args)));
-${HANDLER_CONTEXT}
-  // --- What is asked of the host.
+`;
+
+/** What is asked of the host. */
+const ASKS = String.raw`
   const waiting = new Map();
   let asked = 0;
   const request = (op, args) => new NativePromise((resolve, reject) => {
@@ -23,8 +26,10 @@ ${HANDLER_CONTEXT}
     waiting.set(id, [resolve, reject]);
     ask(id, op, stringify(args));
   });
+`;
 
-  // --- Timers.
+/** Timers. */
+const TIMERS = String.raw`
   const timers = new Map();
   let timed = 0;
   const schedule = (repeats) => (callback, ms = 0, ...parts) => {
@@ -43,11 +48,15 @@ ${HANDLER_CONTEXT}
   globalThis.setInterval = schedule(true);
   globalThis.clearTimeout = unschedule;
   globalThis.clearInterval = unschedule;
+`;
 
-  // --- What libraries ask where they are: as the platform says it, where code made of text pays off as little as here.
+/** What libraries ask where they are: as the platform says it, where code made of text pays off as little as here. */
+const PLACE = String.raw`
   globalThis.navigator = freeze({ userAgent: "Cloudflare-Workers" });
+`;
 
-  // --- Text as bytes (UTF-8).
+/** Text as bytes (UTF-8). */
+const TEXT = String.raw`
   globalThis.TextEncoder = class TextEncoder {
     get encoding() { return "utf-8"; }
     encode(text = "") {
@@ -68,8 +77,10 @@ ${HANDLER_CONTEXT}
       return value;
     }
   };
+`;
 
-  // --- Chance.
+/** Chance. */
+const CHANCE = String.raw`
   globalThis.crypto = freeze({
     getRandomValues(array) {
       const bytes = viewOf(array);
@@ -80,8 +91,10 @@ ${HANDLER_CONTEXT}
     },
     randomUUID: () => now("uuid", null),
   });
+`;
 
-  // --- URLs, as the host reads them.
+/** URLs, as the host reads them. */
+const URLS = String.raw`
   const PARTS = ["protocol", "username", "password", "host", "hostname", "port", "pathname", "search", "hash"];
   globalThis.URLSearchParams = class URLSearchParams {
     #pairs = [];
@@ -137,8 +150,10 @@ ${HANDLER_CONTEXT}
     toJSON() { return this.#parts.href; }
   }
   globalThis.URL = URL;
+`;
 
-  // --- Copies (the structured clone algorithm, without what has no meaning here).
+/** Copies (the structured clone algorithm, without what has no meaning here). */
+const COPIES = String.raw`
   const copy = (value, seen) => {
     if (typeof value === "function" || typeof value === "symbol") throw new DOMException(String(value) + " cannot be cloned", "DataCloneError");
     if (typeof value !== "object" || value === null) return value;
@@ -159,8 +174,10 @@ ${HANDLER_CONTEXT}
     return made;
   };
   globalThis.structuredClone = (value) => copy(value, new Map());
+`;
 
-  // --- Signals. What a listener throws is its own affair.
+/** Signals. What a listener throws is its own affair. */
+const SIGNALS = String.raw`
   const aborts = new WeakMap();
   class AbortSignal {
     #listeners = [];
@@ -204,25 +221,34 @@ ${HANDLER_CONTEXT}
     if (attempt === null) { attempt = new AbortController(); sync("listen", ""); }
     return attempt.signal;
   };
+`;
 
-  // --- Logs.
+/** Logs. */
+const LOGS = String.raw`
   const log = (level) => (...parts) => { sync("log", stringify({ level, text: parts.map(shown).join(" ") })); };
   globalThis.console = { debug: log("debug"), log: log("info"), info: log("info"), warn: log("warn"), error: log("error"), trace: log("debug") };
+`;
 
-  // --- What the host calls.
+/** What the host calls. What ends a guest for good is thrown past `catch`, but not past the executor of a promise. */
+const ENTRIES = String.raw`
   let handler = null;
-  const context = contextOf(request, log, signalOf);
-  const then = NativePromise.prototype.then;
-  const follow = (promise, kept, failed) => then.call(promise, kept, failed);
+  let attempted = null;
+  const context = contextOf(request, log, signalOf, () => attempted);
+  const { then } = NativePromise.prototype;
+  const failed = (error) => done(1, stringify(faultOf(error)));
+  const kept = (value) => {
+    let output;
+    try { output = stringify(value) ?? "null"; } catch (error) { return failed(error); }
+    done(0, output);
+  };
+  const { resolve, reject } = NativePromise;
   globalThis.__entries = {
     handle(namespace) { handler = namespace.default; return typeof handler; },
     invoke(input, about) {
-      const run = async () => handler(parse(input), contextFor(parse(about), context));
-      follow(run(), (value) => {
-        let output;
-        try { output = stringify(value) ?? "null"; } catch (error) { return done(1, stringify(faultOf(error))); }
-        done(0, output);
-      }, (error) => done(1, stringify(faultOf(error))));
+      attempted = aboutIn(about);
+      let handled;
+      try { handled = resolve.call(NativePromise, handler(parse(input), context)); } catch (error) { handled = reject.call(NativePromise, error); }
+      then.call(handled, kept, failed);
     },
     settle(id, isAnswer, text) {
       const pair = waiting.get(id);
@@ -234,4 +260,6 @@ ${HANDLER_CONTEXT}
     fire(id) { timers.get(id)?.(); },
     stop(reason) { attempt?.abort(new HostError("canceled", reason)); },
   };
-})();`;
+`;
+
+export const PRELUDE = `(() => {${OPENING}${HANDLER_CONTEXT}${ASKS}${TIMERS}${PLACE}${TEXT}${CHANCE}${URLS}${COPIES}${SIGNALS}${LOGS}${ENTRIES}})();`;
