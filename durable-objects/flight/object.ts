@@ -16,12 +16,25 @@ import { type Place, Seat } from "./seat.ts";
 export class Flight extends DurableObject<Env> implements FlightRpc {
   readonly #calls = newFlights<Place, WholeAnswer>(FLIGHT_LEASE_MS);
   readonly #tasks = new GoalFlights((goalId, news) => this.ctx.waitUntil(this.#tell(goalId, news)));
+  /** By the names that their isolates gave them. */
+  readonly #seats = new Map<string, { readonly key: string; readonly place: Place }>();
   #hasTimer = false;
 
-  async join(key: string): Promise<SeatRpc> {
+  async join(key: string, seat: string): Promise<SeatRpc> {
     const place = Promise.withResolvers<FlightNews>();
+    this.#seats.set(seat, { key, place });
     this.#apply({ kind: "join", key, place });
-    return new Seat(key, place, (said) => this.#apply(said));
+    return new Seat(key, place, (said) => {
+      if (said.kind === "leave") this.#seats.delete(seat);
+      return this.#apply(said);
+    });
+  }
+
+  async renew(seats: readonly string[]): Promise<string[]> {
+    return seats.filter((name) => {
+      const seat = this.#seats.get(name);
+      return seat === undefined || !this.#apply({ kind: "renew", ...seat });
+    });
   }
 
   async written(resource: string): Promise<void> {

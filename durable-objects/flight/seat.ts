@@ -9,7 +9,7 @@ import type { Request } from "./core/step.ts";
 /** Where somebody waits to be told, once, what becomes of it. */
 export type Place = PromiseWithResolvers<FlightNews>;
 
-type Said = Exclude<Request<Place, WholeAnswer>, { kind: "written" | "tick" }>;
+type Said = Exclude<Request<Place, WholeAnswer>, { kind: "renew" | "written" | "tick" }>;
 
 /** Carries out what is said from a place, and answers whether it holds. */
 export type Hear = (said: Said) => boolean;
@@ -28,10 +28,6 @@ export class Seat extends RpcTarget implements SeatRpc {
 
   turn(): Promise<FlightNews> {
     return this.#place.promise;
-  }
-
-  async renew(): Promise<boolean> {
-    return this.#hear({ kind: "renew", key: this.#key, place: this.#place });
   }
 
   async end(how: "failed" | "alone"): Promise<void> {

@@ -1,5 +1,8 @@
 /** What goals and shards of flights tell one another about tasks that are equal over goals. */
 
+import { FLIGHT_SHARDS } from "../limits-flight.ts";
+import { shardOf } from "./lock.ts";
+
 /** What has become of the call that a goal led: its result as JSON, or why there is none for others. */
 export type FlightEnd = { readonly key: string } & ({ readonly payload: string } | { readonly how: "failed" | "left" | "alone" });
 
@@ -21,6 +24,9 @@ export interface GoalFlightNews {
   /** Keys of the calls that everybody makes for itself. */
   readonly alone: readonly string[];
 }
+
+/** The shard where calls meet that read the same, or are the same. */
+export const flightShardOf = (name: string): number => shardOf(name, FLIGHT_SHARDS);
 
 /** Keys of calls that read one resource begin with its name, so that a write to it finds them all. */
 const prefixOf = (resource: string): string => `${resource}.`;

@@ -336,11 +336,18 @@ test("a task that coalesces and is neither a call nor a run is refused", async (
   expect(await problemIn(answer)).toMatchObject({ status: 400, code: "invalid_request" });
 });
 
+const testShard = () => env.FLIGHT.get(env.FLIGHT.idFromName("test-shard"));
+
+let seats = 0;
 /** A seat as another isolate has it. */
 async function seatOf(key: string) {
-  const seat = await env.FLIGHT.get(env.FLIGHT.idFromName("test-shard")).join(key);
-  return { seat, turn: seat.turn() };
+  const name = `seat-${++seats}`;
+  const seat = await testShard().join(key, name);
+  return { seat, name, turn: seat.turn() };
 }
+
+/** Which of these seats are lost when they are renewed. */
+const lostOf = (...of: readonly { readonly name: string }[]): Promise<string[]> => testShard().renew(of.map(({ name }) => name));
 
 test("over isolates, one leads; the next does when it goes without a word; an answer is for all who wait", async () => {
   const first = await seatOf("k");
@@ -354,23 +361,22 @@ test("over isolates, one leads; the next does when it goes without a word; an an
   expect(await (await seatOf("k")).turn).toEqual({ kind: "lead" });
   await second.seat.give(ANSWER);
   expect(await third.turn).toMatchObject({ kind: "answer", answer: { status: 200 }, ageMs: null });
-  expect(await second.seat.renew()).toBe(false);
+  expect(await lostOf(second, third)).toEqual([second.name, third.name]);
 });
 
 test("a leader that is not heard of for as long as its lease is followed by the next", async () => {
   const first = await seatOf("silent");
   const second = await seatOf("silent");
   expect(await second.turn).toEqual({ kind: "lead" });
-  expect(await first.seat.renew()).toBe(false);
+  expect(await lostOf(first, second)).toEqual([first.name]);
 });
 
 test("over isolates, whoever leads or waits for a call that a write has overtaken hears that it is not to be joined, and its answer is not kept", async () => {
-  const shard = env.FLIGHT.get(env.FLIGHT.idFromName("test-shard"));
   const [leader, waiting] = [await seatOf("res.k"), await seatOf("res.k")];
   await leader.turn;
-  expect([await leader.seat.renew(), await waiting.seat.renew()]).toEqual([true, true]);
-  await shard.written("res");
-  expect([await leader.seat.renew(), await waiting.seat.renew()]).toEqual([false, false]);
+  expect(await lostOf(leader, waiting)).toEqual([]);
+  await testShard().written("res");
+  expect(await lostOf(leader, waiting)).toEqual([leader.name, waiting.name]);
   expect(await (await seatOf("res.k")).turn).toEqual({ kind: "lead" });
   // They were on the way together, so they share it still.
   expect(await leader.seat.landed(60_000)).toBe(true);

@@ -6,8 +6,6 @@
 import type { Context } from "hono";
 import { failure } from "../../shared/errors.ts";
 import { type GoalId, parseGoalId, parseTaskId } from "../../shared/ids.ts";
-import { FLIGHT_SHARDS } from "../../shared/limits-flight.ts";
-import { shardOf } from "../../shared/protocol/lock.ts";
 import type { FlightRpc } from "../../shared/rpc-flight.ts";
 import type { FunctionRegistryRpc } from "../../shared/rpc-functions.ts";
 import type { LocksRpc } from "../../shared/rpc-locks.ts";
@@ -65,9 +63,9 @@ export function locksStub(env: Env, shard: number): LocksRpc {
   return env.LOCKS.get(env.LOCKS.idFromName(String(shard)));
 }
 
-/** The shard where calls meet that read the same, or are the same. */
-export function flightStub(env: Env, name: string): FlightRpc {
-  return env.FLIGHT.get(env.FLIGHT.idFromName(`${TENANT_NAME}-${shardOf(name, FLIGHT_SHARDS)}`)) as unknown as FlightRpc;
+/** A shard of the tenant's flights. */
+export function flightStub(env: Env, shard: number): FlightRpc {
+  return env.FLIGHT.get(env.FLIGHT.idFromName(`${TENANT_NAME}-${shard}`)) as unknown as FlightRpc;
 }
 
 /** What the goal has to know of the caller's token. */

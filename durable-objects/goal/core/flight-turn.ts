@@ -11,11 +11,9 @@ import {
   FLIGHT_KEYS_PER_MESSAGE_MAX,
   FLIGHT_MESSAGE_CHARS_MAX,
   FLIGHT_PAYLOAD_CHARS_MAX,
-  FLIGHT_SHARDS,
 } from "../../../shared/limits-flight.ts";
-import type { FlightEnd, FlightMessage, GoalFlightNews } from "../../../shared/protocol/flight.ts";
+import { type FlightEnd, type FlightMessage, flightShardOf, type GoalFlightNews } from "../../../shared/protocol/flight.ts";
 import { formatLine, payloadOf } from "../../../shared/protocol/line.ts";
-import { shardOf } from "../../../shared/protocol/lock.ts";
 import { FOR_FLIGHT, QUEUED, WAITING } from "./codes.ts";
 import type { FlightsChange } from "./flights.ts";
 import { isPaused } from "./kin.ts";
@@ -174,7 +172,7 @@ export function flightsAtMs(state: GoalState): number {
   return at;
 }
 
-const shardFor = ({ flights }: GoalState, key: number): number => shardOf(flights.keys[key]!, FLIGHT_SHARDS);
+const shardFor = ({ flights }: GoalState, key: number): number => flightShardOf(flights.keys[key]!);
 
 function talkWith({ flights: { soft } }: GoalState, shard: number): { isAsking: boolean; restUntilMs: number } {
   let talk = soft.talks.get(shard);

@@ -6,24 +6,23 @@
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { FLIGHT_BEAT_MS, FLIGHT_FAILURES_MAX } from "../../../shared/limits-flight.ts";
-import { readKeyOf } from "../../../shared/protocol/flight.ts";
+import { flightShardOf, readKeyOf } from "../../../shared/protocol/flight.ts";
 import type { FlightNews, FlightRpc, SeatRpc, WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { Witness } from "../proxy/attempt.ts";
 import { problem } from "../reply.ts";
 import { responseOf, sharedAnswer } from "./answer.ts";
+import { leaveSeat, seatName, speakFor, takeSeat } from "./beats.ts";
 import { type Flight, flightOf, forgetFlight, landFlight, newFlight, type Outcome } from "./flights.ts";
 import { hashOf } from "./key.ts";
 import { sharingOf } from "./sharing.ts";
 import { type Waiting, waitFor } from "./waiting.ts";
-
-const BEATS_A_RENEWAL = 4;
 
 export interface Collapsing {
   readonly key: string;
   readonly method: string;
   /** What it reads; null for a call that may write. */
   readonly resource: () => string | null;
-  readonly shard: (name: string) => FlightRpc;
+  readonly shard: (number: number) => FlightRpc;
   readonly waitUntil: (work: Promise<unknown>) => void;
   /** Until when the caller waits for a permit. */
   readonly untilMs: number;
@@ -41,6 +40,8 @@ export interface Collapsing {
 /** Where the isolate's leader is among those of all isolates; no seat as long as it has none. */
 interface Place {
   seat: SeatRpc | null;
+  shard: number;
+  name: string;
 }
 
 export async function collapse(one: Collapsing): Promise<Response> {
@@ -72,14 +73,15 @@ const late = (): Failure =>
 /** The isolate's own leader. */
 async function lead(one: Collapsing, flight: Flight): Promise<Response> {
   const { method, waitUntil, waiting } = one;
-  const place: Place = { seat: null };
-  let beats = 0;
+  const place: Place = { seat: null, shard: 0, name: "" };
   const beating = setInterval(() => {
     flight.beat();
-    if (++beats % BEATS_A_RENEWAL === 0) void renew(flight, place);
+    // A shard that has gone holds nothing any more.
+    if (place.seat !== null) speakFor(place.shard, one.shard(place.shard)).catch(() => undefined);
   }, FLIGHT_BEAT_MS);
   const land = (outcome: Outcome): void => {
     clearInterval(beating);
+    leaveSeat(place.shard, place.name);
     landFlight(flight, outcome);
   };
   // Once somebody waits for it, the call goes on without its own caller.
@@ -104,12 +106,18 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
 }
 
 /** Its place among all isolates. A shard that is lost while it is asked cannot stop a call. */
-async function join({ shard }: Collapsing, { key, resource }: Flight, place: Place): Promise<FlightNews> {
+async function join({ shard }: Collapsing, flight: Flight, place: Place): Promise<FlightNews> {
+  const { key, resource } = flight;
   const [hash, name] = await Promise.all([hashOf(key), resource === null ? null : hashOf(resource)]);
+  place.shard = flightShardOf(name ?? hash);
+  place.name = seatName();
   try {
-    const joining = shard(name ?? hash).join(name === null ? hash : readKeyOf(name, hash));
+    const joining = shard(place.shard).join(name === null ? hash : readKeyOf(name, hash), place.name);
     // One message asks for the place and waits.
-    const seated = joining.then((seat) => (place.seat = seat));
+    const seated = joining.then((seat) => {
+      place.seat = seat;
+      takeSeat(place.shard, place.name, flight);
+    });
     const [, news] = await Promise.all([seated, (joining as unknown as SeatRpc).turn()]);
     return news;
   } catch (error) {
@@ -117,12 +125,6 @@ async function join({ shard }: Collapsing, { key, resource }: Flight, place: Pla
     place.seat = null;
     return { kind: "lead" };
   }
-}
-
-/** Shows that it is there. Where it is too late to be joined over all isolates, it is here too. */
-async function renew(flight: Flight, { seat }: Place): Promise<void> {
-  // A shard that has gone holds nothing any more.
-  if ((await seat?.renew().catch(() => undefined)) === false) forgetFlight(flight);
 }
 
 /** Tells the shard that nothing more will be said. */

@@ -3,6 +3,7 @@
  * answered, whoever asks gets none of them, neither one that is kept nor one
  * of a call that had begun. Of the paths that its answer names, too.
  */
+import { flightShardOf } from "../../../shared/protocol/flight.ts";
 import type { FlightRpc } from "../../../shared/rpc-flight.ts";
 import { forgetReadsOf } from "./flights.ts";
 import { hashOf, resourceOf } from "./key.ts";
@@ -32,12 +33,12 @@ export async function outdate(
   tenant: string,
   upstream: string,
   paths: readonly string[],
-  shard: (name: string) => FlightRpc,
+  shard: (number: number) => FlightRpc,
 ): Promise<void> {
   const resources = [...new Set(paths.map((path) => resourceOf(tenant, upstream, path)))];
   const telling = resources.map(async (resource) => {
     const name = await hashOf(resource);
-    await shard(name).written(name);
+    await shard(flightShardOf(name)).written(name);
   });
   for (const told of await Promise.allSettled(telling)) {
     if (told.status === "rejected") console.warn(`a shard of flights was not told of a write: ${String(told.reason)}`);

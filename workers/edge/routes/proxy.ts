@@ -98,7 +98,7 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
   const isIdempotent = IDEMPOTENT_METHODS.has(method);
   const waitUntil = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
   const asked = { goalId, method, path: target.path, bearer: caller.bearer };
-  const shard = (key: string): FlightRpc => flightStub(env, key);
+  const shard = (number: number): FlightRpc => flightStub(env, number);
   const written = (origin: string, answer: Headers | null): Promise<void> =>
     outdate(TENANT_NAME, target.upstream, pathsWritten(origin, target.path, answer), shard);
   const make = (witness: Witness | null): Promise<Response> =>

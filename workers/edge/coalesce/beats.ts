@@ -1,0 +1,52 @@
+/**
+ * How leaders of this isolate show their shards that they are there. Thousands
+ * may wait for permits at once, so the first whose time has come speaks for all
+ * that have a seat at its shard. Whether a leader is there still its own
+ * request says: one that has ended beats no more.
+ */
+import { FLIGHT_BEAT_MS } from "../../../shared/limits-flight.ts";
+import type { FlightRpc } from "../../../shared/rpc-flight.ts";
+import { type Flight, forgetFlight } from "./flights.ts";
+
+interface Shard {
+  saidAtMs: number;
+  readonly seats: Map<string, Flight>;
+}
+
+const shards = new Map<number, Shard>();
+/** Nothing may be random before the first request. */
+let isolate = "";
+let named = 0;
+
+/** A name for a seat, which no other isolate gives. */
+export function seatName(): string {
+  isolate ||= crypto.randomUUID();
+  return `${isolate}-${++named}`;
+}
+
+/** The flight's leader has this seat now. */
+export function takeSeat(shard: number, seat: string, flight: Flight): void {
+  const one = shards.get(shard);
+  if (one === undefined) shards.set(shard, { saidAtMs: Date.now(), seats: new Map([[seat, flight]]) });
+  else one.seats.set(seat, flight);
+}
+
+export function leaveSeat(shard: number, seat: string): void {
+  const one = shards.get(shard);
+  one?.seats.delete(seat);
+  if (one?.seats.size === 0) shards.delete(shard);
+}
+
+/** Says for all seats at the shard that they are taken, unless somebody has just done so. Whoever is too late to be joined over all isolates, is it here too. */
+export async function speakFor(shard: number, rpc: FlightRpc): Promise<void> {
+  const one = shards.get(shard);
+  const nowMs = Date.now();
+  if (one === undefined || nowMs - one.saidAtMs < FLIGHT_BEAT_MS / 2) return;
+  one.saidAtMs = nowMs;
+  for (const [seat, { isSilent }] of one.seats) if (isSilent) leaveSeat(shard, seat);
+  const lost = await rpc.renew([...one.seats.keys()]);
+  for (const seat of lost) {
+    const flight = one.seats.get(seat);
+    if (flight !== undefined) forgetFlight(flight);
+  }
+}
