@@ -305,6 +305,9 @@ export const PROXY_SHARDS = 4;
 export const GATE_WAITING_MAX = 20_000;
 /** A gate that was given all it asked for tells of new callers after this: they are on the line. */
 export const GATE_ASK_INTERVAL_MS = 5;
+/** Permits that a gate without calls keeps for so long where there are plenty: the next call then asks nobody. */
+export const GATE_REST_PERMITS_MAX = 4;
+export const GATE_REST_MS = 1_000;
 /** How often a gate looks for calls whose patience has ended. */
 export const GATE_SWEEP_MS = 100;
 /** A failed call that may be repeated is sent so many times more. */

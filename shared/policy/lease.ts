@@ -29,6 +29,7 @@ export interface Lease {
   isOpen: boolean;
   origins: readonly number[] | null;
   callsPerSecond: number;
+  isAmple: boolean;
   hedgeAfterMs: number | null;
   /** Calls whose end said that the upstream has too much: their permits rest until the governor has heard of it. */
   spoiled: number;
@@ -60,6 +61,7 @@ export function newLease(life: string): Lease {
     isOpen: false,
     origins: null,
     callsPerSecond: 0,
+    isAmple: false,
     hedgeAfterMs: null,
     spoiled: 0,
     spoiledSaid: 0,
@@ -131,6 +133,7 @@ export function take(lease: Lease, grant: Grant, nowMs: number): boolean {
   lease.isOpen = grant.isOpen;
   lease.origins = grant.origins;
   lease.callsPerSecond = grant.callsPerSecond;
+  lease.isAmple = grant.isAmple === true;
   lease.hedgeAfterMs = grant.hedgeAfterMs ?? null;
   lease.spoiled -= lease.spoiledSaid;
   lease.spoiledSaid = 0;

@@ -85,6 +85,8 @@ export interface Grant {
   readonly origins: readonly number[] | null;
   /** What the client may expect to be done in a second, from what the upstream has done; 0 while unknown. */
   readonly callsPerSecond: number;
+  /** There is so much room that permits may rest a while between calls. Left out: there is not. */
+  readonly isAmple?: boolean;
   /** A call that takes longer may be sent a second time. Left out or null: none may, now. */
   readonly hedgeAfterMs?: number | null;
 }

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test } from "vitest";
 
-const GZIP_BYTES_MAX = 160 * 1024;
+const GZIP_BYTES_MAX = 164 * 1024;
 /** The engine of functions; it is compiled when it is uploaded, not when it starts. */
 const WASM_GZIP_BYTES_MAX = 320 * 1024;
 const WRANGLER = "node_modules/wrangler/bin/wrangler.js";
@@ -44,7 +44,7 @@ function gzippedSize(kind: string, name: RegExp, max: number): number {
   return bytes;
 }
 
-test("the Worker's JavaScript is at most 160 KB, gzipped", () => {
+test("the Worker's JavaScript is at most 164 KB, gzipped", () => {
   expect(gzippedSize("JavaScript", /\.m?js$/, GZIP_BYTES_MAX)).toBeLessThanOrEqual(GZIP_BYTES_MAX);
 });
 

@@ -12,7 +12,7 @@ import {
   startSecond,
   type Waiter,
 } from "../../durable-objects/gate/core/queue.ts";
-import { GATE_ASK_INTERVAL_MS } from "../../shared/limits.ts";
+import { GATE_ASK_INTERVAL_MS, GATE_REST_MS, GATE_REST_PERMITS_MAX } from "../../shared/limits.ts";
 import { HEDGES_START } from "../../shared/limits-hedging.ts";
 import { take } from "../../shared/policy/lease.ts";
 import type { Grant } from "../../shared/protocol/admission.ts";
@@ -143,6 +143,26 @@ test("a gate with nothing to do gives back what it holds, and then is silent", (
     6,
   );
   expect(reportAtMs(queue, 10_000)).toBeNull();
+});
+
+test("where there is plenty, a few permits rest for the next call, which asks nobody, and go back a second after the last", () => {
+  const queue = granted(ONE, GATE_REST_PERMITS_MAX, { isAmple: true });
+  for (const atMs of [0, 500]) {
+    start(queue, [], 1, atMs);
+    finish(queue, 0, answered(5), atMs + 5);
+    expect(reportAtMs(queue, atMs + 5)).toBe(atMs + 5 + GATE_REST_MS);
+  }
+  expect(start(queue, [], 1, 505 + GATE_REST_MS)).toBe(0);
+});
+
+test("permits do not rest where the upstream refused the last call, or where they are many", () => {
+  const refused = granted(ONE, 1, { isAmple: true });
+  start(refused, [], 1, 0);
+  finish(refused, 0, { outcome: "answered", status: 429, ms: 3, retryAfterMs: 0 }, 3);
+  const many = granted(ONE, GATE_REST_PERMITS_MAX + 1, { isAmple: true });
+  start(many, [], 1, 0);
+  finish(many, 0, answered(3), 3);
+  for (const queue of [refused, many]) expect(reportAtMs(queue, 3)).toBeLessThan(50);
 });
 
 test("whoever was not served is told how long the queue takes, a second at least", () => {

@@ -39,6 +39,16 @@ test("a grant that was sent and never taken counts until a report comes that doe
   expect(d.report("b", 10).calls).toBe(8);
 });
 
+test("permits may rest as long as what all want is at most half of what there is, and starts are not counted", () => {
+  const d = new Driver({ maxConcurrency: 10 });
+  expect(d.report("a", 3).isAmple).toBe(true);
+  expect(d.report("b", 2).isAmple).toBe(true);
+  expect(d.report("c", 1).isAmple).toBeUndefined();
+  d.report("a", 1);
+  expect(d.report("c", 1).isAmple).toBe(true);
+  expect(new Driver({ maxConcurrency: 10, ratePerSecond: 100 }).report("a", 1).isAmple).toBeUndefined();
+});
+
 test("permits that are given back go to who waits for them, without being asked", () => {
   const d = new Driver({ maxConcurrency: 10 });
   d.report("a", 10);

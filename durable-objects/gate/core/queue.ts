@@ -4,7 +4,7 @@
  * as a goal is. None of it is durable: a call that waits has its caller on the
  * line, and a new incarnation begins without permits.
  */
-import { GATE_ASK_INTERVAL_MS } from "../../../shared/limits.ts";
+import { GATE_ASK_INTERVAL_MS, GATE_REST_MS, GATE_REST_PERMITS_MAX } from "../../../shared/limits.ts";
 import { HEDGES_MAX, HEDGES_START } from "../../../shared/limits-hedging.ts";
 import { askDueAtMs, asked, type Lease, newLease, startable } from "../../../shared/policy/lease.ts";
 import { chooseOrigin } from "../../../shared/policy/origins.ts";
@@ -33,6 +33,8 @@ export interface Queue<W extends Waiter> {
   readonly sampler: Sampler;
   readonly origins: { open: number; latencyMs: number }[];
   open: number;
+  /** When a call ended last. */
+  endedAtMs: number;
   /** Second tries that may be made. */
   hedges: number;
   /** In the order of arrival. */
@@ -50,6 +52,7 @@ export function newQueue<W extends Waiter>(upstream: Upstream, version: number, 
     sampler: newSampler(),
     origins: [],
     open: 0,
+    endedAtMs: 0,
     hedges: HEDGES_START,
     waiting: new Set(),
     seconds: new Set(),
@@ -111,6 +114,7 @@ function begin<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed
 export function finish<W extends Waiter>(queue: Queue<W>, place: number, end: CallEnd | null, nowMs: number): void {
   const origin = queue.origins[place]!;
   queue.open--;
+  queue.endedAtMs = nowMs;
   origin.open = Math.max(0, origin.open - 1);
   queue.lease.results++;
   if (end !== null) judge(queue, place, end, nowMs);
@@ -141,11 +145,17 @@ export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): nu
   if (nowMs >= lease.untilMs) lease.calls = 0;
   const wanted = wantedBy(queue);
   const dueAtMs = askDueAtMs(lease, wanted, queue.open);
+  // Who calls one by one would ask for each call, and give back after each.
+  if (dueAtMs !== null && wanted === 0 && isResting(queue)) return Math.max(dueAtMs, queue.endedAtMs + GATE_REST_MS);
   // Where the governor gave less than it was asked for, more demand changes nothing soon.
   const isShort = wanted > queue.open && wanted > lease.wanted && lease.calls >= lease.wanted;
   if (dueAtMs === null || !isShort) return dueAtMs;
   return Math.min(dueAtMs, Math.max(lease.sentAtMs + GATE_ASK_INTERVAL_MS, lease.restUntilMs));
 }
+
+/** Whether what it holds may wait for the next call: few, good, and nobody else misses them. */
+const isResting = <W extends Waiter>({ lease, open }: Queue<W>): boolean =>
+  open === 0 && lease.isAmple && lease.spoiled === 0 && lease.calls <= GATE_REST_PERMITS_MAX;
 
 /** The report that is about to be sent. */
 export function reportOf<W extends Waiter>(queue: Queue<W>, client: string, nowMs: number): Report {

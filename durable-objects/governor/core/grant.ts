@@ -8,6 +8,8 @@ import { boundOf, boundOfAll, type Client, type Governor, toldTo, turnOf, wanted
 
 /** How much of the limit is in use when it is wanted: permits are on their way now and then. */
 const EFFICIENCY = 0.85;
+/** With so much of the limit wanted or out, there is plenty. */
+const AMPLE = 0.5;
 
 /** Calls that may be open at the upstream now, by what is known of it. */
 export function capacityOf({ limiter, health, upstream }: Governor): number {
@@ -74,8 +76,17 @@ export function grantTo(governor: Governor, client: Client, held: number, nowMs:
     isOpen: health.isOpen,
     origins,
     callsPerSecond: expectation(governor, client.weight, client),
+    ...(isAmple(governor) && { isAmple: true }),
     hedgeAfterMs: governor.hedgeAfterMs,
   };
+}
+
+/** Whether what all want is so little that nobody misses a permit that rests. Where starts are counted, none does. */
+function isAmple(governor: Governor): boolean {
+  if (governor.health.isOpen || isRated(governor)) return false;
+  let wanted = 0;
+  for (const client of governor.clients.values()) wanted += Math.max(wantedBy(client), boundOf(client));
+  return wanted <= AMPLE * capacityOf(governor);
 }
 
 /** Whoever has told what it holds goes on with that, as far as all of it together is allowed. */
