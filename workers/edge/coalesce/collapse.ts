@@ -76,8 +76,11 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
   const place: Place = { seat: null, shard: 0, name: "" };
   const beating = setInterval(() => {
     flight.beat();
+    if (place.seat === null) return;
+    // Whoever was late was taken for gone.
+    takeSeat(place.shard, place.name, flight);
     // A shard that has gone holds nothing any more.
-    if (place.seat !== null) speakFor(place.shard, one.shard(place.shard)).catch(() => undefined);
+    speakFor(place.shard, one.shard(place.shard)).catch(() => undefined);
   }, FLIGHT_BEAT_MS);
   const land = (outcome: Outcome): void => {
     clearInterval(beating);
