@@ -305,7 +305,7 @@ export const PROXY_SHARDS = 4;
 export const GATE_WAITING_MAX = 20_000;
 /** A gate that was given all it asked for tells of new callers after this: they are on the line. */
 export const GATE_ASK_INTERVAL_MS = 5;
-/** Permits that a gate without calls keeps for so long where there are plenty: the next call then asks nobody. */
+/** Permits that a gate without calls keeps, at most so long after it last asked, where there are plenty: the next call then asks nobody. */
 export const GATE_REST_PERMITS_MAX = 4;
 export const GATE_REST_MS = 1_000;
 /** How often a gate looks for calls whose patience has ended. */

@@ -145,14 +145,24 @@ test("a gate with nothing to do gives back what it holds, and then is silent", (
   expect(reportAtMs(queue, 10_000)).toBeNull();
 });
 
-test("where there is plenty, a few permits rest for the next call, which asks nobody, and go back a second after the last", () => {
+test("where there is plenty, a few permits rest for the next call, which asks nobody, and go back a second after it last asked", () => {
   const queue = granted(ONE, GATE_REST_PERMITS_MAX, { isAmple: true });
   for (const atMs of [0, 500]) {
     start(queue, [], 1, atMs);
     finish(queue, 0, answered(5), atMs + 5);
-    expect(reportAtMs(queue, atMs + 5)).toBe(atMs + 5 + GATE_REST_MS);
+    expect(reportAtMs(queue, atMs + 5)).toBe(GATE_REST_MS);
   }
-  expect(start(queue, [], 1, 505 + GATE_REST_MS)).toBe(0);
+  expect(start(queue, [], 1, 800)).toBe(0);
+  finish(queue, 0, answered(400), 1_200);
+  expect(reportAtMs(queue, 1_200)).toBe(1_200);
+});
+
+test("a gate that learns that its upstream is another does not take it that there are plenty", () => {
+  const queue = granted(ONE, 1, { isAmple: true });
+  start(queue, [], 1, 0);
+  configure(queue, upstreamOf({ origin: "http://a:1", maxConcurrency: 1 }), 2);
+  finish(queue, 0, answered(5), 5);
+  expect(reportAtMs(queue, 5)).toBeLessThanOrEqual(5);
 });
 
 test("permits do not rest where the upstream refused the last call, or where they are many", () => {

@@ -3,7 +3,7 @@
  * upstream takes, whoever forgets, dies or restarts.
  */
 import { expect, test } from "vitest";
-import { Driver } from "./governor-harness.ts";
+import { Driver, NO_SAMPLE, origin } from "./governor-harness.ts";
 
 test("a client alone gets what it wants, up to maxConcurrency", () => {
   const d = new Driver({ maxConcurrency: 10 });
@@ -47,6 +47,17 @@ test("permits may rest as long as what all want is at most half of what there is
   d.report("a", 1);
   expect(d.report("c", 1).isAmple).toBe(true);
   expect(new Driver({ maxConcurrency: 10, ratePerSecond: 100 }).report("a", 1).isAmple).toBeUndefined();
+});
+
+test("calls that ended one after the other are no evidence that as many may be open at once", () => {
+  const d = new Driver();
+  const limit = (d.state.limiter.limit = 5);
+  d.report("a", 1);
+  for (let i = 0; i < 40; i++) {
+    d.pass(800);
+    d.report("a", 1, { inUse: 1, held: 1, sample: { ...NO_SAMPLE, answered: 8, sumMs: 800, origins: [origin({ reached: 8 })] } });
+  }
+  expect(d.state.limiter.limit).toBe(limit);
 });
 
 test("permits that are given back go to who waits for them, without being asked", () => {

@@ -189,6 +189,12 @@ test("an attempt that is ended frees its instance, and what comes late is droppe
 const HOSTILE: readonly (readonly [string, string, RegExp])[] = [
   ["loops for ever", "for (;;);", /^function_limit: the function used more than its/],
   [
+    "loops for ever where a promise is made",
+    "return new Promise(() => { for (;;); });",
+    /^function_limit: the function used more than its/,
+  ],
+  ["loops for ever where it is asked for its then", "return { then() { for (;;); } };", /^function_limit: the function used more than its/],
+  [
     "tries a regular expression that backtracks for ever",
     'return /^(a+)+$/.test("a".repeat(40) + "b");',
     /^function_limit: the function used more than/,

@@ -70,6 +70,7 @@ export function configure<W extends Waiter>(queue: Queue<W>, upstream: Upstream,
   });
   queue.upstream = upstream;
   queue.version = version;
+  queue.lease.isAmple = false;
 }
 
 /** Starts a call if a permit is free. The place of its origin; null where it must wait. */
@@ -146,7 +147,7 @@ export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): nu
   const wanted = wantedBy(queue);
   const dueAtMs = askDueAtMs(lease, wanted, queue.open);
   // Who calls one by one would ask for each call, and give back after each.
-  if (dueAtMs !== null && wanted === 0 && isResting(queue)) return Math.max(dueAtMs, queue.endedAtMs + GATE_REST_MS);
+  if (dueAtMs !== null && wanted === 0 && isResting(queue)) return Math.max(dueAtMs, restUntilMs(queue));
   // Where the governor gave less than it was asked for, more demand changes nothing soon.
   const isShort = wanted > queue.open && wanted > lease.wanted && lease.calls >= lease.wanted;
   if (dueAtMs === null || !isShort) return dueAtMs;
@@ -156,6 +157,10 @@ export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): nu
 /** Whether what it holds may wait for the next call: few, good, and nobody else misses them. */
 const isResting = <W extends Waiter>({ lease, open }: Queue<W>): boolean =>
   open === 0 && lease.isAmple && lease.spoiled === 0 && lease.calls <= GATE_REST_PERMITS_MAX;
+
+/** A while after the last call; but the governor is asked as often whether there are plenty still. */
+const restUntilMs = <W extends Waiter>({ lease, endedAtMs }: Queue<W>): number =>
+  Math.min(endedAtMs + GATE_REST_MS, Math.max(lease.sentAtMs + GATE_REST_MS, endedAtMs));
 
 /** The report that is about to be sent. */
 export function reportOf<W extends Waiter>(queue: Queue<W>, client: string, nowMs: number): Report {

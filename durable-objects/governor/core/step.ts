@@ -58,8 +58,10 @@ function report(governor: Governor, nowMs: number, said: Report, chance: number)
   // An older report has been overtaken: what it says is no longer so.
   if (known !== undefined && said.seq <= known.seq) return grantTo(governor, known, 0, nowMs);
   const client = known ?? admit(governor, said);
+  // Calls that ended one after the other were not open at once.
+  const most = Math.max(boundOf(client), said.inUse);
   hear(governor, client, said, nowMs);
-  learn(governor, said.sample, nowMs, chance);
+  learn(governor, said.sample, Math.min(said.sample.answered, most - said.inUse), nowMs, chance);
   reshare(governor, nowMs);
   governor.hedgeAfterMs = hedgeAfterMs(governor, nowMs);
   return grantTo(governor, client, known === undefined || said.epoch !== governor.epoch ? said.held : 0, nowMs);
@@ -121,11 +123,11 @@ function hear(governor: Governor, client: Client, said: Report, nowMs: number): 
   client.starts = 0;
 }
 
-/** What the calls met says of the upstream. */
-function learn(governor: Governor, sample: Sample, nowMs: number, chance: number): void {
+/** What the calls met says of the upstream. `ended`: as many of them may have been open beside those that are. */
+function learn(governor: Governor, sample: Sample, ended: number, nowMs: number, chance: number): void {
   const { limiter, health } = governor;
   const max = governor.upstream?.maxConcurrency ?? null;
-  let inUse = sample.answered;
+  let inUse = ended;
   for (const client of governor.clients.values()) inUse += client.inUse;
   governor.calls += sample.answered;
   noteLatencies(governor, sample.latencies);

@@ -27,8 +27,16 @@ export function seatName(): string {
 /** The flight's leader has this seat now. */
 export function takeSeat(shard: number, seat: string, flight: Flight): void {
   const one = shards.get(shard);
-  if (one === undefined) shards.set(shard, { saidAtMs: Date.now(), seats: new Map([[seat, flight]]) });
-  else one.seats.set(seat, flight);
+  if (one === undefined) {
+    shards.set(shard, { saidAtMs: Date.now(), seats: new Map([[seat, flight]]) });
+    return;
+  }
+  // One whose request ended alone has nobody to take it away.
+  for (const [old, { isSilent }] of one.seats) {
+    if (!isSilent) break;
+    one.seats.delete(old);
+  }
+  one.seats.set(seat, flight);
 }
 
 export function leaveSeat(shard: number, seat: string): void {
@@ -37,16 +45,28 @@ export function leaveSeat(shard: number, seat: string): void {
   if (one?.seats.size === 0) shards.delete(shard);
 }
 
-/** Says for all seats at the shard that they are taken, unless somebody has just done so. Whoever is too late to be joined over all isolates, is it here too. */
-export async function speakFor(shard: number, rpc: FlightRpc): Promise<void> {
+/**
+ * Says for all seats at the shard that they are taken; null where somebody has
+ * just done so. Whoever is too late to be joined over all isolates, is it here
+ * too. Never rejects.
+ */
+export function speakFor(shard: number, rpc: FlightRpc): Promise<void> | null {
   const one = shards.get(shard);
-  const nowMs = Date.now();
-  if (one === undefined || nowMs - one.saidAtMs < FLIGHT_BEAT_MS / 2) return;
-  one.saidAtMs = nowMs;
-  for (const [seat, { isSilent }] of one.seats) if (isSilent) leaveSeat(shard, seat);
-  const lost = await rpc.renew([...one.seats.keys()]);
-  for (const seat of lost) {
-    const flight = one.seats.get(seat);
-    if (flight !== undefined) forgetFlight(flight);
+  if (one === undefined || Date.now() - one.saidAtMs < FLIGHT_BEAT_MS / 2) return null;
+  for (const [seat, { isSilent }] of one.seats) if (isSilent) one.seats.delete(seat);
+  return speak(one, rpc);
+}
+
+async function speak(shard: Shard, rpc: FlightRpc): Promise<void> {
+  const { saidAtMs, seats } = shard;
+  shard.saidAtMs = Date.now();
+  try {
+    for (const seat of await rpc.renew([...seats.keys()])) {
+      const flight = seats.get(seat);
+      if (flight !== undefined) forgetFlight(flight);
+    }
+  } catch {
+    // A shard that has gone holds nothing any more; where only the message was lost, the next one says it again.
+    shard.saidAtMs = saidAtMs;
   }
 }

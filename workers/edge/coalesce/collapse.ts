@@ -79,8 +79,9 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
     if (place.seat === null) return;
     // Whoever was late was taken for gone.
     takeSeat(place.shard, place.name, flight);
-    // A shard that has gone holds nothing any more.
-    speakFor(place.shard, one.shard(place.shard)).catch(() => undefined);
+    const speaking = speakFor(place.shard, one.shard(place.shard));
+    // The others are told what came of it, though this one ends meanwhile.
+    if (speaking !== null) waitUntil(speaking);
   }, FLIGHT_BEAT_MS);
   const land = (outcome: Outcome): void => {
     clearInterval(beating);

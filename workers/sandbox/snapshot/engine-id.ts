@@ -3,4 +3,4 @@
  * addresses in the engine's memory, so one of another engine must never be
  * restored. `test/contract/engine.test.ts` says what it must be.
  */
-export const ENGINE_ID = "quickjs-ng-5a53de5a19d98d754d03ecce-3";
+export const ENGINE_ID = "quickjs-ng-7ea7f1ee852a5b763082dfd3-3";

@@ -183,16 +183,15 @@ class Run implements GuestCalls {
 
   #broken(error: unknown): void {
     if (this.#isStopped) return;
-    if (this.#vm.isOver) {
-      this.#hasOverrun = true;
-      return this.#fail(
-        "function_limit",
-        `the function used more than its ${this.#bounds.units / FUNCTION_FUEL_PER_MS} ms of processor time`,
-      );
-    }
+    if (this.#vm.isOver) return this.#overran();
     if (error instanceof GuestMemoryError) return this.#fail("function_limit", "the function used up its memory");
     if (error instanceof GuestError) return this.#fail(...faultWords(error.message), mappedStack(error.stack_, this.#manifest.map ?? null));
     this.#fail("function_limit", `the function broke its engine: ${String(error)}`);
+  }
+
+  #overran(): void {
+    this.#hasOverrun = true;
+    this.#fail("function_limit", `the function used more than its ${this.#bounds.units / FUNCTION_FUEL_PER_MS} ms of processor time`);
   }
 
   /** The first end counts. A guest that runs just now is stopped as soon as can be. */
@@ -278,6 +277,8 @@ class Run implements GuestCalls {
 
   done(kind: number, text: string): void {
     if (this.#result !== null) return;
+    // An executor of a promise, and whoever is asked for its then, keeps what was thrown to stop it.
+    if (this.#vm.isOver) return this.#overran();
     if (kind === 0 && text.length > FUNCTION_OUTPUT_CHARS_MAX) return this.#fail("function_limit", tooLong(text.length));
     if (kind === 0) this.#result = { outcome: "returned", output: text, cpuMs: 0 };
     else this.#failWith(JSON.parse(text) as Fault);

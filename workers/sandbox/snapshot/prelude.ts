@@ -232,8 +232,9 @@ const LOGS = String.raw`
 /** What the host calls. What ends a guest for good is thrown past `catch`, but not past the executor of a promise. */
 const ENTRIES = String.raw`
   let handler = null;
+  let given = "";
   let attempted = null;
-  const context = contextOf(request, log, signalOf, () => attempted);
+  const context = contextOf(request, log, signalOf, () => (attempted ??= aboutIn(given)));
   const { then } = NativePromise.prototype;
   const failed = (error) => done(1, stringify(faultOf(error)));
   const kept = (value) => {
@@ -245,7 +246,7 @@ const ENTRIES = String.raw`
   globalThis.__entries = {
     handle(namespace) { handler = namespace.default; return typeof handler; },
     invoke(input, about) {
-      attempted = aboutIn(about);
+      given = about;
       let handled;
       try { handled = resolve.call(NativePromise, handler(parse(input), context)); } catch (error) { handled = reject.call(NativePromise, error); }
       then.call(handled, kept, failed);
