@@ -143,11 +143,30 @@ test("leave that is charged for a canceled task may be used for another one yet,
   expect(batch().hedges).toMatchObject({ left: 1 });
   expect(inUseAt(goal.state, 0)).toBe(2);
   goal.do({ kind: "cancel-task", task: 0 });
-  goal.do({ kind: "closed", upstream: 0, count: 1 });
+  goal.do({ kind: "closed", upstream: 0, count: 2 });
   expect(batch()).toMatchObject({ left: 1, hedges: { left: 0, isUnheard: true } });
   expect(inUseAt(goal.state, 0)).toBe(2);
   goal.settle([1]);
   expect(inUseAt(goal.state, 0)).toBe(0);
+});
+
+test("of a canceled task that may have been tried twice both calls count as open until they are closed", () => {
+  const goal = sent(some(2), { maxConcurrency: 6 });
+  goal.settle([0]);
+  expect(inUseAt(goal.state, 0)).toBe(2);
+  goal.do({ kind: "cancel-task", task: 1 });
+  expect(goal.aborts).toEqual([
+    [1, 1, 1],
+    [1, 1, 1],
+  ]);
+  expect(inUseAt(goal.state, 0)).toBe(2);
+  goal.do({ kind: "closed", upstream: 0, count: 2 });
+  expect(inUseAt(goal.state, 0)).toBe(0);
+  // They do too where another one's end comes before theirs.
+  const other = sent(some(2), { maxConcurrency: 6 });
+  other.do({ kind: "cancel-task", task: 1 });
+  other.settle([0]);
+  expect(inUseAt(other.state, 0)).toBe(2);
 });
 
 test("where the bound is hard, a call that was beaten counts as open until it is closed", () => {

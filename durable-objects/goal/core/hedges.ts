@@ -40,11 +40,20 @@ export interface Hedges {
 /** Whether the call may be open twice at once. Under a lock nothing may: the try that is beaten might outlive it. */
 export const isHedgeable = ({ tasks }: GoalState, task: number): boolean => (tasks.flags[task]! & (HEDGEABLE | LOCKED)) === HEDGEABLE;
 
+/** Second tries that a task of the batch may have open. Leave that was only taken for used may be used still. */
+const spareOf = ({ hedges }: BatchState): number => (hedges !== undefined && (hedges.left > 0 || hedges.isUnheard === true) ? 1 : 0);
+
 /** Calls that the batch may have open: permits that it holds. */
-export function heldBy({ lanes, left, hedges }: BatchState): number {
-  // Leave that was only taken for used may be used still.
-  const spare = hedges !== undefined && (hedges.left > 0 || hedges.isUnheard === true) ? 1 : 0;
+export function heldBy(batch: BatchState): number {
+  const { lanes, left } = batch;
+  const spare = spareOf(batch);
   return left === 0 ? 0 : Math.min(lanes, left + spare);
+}
+
+/** Calls that the running task may have open in its own batch. Before it leaves that. */
+export function triesOf(state: GoalState, task: number): number {
+  const batch = state.batches.get(state.tasks.batch[task]!)!;
+  return isHedgeable(state, task) ? 1 + spareOf(batch) : 1;
 }
 
 /** What a second try of the task reserves, and is charged: it is one call, whatever the task declares. */

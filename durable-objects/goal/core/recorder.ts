@@ -20,7 +20,7 @@ import { admissionOf } from "./admission.ts";
 import { outcomeWord } from "./apply.ts";
 import { hedgeTask } from "./attempts.ts";
 import { applyBackups, type BackupsChange, type Try } from "./backups.ts";
-import type { Hedges } from "./hedges.ts";
+import { type Hedges, triesOf } from "./hedges.ts";
 import type { KeyIndex } from "./key-index.ts";
 import type { Change, Rest, TasksAdded } from "./change.ts";
 import type { SettledLine } from "./lock-turn.ts";
@@ -206,7 +206,8 @@ export class Recorder {
     const { tasks } = this.state;
     // Nobody's batch: a sub-goal is told by other means.
     if (tasks.batch[task] === 0) return;
-    this.#closing(tasks.batch[task]!, task, tasks.attempt[task]!);
+    // Its batch may have two tries of it open and give back the permits of both: each counts until it is closed.
+    for (let tries = triesOf(this.state, task); tries > 0; tries--) this.#closing(tasks.batch[task]!, task, tasks.attempt[task]!);
   }
 
   /** The attempt that is reported was tried twice. Where the call that was cut off counts, it does until it is closed. */
