@@ -11,7 +11,7 @@ export const TASK_HOLDER = /^goal_[^/]*(?:\/[0-9]+)*$/;
 /** A key of a goal's shared state. */
 export const STATE_KEY = /^[!-~]{1,256}$/;
 
-/** The shard that a tenant-wide lock belongs to: FNV-1a, 32 bits (Fowler, Noll and Vo). */
+/** The shard that a name belongs to, of a tenant-wide lock, a gate or a flight: FNV-1a, 32 bits (Fowler, Noll and Vo). */
 export function shardOf(name: string, shards: number): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193) >>> 0;

@@ -34,12 +34,12 @@ test("the first whose time has come speaks for all seats of its shard, and the o
   vi.advanceTimersByTime(FLIGHT_BEAT_MS);
   for (const { flight } of [a, b]) {
     flight.beat();
-    await speakFor(SHARD, rpc);
+    await speakFor(SHARD, () => rpc);
   }
   expect(heard).toEqual([[a.seat, b.seat]]);
   vi.advanceTimersByTime(FLIGHT_BEAT_MS);
   leaveSeat(SHARD, a.seat);
-  await speakFor(SHARD, rpc);
+  await speakFor(SHARD, () => rpc);
   expect(heard.at(-1)).toEqual([b.seat]);
   leaveSeat(SHARD, b.seat);
 });
@@ -50,7 +50,7 @@ test("nobody speaks for a leader that is not heard of any more", async () => {
   for (let beats = 0; beats < 6; beats++) {
     vi.advanceTimersByTime(FLIGHT_BEAT_MS);
     there.flight.beat();
-    await speakFor(SHARD, rpc);
+    await speakFor(SHARD, () => rpc);
   }
   expect(heard[0]).toEqual([gone.seat, there.seat]);
   expect(heard.at(-1)).toEqual([there.seat]);
@@ -61,6 +61,6 @@ test("a call that nobody should join any more over all isolates is joined by nob
   const [kept, lost] = [seated("kept"), seated("lost")];
   const { rpc } = shardThat([lost.seat]);
   vi.advanceTimersByTime(FLIGHT_BEAT_MS);
-  await speakFor(SHARD, rpc);
+  await speakFor(SHARD, () => rpc);
   expect([flightOf("kept"), flightOf("lost")]).toEqual([kept.flight, undefined]);
 });

@@ -154,9 +154,9 @@ export function reportAtMs<W extends Waiter>(queue: Queue<W>, nowMs: number): nu
   return Math.min(dueAtMs, Math.max(lease.sentAtMs + GATE_ASK_INTERVAL_MS, lease.restUntilMs));
 }
 
-/** Whether what it holds may wait for the next call: few, good, and nobody else misses them. */
-const isResting = <W extends Waiter>({ lease, open }: Queue<W>): boolean =>
-  open === 0 && lease.isAmple && lease.spoiled === 0 && lease.calls <= GATE_REST_PERMITS_MAX;
+/** Whether what it holds, and does not use, may wait for the next call: few, good, and nobody else misses them. */
+const isResting = <W extends Waiter>({ lease }: Queue<W>): boolean =>
+  lease.isAmple && lease.spoiled === 0 && lease.calls <= GATE_REST_PERMITS_MAX;
 
 /** A while after the last call; but the governor is asked as often whether there are plenty still. */
 const restUntilMs = <W extends Waiter>({ lease, endedAtMs }: Queue<W>): number =>

@@ -50,11 +50,11 @@ export function leaveSeat(shard: number, seat: string): void {
  * just done so. Whoever is too late to be joined over all isolates, is it here
  * too. Never rejects.
  */
-export function speakFor(shard: number, rpc: FlightRpc): Promise<void> | null {
+export function speakFor(shard: number, rpcOf: (shard: number) => FlightRpc): Promise<void> | null {
   const one = shards.get(shard);
   if (one === undefined || Date.now() - one.saidAtMs < FLIGHT_BEAT_MS / 2) return null;
   for (const [seat, { isSilent }] of one.seats) if (isSilent) one.seats.delete(seat);
-  return speak(one, rpc);
+  return speak(one, rpcOf(shard));
 }
 
 async function speak(shard: Shard, rpc: FlightRpc): Promise<void> {

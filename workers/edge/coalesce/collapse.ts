@@ -79,7 +79,7 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
     if (place.seat === null) return;
     // Whoever was late was taken for gone.
     takeSeat(place.shard, place.name, flight);
-    const speaking = speakFor(place.shard, one.shard(place.shard));
+    const speaking = speakFor(place.shard, one.shard);
     // The others are told what came of it, though this one ends meanwhile.
     if (speaking !== null) waitUntil(speaking);
   }, FLIGHT_BEAT_MS);

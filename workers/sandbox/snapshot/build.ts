@@ -125,9 +125,10 @@ function captured(
   x.qjs_run_gc();
   x.wasm_free(x.wasm_malloc(SLACK_BYTES));
   const start = x.__stack_pointer.value;
-  const [last, lastBytes] = extentsOf(vm.memory, start).at(-1)!;
-  x.qjs_set_memory_limit(last + lastBytes - start + limits.memoryBytes);
   const extents = extentsOf(vm.memory, start);
+  const [last, lastBytes] = extents.at(-1)!;
+  // It takes the place of another limit, so the extents are what they were.
+  x.qjs_set_memory_limit(last + lastBytes - start + limits.memoryBytes);
   const image = extractedFrom(vm.memory, extents);
   const pages = vm.memory.length / PAGE_BYTES;
   const { memoryBytes } = limits;
