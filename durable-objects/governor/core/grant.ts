@@ -8,8 +8,8 @@ import { boundOf, boundOfAll, type Client, type Governor, toldTo, turnOf, wanted
 
 /** How much of the limit is in use when it is wanted: permits are on their way now and then. */
 const EFFICIENCY = 0.85;
-/** With so much of the limit wanted or out, there is plenty. */
-const AMPLE = 0.5;
+/** With so much of the limit wanted or out, there is plenty. No more, because what rests is missing to a burst or a second try. */
+const AMPLE = 0.125;
 
 /** Calls that may be open at the upstream now, by what is known of it. */
 export function capacityOf({ limiter, health, upstream }: Governor): number {
