@@ -1,5 +1,5 @@
 /** Starts a workerd with the sandbox alone in it. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -26,7 +26,7 @@ export interface SandboxAlone {
   end(): Promise<void>;
 }
 
-/** Bundles the worker. Starts may follow, each a process of its own. */
+/** Bundles the worker. Starts may follow, each a process of its own; `end` ends those that still run. */
 export async function bundleSandbox(): Promise<{ start(): Promise<SandboxAlone>; end(): void }> {
   const folder = mkdtempSync(join(tmpdir(), "drover-sandbox-"));
   const options = {
@@ -39,15 +39,21 @@ export async function bundleSandbox(): Promise<{ start(): Promise<SandboxAlone>;
   } as const;
   await build({ ...options, entryPoints: [WORKER], outfile: join(folder, "worker.mjs"), logLevel: "warning" });
   await stop();
-  return { start: () => startIn(folder), end: () => rmSync(folder, { recursive: true, force: true }) };
+  const children: ChildProcess[] = [];
+  const end = (): void => {
+    for (const child of children) child.kill();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  return { start: () => startIn(folder, children), end };
 }
 
-async function startIn(folder: string): Promise<SandboxAlone> {
+async function startIn(folder: string, children: ChildProcess[]): Promise<SandboxAlone> {
   const port = await freePort();
   writeFileSync(join(folder, `${port}.capnp`), config(port));
   const child = spawn(workerdBinary(), ["serve", "--experimental", join(folder, `${port}.capnp`)], {
     stdio: ["ignore", "ignore", "inherit"],
   });
+  children.push(child);
   const ask: SandboxAlone["ask"] = async (path, query = {}, body = "") => {
     const search = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]));
     const answer = await fetch(`http://127.0.0.1:${port}${path}?${search.toString()}`, { method: "POST", body });

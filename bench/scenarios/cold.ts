@@ -14,8 +14,11 @@ import { medianOf, timedMs } from "../stats.ts";
 
 const ISOLATED_VM = "7.0.1";
 const RIVAL = fileURLToPath(new URL("../rivals/isolated-vm.mjs", import.meta.url));
-/** Most microseconds of a restore, by size, and how many times faster a run of it must be than that of a rival. */
-const RESTORE_US = [30, 80, 250];
+/** Most microseconds of a restore, and how many times faster a run of it must be than that of a rival. */
+const RESTORE_US = { decides: 30, parses: 30, dated: 80, checked: 250 };
+const KINDS = ["decides", "parses", "dated", "checked"] as const;
+/** A run that mostly computes compares two interpreters of JavaScript, and has no such target. */
+const COMPUTES = "parses";
 const TIMES_FRESH = 30;
 const TIMES_ISOLATED_VM = 10;
 const POOL = 8;
@@ -52,9 +55,9 @@ interface Samples {
 const noSamples = (): Samples => ({ restore: [], invoke: [], fresh: [], rival: [], timesFresh: [], timesRival: [] });
 
 /** Whoever does not answer to its input did not do the work. */
-function checked(size: string, answer: unknown, n: number): void {
+function checked(name: string, answer: unknown, n: number): void {
   if ((answer as { n?: number } | undefined)?.n !== n)
-    throw new Error(`the function of ${size} answers wrongly: ${JSON.stringify(answer)}`);
+    throw new Error(`the function of ${name} answers wrongly: ${JSON.stringify(answer)}`);
 }
 
 /** Its sides take turns, because a machine that is shared changes its pace every few hundred milliseconds. */
@@ -66,15 +69,15 @@ async function measure(
   runs: number,
   into: Samples,
 ): Promise<void> {
-  const { size } = bundle;
+  const { name } = bundle;
   const [each, isolates] = [runs / SLICES, Math.ceil(runs / SLICES / 100)];
   const us = { restore: 0, invoke: 0, fresh: 0 };
   for (let slice = 0; slice < SLICES; slice++) {
-    us.restore += (await usOf(alone, "/restore", size, each)).us / SLICES;
-    const invoke = await usOf(alone, "/invoke", size, each);
-    const fresh = await usOf(isolatesAlone, "/fresh", size, isolates);
-    checked(size, invoke.last, each - 1);
-    checked(size, fresh.last, isolates - 1);
+    us.restore += (await usOf(alone, "/restore", name, each)).us / SLICES;
+    const invoke = await usOf(alone, "/invoke", name, each);
+    const fresh = await usOf(isolatesAlone, "/fresh", name, isolates);
+    checked(name, invoke.last, each - 1);
+    checked(name, fresh.last, isolates - 1);
     us.invoke += invoke.us / SLICES;
     us.fresh += fresh.us / SLICES;
   }
@@ -85,7 +88,7 @@ async function measure(
   if (folder === null) return;
   const rivals = Math.ceil(runs / 100);
   const rival = isolatedVm(folder, bundle, rivals);
-  checked(size, rival.last, rivals - 1);
+  checked(name, rival.last, rivals - 1);
   into.rival.push(rival.us / 1_000);
   into.timesRival.push(rival.us / us.invoke);
 }
@@ -105,53 +108,71 @@ async function firstRun(start: () => Promise<SandboxAlone>, image: Uint8Array<Ar
   }
 }
 
-/** The lines of one size. */
-function figuresOf(size: string, of: Samples, restoreUs: number): Finding[] {
+type Kind = (typeof KINDS)[number];
+type Bundles = Awaited<ReturnType<typeof bundlesOfAllSizes>>;
+
+function figuresOf(kind: Kind, { name }: Bundle, of: Samples): Finding[] {
+  const [fresh, rival] = kind === COMPUTES ? [] : [{ least: TIMES_FRESH }, { least: TIMES_ISOLATED_VM }];
   const figures = [
-    figure("cold", `${size}: a snapshot restored in place`, "us", of.restore, restoreUs),
+    figure("cold", `${name}: a snapshot restored in place`, "us", of.restore, RESTORE_US[kind]),
     figure("cold", "… restored and run", "us", of.invoke),
     figure("cold", "… run in a fresh dynamic isolate", "ms", of.fresh),
-    figure("cold", "… that takes so many times as long", "x", of.timesFresh, { least: TIMES_FRESH }),
+    figure("cold", "… that takes so many times as long", "x", of.timesFresh, fresh),
   ];
   if (of.rival.length === 0) return figures;
   return [
     ...figures,
     figure("cold", "… run from a V8 snapshot of isolated-vm", "ms", of.rival),
-    figure("cold", "… that takes so many times as long", "x", of.timesRival, { least: TIMES_ISOLATED_VM }),
+    figure("cold", "… that takes so many times as long", "x", of.timesRival, rival),
   ];
+}
+
+/** So many rounds of everything but the first runs; then an image for these. */
+async function measureAll(
+  start: () => Promise<SandboxAlone>,
+  folder: string | null,
+  rounds: number,
+  runs: number,
+): Promise<{ bundles: Bundles; samples: Record<Kind, Samples>; image: Uint8Array<ArrayBuffer> }> {
+  const bundles = await bundlesOfAllSizes();
+  const samples = { decides: noSamples(), parses: noSamples(), dated: noSamples(), checked: noSamples() };
+  // Isolates that are done with are cleared away later, which the runs of snapshots are not to pay for.
+  const [alone, isolatesAlone] = [await start(), await start()];
+  for (const kind of KINDS) {
+    const { name, module } = bundles[kind];
+    for (const each of [alone, isolatesAlone]) await each.ask("/build", { version: name }, module);
+  }
+  for (let round = -1; round < rounds; round++) {
+    // Before the first round neither side's code is compiled well.
+    const into = (kind: Kind): Samples => (round < 0 ? noSamples() : samples[kind]);
+    for (const kind of KINDS) await measure(alone, isolatesAlone, bundles[kind], folder, runs, into(kind));
+  }
+  const image = new Uint8Array(await (await alone.ask("/image", { version: bundles.dated.name })).arrayBuffer());
+  await alone.end();
+  await isolatesAlone.end();
+  return { bundles, samples, image };
 }
 
 export function coldOf(isFast: boolean): (stage: unknown, rounds: number) => Promise<Finding[]> {
   return async (_stage, rounds) => {
     const rival = installed("isolated-vm", ISOLATED_VM);
     const folder = "folder" in rival ? rival.folder : null;
-    const bundles = await bundlesOfAllSizes();
-    const samples = bundles.map(noSamples);
     const { start, end } = await bundleSandbox();
-    // Isolates that are done with are cleared away later, which the runs of snapshots are not to pay for.
-    const [alone, isolatesAlone] = [await start(), await start()];
-    for (const { size, module } of bundles) for (const each of [alone, isolatesAlone]) await each.ask("/build", { version: size }, module);
-    for (let round = -1; round < rounds; round++) {
-      for (const [i, bundle] of bundles.entries()) {
-        // Before the first round neither side's code is compiled well.
-        await measure(alone, isolatesAlone, bundle, folder, isFast ? 1_000 : 3_000, round < 0 ? noSamples() : samples[i]!);
+    try {
+      const { bundles, samples, image } = await measureAll(start, folder, rounds, isFast ? 1_000 : 3_000);
+      const [cold, warm]: number[][] = [[], []];
+      for (let round = 0; round < rounds; round++) {
+        cold!.push(await firstRun(start, image, false));
+        warm!.push(await firstRun(start, image, true));
       }
+      return [
+        ...KINDS.flatMap((kind) => figuresOf(kind, bundles[kind], samples[kind])),
+        ...("why" in rival ? [{ scenario: "cold", name: "isolated-vm", skipped: rival.why }] : []),
+        figure("cold", `${bundles.dated.name}: first run in a new isolate, over HTTP`, "ms", cold!),
+        figure("cold", "… with the pool filled before", "ms", warm!),
+      ];
+    } finally {
+      end();
     }
-    const { size } = bundles[1]!;
-    const image = new Uint8Array(await (await alone.ask("/image", { version: size })).arrayBuffer());
-    await alone.end();
-    await isolatesAlone.end();
-    const [cold, warm]: number[][] = [[], []];
-    for (let round = 0; round < rounds; round++) {
-      cold!.push(await firstRun(start, image, false));
-      warm!.push(await firstRun(start, image, true));
-    }
-    end();
-    return [
-      ...bundles.flatMap((bundle, i) => figuresOf(bundle.size, samples[i]!, RESTORE_US[i]!)),
-      ...("why" in rival ? [{ scenario: "cold", name: "isolated-vm", skipped: rival.why }] : []),
-      figure("cold", `${size}: first run in a new isolate, over HTTP`, "ms", cold!),
-      figure("cold", "… with the pool filled before", "ms", warm!),
-    ];
   };
 }

@@ -18,17 +18,17 @@ const TARGET = 1.1;
 const residentMiB = (pid: number): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1_024;
 
 export async function invocations(_stage: unknown, rounds: number): Promise<Figure[]> {
-  const bundle = (await bundlesOfAllSizes())[1]!;
+  const { dated: bundle } = await bundlesOfAllSizes();
   const { start, end } = await bundleSandbox();
   const [coldMiB, firstMiB, lastMiB, ratio, instances]: number[][] = [[], [], [], [], []];
   try {
     for (let round = 0; round < rounds; round++) {
       const alone = await start();
       try {
-        await alone.ask("/build", { version: bundle.size }, bundle.module);
+        await alone.ask("/build", { version: bundle.name }, bundle.module);
         const run = async (invocationsLeft: number): Promise<number> => {
           for (let left = invocationsLeft; left > 0; left -= STEP) {
-            last = (await (await alone.ask("/many", { version: bundle.size, n: STEP, lanes: LANES })).json()) as typeof last;
+            last = (await (await alone.ask("/many", { version: bundle.name, n: STEP, lanes: LANES })).json()) as typeof last;
             if (last.wrong > 0) throw new Error(`${last.wrong} answers were wrong`);
           }
           return residentMiB(alone.pid);
