@@ -4,7 +4,7 @@ import type { Amounts } from "./policy/account.ts";
 import type { LatencyView } from "./policy/latencies.ts";
 import type { CallEnd } from "./policy/outcome.ts";
 import type { Policy } from "./policy/rules.ts";
-import type { FunctionVersion } from "./protocol/function.ts";
+import type { Ended, FunctionVersion } from "./protocol/function.ts";
 import type { Reserve } from "./protocol/task.ts";
 import type { BatchReply } from "./rpc-batch.ts";
 import type { WholeAnswer } from "./rpc-flight.ts";
@@ -83,6 +83,28 @@ export interface FunctionExecutorRpc {
   runFunctions(batch: RunBatch): Promise<BatchReply>;
   /** Tasks of the function are on their way: fetch its image and fill the pool. */
   warm(version: FunctionVersion): Promise<void>;
+}
+
+// edge → executor
+
+/** One run outside any goal. */
+export interface LoneRun {
+  readonly function: FunctionVersion;
+  /** JSON text. */
+  readonly input: string;
+  readonly timeoutMs: number;
+}
+
+export interface RunLog {
+  readonly level: unknown;
+  readonly text: string;
+}
+
+export interface LoneEnd {
+  readonly ended: Ended;
+  /** It did not end within its time. */
+  readonly isLate: boolean;
+  readonly logs: readonly RunLog[];
 }
 
 // executor → goal

@@ -2,7 +2,7 @@
 import type { Answer } from "./rpc.ts";
 import type { Batch, BatchReply } from "./rpc-batch.ts";
 import type { FunctionVersion } from "./protocol/function.ts";
-import type { GoalAsk, HandRpc, RunBatch, StoredImage } from "./rpc-functions.ts";
+import type { GoalAsk, HandRpc, LoneEnd, LoneRun, RunBatch, StoredImage } from "./rpc-functions.ts";
 
 // executor → server
 
@@ -24,6 +24,12 @@ export interface HomeRpc {
 
 // server → executor
 
+/** A run under way. It is cut where nobody holds this any more. */
+export interface LoneRpc {
+  end(): Promise<LoneEnd>;
+  cut(): Promise<void>;
+}
+
 export interface ProcessRpc {
   /** Answers where the process runs at all. */
   ready(): Promise<void>;
@@ -33,6 +39,8 @@ export interface ProcessRpc {
   runFunctions(batch: RunBatch, home: HomeRpc): Promise<BatchReply>;
   /** As `FunctionExecutorRpc.warm`. */
   warm(version: FunctionVersion, home: HomeRpc): Promise<void>;
+  /** Begins a run outside any goal. */
+  runAlone(run: LoneRun, home: HomeRpc): Promise<LoneRpc>;
   /** The goal has ended, durably: nothing more is begun for it, or for one below it. */
   ended(goalId: string): Promise<void>;
 }

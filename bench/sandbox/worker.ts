@@ -9,7 +9,8 @@ import { buildImage } from "../../workers/sandbox/snapshot/build.ts";
 import { type Image, Instance } from "../../workers/sandbox/snapshot/instance.ts";
 import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
 import { Sandbox } from "../../workers/sandbox/snapshot/pool.ts";
-import type { Ended, HostCalls, Invocation } from "../../workers/sandbox/types.ts";
+import type { HostCalls, Invocation } from "../../workers/sandbox/types.ts";
+import type { Ended } from "../../shared/protocol/function.ts";
 
 interface Bindings {
   readonly LOADER: WorkerLoader;

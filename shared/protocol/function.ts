@@ -1,4 +1,5 @@
 /** A function: user code that tasks of kind `run` call, and what one invocation of it may use. */
+import type { ErrorCode } from "../errors.ts";
 
 /** As an upstream's. */
 export const FUNCTION_NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/;
@@ -35,3 +36,21 @@ export interface RunTimes {
   readonly function: string;
   readonly latencies: readonly number[];
 }
+
+/** How an invocation ended. An aborted one ends as a `failed` one with code `function_limit` or `canceled`; its executor knows better why. */
+export type Ended = (
+  | { readonly outcome: "returned"; readonly output: string }
+  | {
+      readonly outcome: "failed";
+      readonly code: "function_error" | "function_limit" | ErrorCode;
+      readonly detail: string;
+      /** Whether another attempt may fare better, where the error that was thrown says so itself: its own `retryable`. */
+      readonly retryable?: boolean | undefined;
+      /** Of the handler's own source, where its bundle has a source map. */
+      readonly stack?: string | undefined;
+    }
+) & {
+  readonly cpuMs: number;
+  /** It used up its time on the processor. */
+  readonly isOverrun?: boolean | undefined;
+};

@@ -1,10 +1,11 @@
 /** Executors in processes of their own: they do the work, and whatever becomes of them, no task is lost and none of them is left behind. */
 import { mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import type { Drover } from "../../client/cli/server/child.ts";
 import { startTimeOf } from "../../client/cli/server/processes.ts";
-import { call, goalOf, putFunction, tasksOf, until } from "./api.ts";
+import { call, goalOf, putFunction, send, tasksOf, until } from "./api.ts";
 import { cpuMs } from "../../bench/cpu.ts";
 import { useServers } from "./servers.ts";
 import { useStage } from "./stage.ts";
@@ -83,6 +84,45 @@ test("when executors are killed, functions run again as the same tasks, what mus
   for (const pid of next) expect(pids).not.toContain(pid);
   await runBusy(drover, 100);
   for (const pid of next) expect(cpuMs(pid)).toBeGreaterThan(0);
+});
+
+/** Milliseconds until the server says that it is well. */
+async function wellAfterMs(): Promise<number> {
+  const startedAt = performance.now();
+  expect((await fetch(`${stage.drover.url}/healthz`)).status).toBe(200);
+  return performance.now() - startedAt;
+}
+
+test("a function that is invoked by itself and loops for ever stops a process of an executor, and not the server", async () => {
+  const { drover } = stage;
+  await putFunction(drover, "loops", "export default () => { for (;;); };", "isolate");
+  await putFunction(drover, "doubles", "export default (n) => { console.log('doubling', n); return n * 2; };");
+  const pids = await executorsOf(drover);
+  const looping = send(drover, "POST", "/v1/functions/loops/invoke", JSON.stringify({ timeoutMs: 1_500 }));
+  await until("it loops", () => pids.some((pid) => cpuMs(pid) > 1_000), 10_000);
+  expect(await wellAfterMs()).toBeLessThan(1_000);
+  const { status, text } = await looping;
+  expect([status, (JSON.parse(text) as { detail: string }).detail]).toEqual([500, "the function did not end within 1500 ms"]);
+  for (let n = 0; n < 4; n++) {
+    const doubled = await call(drover, "POST", "/v1/functions/doubles/invoke", { input: n });
+    expect(doubled).toMatchObject({ output: 2 * n, logs: [{ text: `doubling ${n}` }] });
+  }
+  // It would be ended after a minute without an answer.
+  for (const pid of pids) process.kill(pid, "SIGKILL");
+  await until("others have taken their place", () => drover.executorPids().every((pid) => !pids.includes(pid) && isAlive(pid)));
+});
+
+test("an invocation whose process is killed is answered, and says what to do", async () => {
+  const { drover } = stage;
+  await putFunction(drover, "idles", "export default () => new Promise(() => setTimeout(() => {}, 30_000));");
+  const pids = await executorsOf(drover);
+  const idling = send(drover, "POST", "/v1/functions/idles/invoke", JSON.stringify({ timeoutMs: 30_000 }));
+  // It idles by then.
+  await sleep(500);
+  for (const pid of pids) process.kill(pid, "SIGKILL");
+  const { status, text } = await idling;
+  expect(status).toBe(503);
+  expect(text).toContain("invoke it again");
 });
 
 test("executors end with the workerd that they work for, whoever ends it", async () => {

@@ -76,7 +76,7 @@ test("an invocation whose caller goes away ends, and holds nothing any more", as
     );
   };
   expect(await answers(10_000)).toBe(true);
-  const callers = Array.from({ length: 60 }, idling);
+  const callers = Array.from({ length: 150 }, idling);
   await sleep(2_000);
   // Every instance is in use.
   expect(await answers(500)).toBe(false);

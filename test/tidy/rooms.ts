@@ -46,7 +46,10 @@ export const ROOMS: readonly Room[] = [
   },
   { files: /^durable-objects\/([a-z-]+)\//, may: ["durable-objects/$1/", "durable-objects/kit/", SHARED, "cloudflare:"] },
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },
-  { files: /^workers\/local\.ts$/, may: ["workers/index.ts", "workers/processes/entrypoint.ts"] },
+  {
+    files: /^workers\/local\.ts$/,
+    may: ["workers/index.ts", "workers/edge/app.ts", "workers/processes/entrypoint.ts", "workers/processes/lone.ts"],
+  },
   {
     files: /^workers\/processes\//,
     may: ["workers/processes/", "workers/executor/", "workers/sandbox/", "workers/kit/", SHARED, "cloudflare:"],

@@ -86,14 +86,14 @@ export const conventions: Rule = (source) => {
   const faults = text
     .split("\n")
     .flatMap((line, index) => (MARKERS.test(line) ? [`${path}:${index + 1} leaves something for later; do it or file it`] : []));
-  const mayDefault = /^(?:workers\/index\.ts$|[^/]+\.config\.ts$|test\/|bench\/|examples\/)/.test(path);
+  const mayDefault = /^(?:workers\/(?:index|local)\.ts$|[^/]+\.config\.ts$|test\/|bench\/|examples\/)/.test(path);
   if (!/^(?:[a-z0-9-]+\/)*[a-z0-9-]+(?:\.[a-z0-9-]+)*$/.test(path)) faults.push(`${path} is not named in kebab-case`);
   return faults.concat(
     nodeFaults(source, (node) => {
       if (node.type === "TSAnyKeyword") return "says any; say unknown and narrow it";
       if (node.type === "TSEnumDeclaration") return "declares an enum; use a union of literals";
       if (node.type === "ExportAllDeclaration") return "exports everything of a module; import from where things are";
-      if (node.type === "ExportDefaultDeclaration" && !mayDefault) return "exports a default; only workers/index.ts does";
+      if (node.type === "ExportDefaultDeclaration" && !mayDefault) return "exports a default; only the entries of a Worker do";
       if (node["accessibility"] === "private" || node["accessibility"] === "protected")
         return "says private, which RPC ignores; use a #name";
       return switchedOff(node);

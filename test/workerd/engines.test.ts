@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import { FUNCTION_LOG_CHARS_MAX, FUNCTION_LOGS_MAX } from "../../shared/limits.ts";
 import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage, Sandbox } from "../../workers/sandbox/index.ts";
-import type { Ended, HostCalls } from "../../workers/sandbox/types.ts";
+import type { HostCalls } from "../../workers/sandbox/types.ts";
+import type { Ended } from "../../shared/protocol/function.ts";
 import { HANDLER_CASES, hostOf } from "./handlers.ts";
 import { invocationOf, LIMITS, runOnce } from "./isolate-kit.ts";
 

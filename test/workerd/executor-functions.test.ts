@@ -2,11 +2,11 @@
 import { expect, test } from "vitest";
 import { RESPONSE_BYTES_MAX } from "../../shared/limits.ts";
 import { GIVEN_BACK_STATUS, RUN_AGAIN_STATUS } from "../../shared/policy/outcome.ts";
-import type { FunctionVersion } from "../../shared/protocol/function.ts";
+import type { Ended, FunctionVersion } from "../../shared/protocol/function.ts";
 import type { RunBatch, RunItem } from "../../shared/rpc-functions.ts";
 import type { Program } from "../../workers/sandbox/programs.ts";
 import { type FunctionsHost, runFunctions } from "../../workers/executor/functions/run-functions.ts";
-import type { Ended, Invocation } from "../../workers/sandbox/types.ts";
+import type { Invocation } from "../../workers/sandbox/types.ts";
 import { delay, GOAL_ID, hostOf, readAll, type Reported, reportsOf, TRACE_ID } from "./executor-kit.ts";
 
 const VERSION: FunctionVersion = {

@@ -1,10 +1,10 @@
 /** What the tests of the engine `isolate` share: versions of their own, and invocations whose host answers from a table. */
 import { env } from "cloudflare:workers";
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX } from "../../shared/limits.ts";
-import type { FunctionLimits, FunctionVersion } from "../../shared/protocol/function.ts";
+import type { Ended, FunctionLimits, FunctionVersion } from "../../shared/protocol/function.ts";
 import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { Isolates } from "../../workers/sandbox/index.ts";
-import type { Ended, HostCalls, Invocation } from "../../workers/sandbox/types.ts";
+import type { HostCalls, Invocation } from "../../workers/sandbox/types.ts";
 
 export const LIMITS: FunctionLimits = { cpuMs: 1_000, memoryBytes: 16 * 1024 * 1024 };
 

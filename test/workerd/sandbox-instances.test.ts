@@ -6,7 +6,8 @@ import { buildImage, Sandbox } from "../../workers/sandbox/index.ts";
 import { Instance } from "../../workers/sandbox/snapshot/instance.ts";
 import { Instances, Shelf } from "../../workers/sandbox/snapshot/instances.ts";
 import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
-import type { Ended, HostCalls, Invocation } from "../../workers/sandbox/types.ts";
+import type { HostCalls, Invocation } from "../../workers/sandbox/types.ts";
+import type { Ended } from "../../shared/protocol/function.ts";
 import { inLostExecutor } from "./host-kit.ts";
 import { delay, invocationOf, LIMITS } from "./isolate-kit.ts";
 

@@ -1,11 +1,11 @@
 /** Functions in memory snapshots, in the real runtime: what one invocation gets, and what none ever sees. */
 import { expect, test } from "vitest";
-import type { FunctionLimits } from "../../shared/protocol/function.ts";
+import type { Ended, FunctionLimits } from "../../shared/protocol/function.ts";
 import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage, ENGINE_ID, Sandbox } from "../../workers/sandbox/index.ts";
 import { Instance } from "../../workers/sandbox/snapshot/instance.ts";
 import { type Manifest, unpacked } from "../../workers/sandbox/snapshot/manifest.ts";
-import { type Ended, type HostCalls, HostError } from "../../workers/sandbox/types.ts";
+import { type HostCalls, HostError } from "../../workers/sandbox/types.ts";
 
 const LIMITS: FunctionLimits = { cpuMs: 100, memoryBytes: 16 * 1024 * 1024 };
 const ABOUT = JSON.stringify({ goal: { id: "goal_1" }, task: { id: "task_1", key: "k", attempt: 1 } });

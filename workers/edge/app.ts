@@ -13,6 +13,7 @@ import { passUnread } from "./middleware/body.ts";
 import { type Access, permitted } from "./middleware/permit.ts";
 import { onError } from "./middleware/problem.ts";
 import { problem } from "./reply.ts";
+import { type RunLone, runLoneHere } from "../sandbox/lone.ts";
 import { claimTasks, heartbeatClaims, settleClaims } from "./routes/claims.ts";
 import {
   getBudget,
@@ -27,7 +28,7 @@ import { getEvents } from "./routes/events.ts";
 import { controlGoal, createGoal, getGoal, getTree, listGoals } from "./routes/goals.ts";
 import { deleteFunction, getFunction, listFunctions, putFunction } from "./routes/functions.ts";
 import { health, ready } from "./routes/health.ts";
-import { invokeFunction } from "./routes/invoke.ts";
+import { invokedBy } from "./routes/invoke.ts";
 import { deleteGoalLock, deleteLock, getGoalLock, getLock, putGoalLock, putLock } from "./routes/locks.ts";
 import { getPolicy, putPolicy } from "./routes/policy.ts";
 import { proxied } from "./routes/proxy.ts";
@@ -37,7 +38,8 @@ import { cancelTask, decideTask, getTask, listTasks, resolveTask, retryTask, sub
 import { createToken, revokeTokens } from "./routes/tokens.ts";
 import { deleteUpstream, getUpstream, listUpstreams, putUpstream } from "./routes/upstreams.ts";
 
-type Method = "GET" | "POST" | "PUT" | "DELETE";
+const METHODS = ["GET", "POST", "PUT", "DELETE"] as const;
+type Method = (typeof METHODS)[number];
 type PublicRoute = readonly [Method, path: string, Handler];
 type Route = readonly [Method, path: string, Access, Handler];
 
@@ -64,7 +66,7 @@ const REVOKE: Access = { scopes: ["admin"], isExact: true };
 const NARROW: Access = { scopes: SCOPES, isExact: true };
 
 /** The hottest first: routes are tried one after the other. */
-const ROUTES: readonly Route[] = [
+const routesOf = (runLone: RunLone): readonly Route[] => [
   ["POST", "/v1/goals/:goalId/tasks", SUBMIT_TASKS, submitTasks],
   ["GET", "/v1/tasks/:taskId", READ, getTask],
   ["POST", "/v1/goals/:goalId/claims", WORK, claimTasks],
@@ -102,7 +104,7 @@ const ROUTES: readonly Route[] = [
   ["PUT", "/v1/policy", CONFIGURE, putPolicy],
   ["GET", "/v1/budget", CONFIGURE, getTenantBudget],
   ["PUT", "/v1/budget", CONFIGURE, putTenantBudget],
-  ["POST", "/v1/functions/:name/invoke", CREATE, invokeFunction],
+  ["POST", "/v1/functions/:name/invoke", CREATE, invokedBy(runLone)],
   ["PUT", "/v1/functions/:name", CONFIGURE, putFunction],
   ["GET", "/v1/functions", READ_ALL, listFunctions],
   ["GET", "/v1/functions/:name", READ_ALL, getFunction],
@@ -117,8 +119,7 @@ type App = Hono<EdgeEnv>;
 
 /** The methods that the path takes; none where there is no such path. */
 function methodsOf(app: App, path: string): string[] {
-  const methods = [...new Set([...PUBLIC_ROUTES, ...ROUTES].map(([method]) => method))];
-  const taken = methods.filter((method) => app.router.match(method, path)[0].some(([[, route]]) => route.method === method));
+  const taken = METHODS.filter((method) => app.router.match(method, path)[0].some(([[, route]]) => route.method === method));
   return taken.flatMap((method) => (method === "GET" ? ["GET", "HEAD"] : [method]));
 }
 
@@ -129,14 +130,15 @@ function noRoute(app: App, c: EdgeContext): Response {
   return problem(failure("method_not_allowed", `${c.req.path} takes ${allow}, not ${c.req.method}`), { allow });
 }
 
-export function createApp(): App {
+/** `runLone` has the functions run that are invoked outside any goal. */
+export function createApp(runLone: RunLone = runLoneHere): App {
   const app: App = new Hono();
   app.onError(onError);
   app.notFound((c) => noRoute(app, c));
   app.use("*", passUnread);
   for (const [method, path, handler] of PUBLIC_ROUTES) app.on(method, path, handler);
   app.use("*", auth);
-  for (const [method, path, access, handler] of ROUTES) app.on(method, path, permitted(access, handler));
+  for (const [method, path, access, handler] of routesOf(runLone)) app.on(method, path, permitted(access, handler));
   app.all("/v1/proxy/*", permitted(SUBMIT, proxied));
   return app;
 }
@@ -146,8 +148,8 @@ interface Edge {
 }
 
 /** The app, behind the doors of calls that are under way. */
-export function createEdge(): Edge {
-  const app = createApp();
+export function createEdge(runLone?: RunLone): Edge {
+  const app = createApp(runLone);
   return {
     fetch(request, env, context) {
       const door = doorOf(request);

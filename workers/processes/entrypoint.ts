@@ -3,7 +3,6 @@
  * on to one of these, and runs it here while none is there. It outlives the
  * goal that asked, as an executor must: the batch's home is here.
  */
-import { env } from "cloudflare:workers";
 import { hasEnded, passOn } from "../../shared/ended.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
 import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
@@ -12,10 +11,9 @@ import type { ProcessRpc } from "../../shared/rpc-processes.ts";
 import { Executor as ExecutorHere } from "../executor/entrypoint.ts";
 import { goalsOf } from "../executor/lanes.ts";
 import { Home } from "./home.ts";
-import { Processes, type Seat } from "./processes.ts";
+import { processes } from "./bound.ts";
+import type { Seat } from "./processes.ts";
 
-const bound = Object.entries(env).filter(([name]) => name.startsWith("EXECUTOR_PROCESS_"));
-const processes = new Processes(bound.map(([, binding]) => binding as unknown as ProcessRpc));
 passOn((goalId) => processes.tellEnded(goalId));
 
 export class Executor extends ExecutorHere {

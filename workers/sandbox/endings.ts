@@ -1,6 +1,6 @@
 /** How invocations end in either engine, in the same words. */
 import { FUNCTION_OUTPUT_CHARS_MAX } from "../../shared/limits.ts";
-import type { Ended } from "./types.ts";
+import type { Ended } from "../../shared/protocol/function.ts";
 
 type Failed = Extract<Ended, { outcome: "failed" }>;
 

@@ -1,10 +1,10 @@
 /** Versions of functions as something to invoke, whichever engine they are for. One sandbox an isolate. */
 import { PLATFORM_DYNAMIC_WORKERS_PER_OBJECT_MAX, PLATFORM_DYNAMIC_WORKERS_PER_REQUEST_MAX, WARM_INSTANCES } from "../../shared/limits.ts";
-import type { FunctionVersion } from "../../shared/protocol/function.ts";
+import type { Ended, FunctionVersion } from "../../shared/protocol/function.ts";
 import { Images } from "./images.ts";
 import { Isolates } from "./isolate/isolates.ts";
 import { Sandbox } from "./snapshot/pool.ts";
-import type { Ended, Invocation } from "./types.ts";
+import type { Invocation } from "./types.ts";
 
 /** A version that is ready to be invoked. */
 export type Program = (invocation: Invocation) => Promise<Ended>;

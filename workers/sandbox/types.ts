@@ -44,21 +44,3 @@ export interface Invocation {
   /** Called once, when there is an instance for it: until then it waits, and the time that it may take does not run. */
   readonly begun?: (() => void) | undefined;
 }
-
-/** How an invocation ended. An aborted one ends as a `failed` one with code `function_limit` or `canceled`; its executor knows better why. */
-export type Ended = (
-  | { readonly outcome: "returned"; readonly output: string }
-  | {
-      readonly outcome: "failed";
-      readonly code: "function_error" | "function_limit" | ErrorCode;
-      readonly detail: string;
-      /** Whether another attempt may fare better, where the error that was thrown says so itself: its own `retryable`. */
-      readonly retryable?: boolean | undefined;
-      /** Of the handler's own source, where its bundle has a source map. */
-      readonly stack?: string | undefined;
-    }
-) & {
-  readonly cpuMs: number;
-  /** It used up its time on the processor. */
-  readonly isOverrun?: boolean | undefined;
-};

@@ -6,7 +6,8 @@ import { formatLine, RUN_FAILURES, type RunFailure } from "../../../shared/proto
 import type { RunBatch, RunItem } from "../../../shared/rpc-functions.ts";
 import type { Cutoff } from "../../kit/cutoff.ts";
 import type { Program } from "../../sandbox/programs.ts";
-import type { Ended, HostCalls } from "../../sandbox/types.ts";
+import type { HostCalls } from "../../sandbox/types.ts";
+import type { Ended } from "../../../shared/protocol/function.ts";
 import { jsonLine } from "../answer.ts";
 import { NOT_BEGUN, UNWANTED } from "../call.ts";
 import type { FunctionHost } from "../host/types.ts";

@@ -6,10 +6,10 @@
  * says what that means.
  */
 import { FUNCTION_OUTPUT_CHARS_MAX, PLATFORM_SUBREQUESTS_PER_INVOCATION_MAX, PROBLEM_CHARS_MAX } from "../../../shared/limits.ts";
-import type { FunctionVersion } from "../../../shared/protocol/function.ts";
+import type { Ended, FunctionVersion } from "../../../shared/protocol/function.ts";
 import { endedBy, failed, NEVER_COMES, tooLong } from "../endings.ts";
 import { mapOf, mappedStack, withoutMap } from "../source-map.ts";
-import type { Ended, Invocation } from "../types.ts";
+import type { Invocation } from "../types.ts";
 import { GUEST } from "./guest.ts";
 import { HostTarget } from "./host-target.ts";
 import { Slots } from "./slots.ts";

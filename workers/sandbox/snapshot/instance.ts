@@ -13,7 +13,8 @@ import {
   FUNCTION_TIMERS_MAX,
 } from "../../../shared/limits.ts";
 import { endedBy, NEVER_COMES, tooLong } from "../endings.ts";
-import { type Ended, HostError, type Invocation } from "../types.ts";
+import { HostError, type Invocation } from "../types.ts";
+import type { Ended } from "../../../shared/protocol/function.ts";
 import { type Part, partsOf, spread } from "./extents.ts";
 import type { GuestCalls } from "./imports.ts";
 import { GuestMemoryError } from "./imports.ts";

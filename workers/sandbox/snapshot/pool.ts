@@ -2,7 +2,8 @@
 import { FUNCTION_STRIKE_CPU_MS_MIN, FUNCTION_STRIKE_MS, FUNCTION_STRIKE_SHARE, SANDBOX_IMAGES_BYTES_MAX } from "../../../shared/limits.ts";
 import type { StoredImage } from "../../../shared/rpc-functions.ts";
 import { failed } from "../endings.ts";
-import type { Ended, Invocation } from "../types.ts";
+import type { Invocation } from "../types.ts";
+import type { Ended } from "../../../shared/protocol/function.ts";
 import { ENGINE_ID } from "./engine-id.ts";
 import { Instances, Shelf } from "./instances.ts";
 import { lengthOf } from "./extents.ts";

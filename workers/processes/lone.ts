@@ -1,0 +1,47 @@
+/** Has a function that is invoked outside any goal run in an executor's process: one that loops for ever stops that, and not the server. */
+import type { LoneEnd, LoneRun } from "../../shared/rpc-functions.ts";
+import type { LoneRpc } from "../../shared/rpc-processes.ts";
+import { within } from "../kit/within.ts";
+import { type Asker, type RunLone, runLoneHere } from "../sandbox/lone.ts";
+import { processes } from "./bound.ts";
+import { Home } from "./home.ts";
+import type { Seat } from "./processes.ts";
+
+/** A process ends a run in time, unless it is busy or hangs. */
+const GRACE_MS = 1_000;
+
+/** What it logged and used is gone with its process. */
+function lost(code: "function_limit" | "temporary_reduced_capacity", detail: string): LoneEnd {
+  return { ended: { outcome: "failed", code, detail, cpuMs: 0 }, isLate: code === "function_limit", logs: [] };
+}
+
+export const runLoneElsewhere: RunLone = async (run, asker) => {
+  const taking = processes.take([]);
+  // Whoever asked may go away meanwhile, and the seat must not stay taken.
+  asker.waitUntil(taking);
+  const seat = await taking;
+  return seat === null ? runLoneHere(run, asker) : runIn(seat, run, asker);
+};
+
+async function runIn(seat: Seat, run: LoneRun, { env, waitUntil, left }: Asker): Promise<LoneEnd> {
+  const home = new Home(env, "");
+  waitUntil(home.left.then(() => seat.leave()));
+  let lone: (LoneRpc & Partial<Disposable>) | null = null;
+  const cut = (): void => void lone?.cut().catch(() => undefined);
+  const ending = async (): Promise<LoneEnd> => {
+    lone = await seat.process.runAlone(run, home);
+    if (left.aborted) cut();
+    return lone.end();
+  };
+  left.addEventListener("abort", cut, { once: true });
+  try {
+    return (await within(ending(), run.timeoutMs + GRACE_MS)) ?? lost("function_limit", "it did not end");
+  } catch {
+    seat.lost();
+    home[Symbol.dispose]();
+    return lost("temporary_reduced_capacity", "the process in which the function ran has ended; invoke it again");
+  } finally {
+    left.removeEventListener("abort", cut);
+    (lone as Partial<Disposable> | null)?.[Symbol.dispose]?.();
+  }
+}
