@@ -13,8 +13,10 @@ export const HEDGE_AFTER_MS_MIN = 5;
 /** Hedges that a goal has to begin with at an upstream, and the most that it saves up. */
 export const HEDGES_START = 1;
 export const HEDGES_MAX = 100;
-/** A second try of a call that is passed through waits for a permit at most so long. */
+/** A second try that asks a gate for a permit waits for it at most so long. */
 export const SECOND_WAIT_MS = 1_000;
+/** Second tries that the functions of one batch have open or wait for, at one upstream. */
+export const HAND_SECONDS_MAX = 2;
 /** After a refusal nothing is hedged for so long. */
 export const HEDGE_REST_MS = 2_000;
 /** A result may be on its way to the goal for so long: a goal runs nothing a second time that may have ended by then. */

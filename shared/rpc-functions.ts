@@ -141,6 +141,15 @@ export interface Draw {
   readonly covered?: readonly boolean[] | undefined;
 }
 
+/** A second try of a call that is late: a permit that nobody else wants, and what it costs where the goal has plenty. */
+export interface SecondAsked {
+  /** As a draw's, of the same numbers. */
+  readonly id: number;
+  /** Of the origin that has the first try: another one is better. */
+  readonly place: number;
+  readonly reserve: Reserve | undefined;
+}
+
 /** What the functions of a batch want at one upstream, and what has become of what they had. */
 export interface HandAsk {
   readonly upstream: string;
@@ -151,6 +160,8 @@ export interface HandAsk {
   readonly spare: number;
   /** Calls that set aside something of their own. The numbers are the asker's. */
   readonly draws: readonly Draw[];
+  /** Left out where there are none. */
+  readonly seconds?: readonly SecondAsked[];
   /** Calls that must not be made twice, before they are. */
   readonly keys: readonly { readonly id: number; readonly keyed: KeyedCall }[];
   readonly ends: readonly HandEnd[];
@@ -197,11 +208,15 @@ export interface HandNews {
   /** There is little left: nobody should keep what he does not use. */
   readonly isTight: boolean;
   readonly draws: readonly { readonly id: number; readonly fault: Failure | null }[];
+  /** One for each that was asked for; no permit: it is not to be made. */
+  readonly seconds?: readonly { readonly id: number; readonly permit?: readonly [id: number, place: number] }[];
   readonly keys: readonly { readonly id: number; readonly fault?: Failure; readonly replay?: WholeAnswer }[];
   /** How much longer its permits last; null where the upstream sets no hard bound. */
   readonly permitMs: number | null;
   /** A permit may be used again by the next call. */
   readonly isReusable: boolean;
+  /** After how long a call may be made a second time; null where none may. Left out where no permit is held. */
+  readonly hedgeAfterMs?: number | null;
 }
 
 export interface HandRequest {

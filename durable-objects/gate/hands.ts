@@ -8,15 +8,17 @@
 import { RpcTarget } from "cloudflare:workers";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { HAND_CALLS_MAX, HAND_HOLD_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../shared/limits.ts";
+import { HAND_SECONDS_MAX, SECOND_WAIT_MS } from "../../shared/limits-hedging.ts";
 import { type Amounts, NOTHING } from "../../shared/policy/account.ts";
-import type { CallEnd } from "../../shared/policy/outcome.ts";
+import { type CallEnd, NOT_SENT } from "../../shared/policy/outcome.ts";
 import { priceOf, usedOf } from "../../shared/policy/price.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
-import type { Draw, HandAsk, HandEnd, HandNews, HandRequest, HandRpc, HandTerms } from "../../shared/rpc-functions.ts";
+import type { Draw, HandAsk, HandEnd, HandNews, HandRequest, HandRpc, SecondAsked } from "../../shared/rpc-functions.ts";
 import type { KeyedCall } from "../../shared/rpc.ts";
 import type { Keys } from "./keys.ts";
 import type { Queues, Visitor } from "./queues.ts";
-import { type GoalCopy, goalCopy, type GoalStanding, goalStub, type RegistryCopy, unknownUpstream, upstreamIn } from "./registry.ts";
+import { type GoalCopy, goalCopy, goalStub, type RegistryCopy, upstreamIn } from "./registry.ts";
+import { termsAt } from "./terms.ts";
 import { type Tab, Till } from "./till.ts";
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer I)[] ? I[] : T[K] };
@@ -62,6 +64,7 @@ const isNews = ({ news }: Counter): boolean =>
   news.fault !== undefined ||
   news.without !== undefined ||
   news.unpaid !== undefined ||
+  news.seconds !== undefined ||
   news.calls + news.permits.length + news.draws.length + news.keys.length > 0;
 
 const most = (count: number, max: number): number => Math.max(0, Math.min(count, max));
@@ -186,6 +189,7 @@ class Hand extends RpcTarget implements HandRpc {
     if (first === undefined || first.queue === null) return news;
     news.permitMs = first.queue.upstream.maxConcurrency === null ? null : queues.remainingMs(first);
     news.isReusable = queues.isReusable(first);
+    news.hedgeAfterMs = queues.hedgeAfterMs(first);
     return news;
   }
 
@@ -204,7 +208,8 @@ class Hand extends RpcTarget implements HandRpc {
     const { queues, till, keys } = this.#lender;
     for (const { permit, draw, end } of ends) {
       const visitor = counter.permits.get(permit);
-      if (visitor !== undefined) queues.again(visitor, end);
+      if (visitor?.isSecond === true) this.#takeBack(counter, permit, end);
+      else if (visitor !== undefined) queues.again(visitor, end);
       this.#spend(counter, draw, end);
     }
     for (const id of back) this.#takeBack(counter, id);
@@ -216,7 +221,7 @@ class Hand extends RpcTarget implements HandRpc {
       takeFrom(counter, count);
       left -= count;
     }
-    for (const id of undrawn) this.#spend(counter, id, { outcome: "not_sent", status: 0, ms: 0, retryAfterMs: 0 });
+    for (const id of undrawn) this.#spend(counter, id, NOT_SENT);
     for (const { id, end, answer } of closed) {
       const keyed = counter.keys.get(id);
       counter.keys.delete(id);
@@ -234,15 +239,15 @@ class Hand extends RpcTarget implements HandRpc {
     this.#lender.till.settle(tab, amounts, used);
   }
 
-  #takeBack(counter: Counter, id: number): void {
+  #takeBack(counter: Counter, id: number, end: CallEnd | null = null): void {
     const visitor = counter.permits.get(id);
     counter.permits.delete(id);
-    if (visitor !== undefined) this.#lender.queues.leave(visitor, null);
+    if (visitor !== undefined) this.#lender.queues.leave(visitor, end);
   }
 
   /** What it wants. */
   async #serve(counter: Counter, ask: HandAsk): Promise<void> {
-    const found = await this.#terms(counter.name);
+    const found = await termsAt(counter.name, this.#lender);
     if (this.#isOver) return;
     const { news } = counter;
     if ("fault" in found) {
@@ -260,33 +265,14 @@ class Hand extends RpcTarget implements HandRpc {
     const calls = most(ask.calls, HAND_CALLS_MAX - held);
     if (calls + ask.spare > 0) void this.#during(this.#pay(counter, priceOf(upstream), calls, most(ask.spare, HAND_SPARE_MAX)));
     for (const draw of ask.draws) void this.#during(this.#draw(counter, draw, priceOf(upstream, draw.reserve)));
+    for (const second of ask.seconds ?? []) void this.#during(this.#second(counter, upstream, version, second));
     for (const { id, keyed } of ask.keys) void this.#during(this.#claim(counter, id, keyed));
-  }
-
-  async #terms(name: string): Promise<{ readonly fault: Failure } | Found> {
-    const { registry, goal } = this.#lender;
-    try {
-      const standing = await goal.get();
-      // A pause stops what is to be started, not what runs.
-      if (standing.failure !== null && standing.failure.code !== "conflict") return { fault: standing.failure };
-      const found = await upstreamIn(registry, (one) => one.name === name);
-      if (found === null) return { fault: unknownUpstream(name) };
-      const { policy = null } = registry.fresh ?? (await registry.get());
-      return {
-        ...found,
-        told: [JSON.stringify(found.upstream), policy, standing.policies],
-        terms: termsOf(found.upstream, policy, standing),
-      };
-    } catch (error) {
-      console.warn(`a gate did not learn of the upstream "${name}": ${String(error)}`);
-      return { fault: failure("temporary_reduced_capacity", `nothing could be learned of the upstream "${name}" right now`) };
-    }
   }
 
   async #permit(counter: Counter, upstream: Upstream, version: number): Promise<void> {
     const { queues } = this.#lender;
     const { gate, waitMs } = this.#request;
-    const visitor: Visitor = { untilMs: Date.now() + waitMs, avoid: [], queue: null, place: null, resolve: null };
+    const visitor: Visitor = { untilMs: Date.now() + waitMs, avoid: [], queue: null, place: null, resolve: null, isLent: true };
     const id = this.#nextPermit++;
     // From now on, so that it is left in time whatever happens.
     counter.permits.set(id, visitor);
@@ -297,6 +283,49 @@ class Hand extends RpcTarget implements HandRpc {
       counter.permits.delete(id);
       counter.news.without = { count: (counter.news.without?.count ?? 0) + 1, fault: opened.error };
     }
+  }
+
+  async #second(counter: Counter, upstream: Upstream, version: number, asked: SecondAsked): Promise<void> {
+    const seconds = [...counter.permits.values()].filter(({ isSecond }) => isSecond === true).length;
+    const permit = seconds < HAND_SECONDS_MAX ? await this.#permitForSecond(counter, upstream, version, asked.place) : null;
+    if (this.#isOver) return;
+    const isPaid = permit !== null && (await this.#paySecond(counter, priceOf(upstream, asked.reserve), asked.id));
+    if (this.#isOver) return;
+    if (permit !== null && !isPaid) this.#takeBack(counter, permit[0], NOT_SENT);
+    const { news } = counter;
+    news.seconds = [...(news.seconds ?? []), { id: asked.id, ...(isPaid && { permit }) }];
+  }
+
+  async #permitForSecond(
+    counter: Counter,
+    upstream: Upstream,
+    version: number,
+    avoid: number,
+  ): Promise<readonly [id: number, place: number] | null> {
+    const { queues } = this.#lender;
+    const untilMs = Date.now() + SECOND_WAIT_MS;
+    const visitor: Visitor = { untilMs, avoid: [avoid], queue: null, place: null, resolve: null, isSecond: true };
+    const opening = queues.second(this.#request.gate, visitor, upstream, version);
+    const id = this.#nextPermit++;
+    // One that is not let wait has no place at the gate.
+    if (visitor.queue !== null) counter.permits.set(id, visitor);
+    const opened = await opening;
+    if (opened.ok) return [id, opened.value.place];
+    counter.permits.delete(id);
+    return null;
+  }
+
+  /** Where the goal has plenty, as if for a stock. */
+  async #paySecond(counter: Counter, amounts: Amounts, id: number): Promise<boolean> {
+    const { till } = this.#lender;
+    const paid = await till.take(amounts, 1, HAND_SPARE_MAX);
+    if (!paid.ok || paid.value.times === 0) return false;
+    const { tab, times, isTight } = paid.value;
+    const isGood = !isTight && !this.#isOver;
+    const back = timesOf(amounts, isGood ? times - 1 : times);
+    till.settle(tab, back, NOTHING);
+    if (isGood) counter.draws.set(id, { tab, amounts });
+    return isGood;
   }
 
   async #pay(counter: Counter, amounts: Amounts, calls: number, spare: number): Promise<void> {
@@ -337,29 +366,6 @@ class Hand extends RpcTarget implements HandRpc {
     counter.keys.set(id, keyed);
     counter.news.keys.push({ id });
   }
-}
-
-interface Found {
-  readonly upstream: Upstream;
-  readonly version: number;
-  readonly told: readonly unknown[];
-  readonly terms: HandTerms;
-}
-
-function termsOf(upstream: Upstream, tenantPolicy: HandTerms["tenantPolicy"], { policies }: GoalStanding): HandTerms {
-  const { origins, headers, timeoutMs, retry, idempotency, reserve, usage } = upstream;
-  return {
-    origins,
-    headers,
-    timeoutMs,
-    maxAttempts: retry.maxAttempts,
-    isKeyed: idempotency === "key",
-    reserve,
-    tokensPointer: usage.tokens,
-    costPointer: usage.costMicros ?? null,
-    tenantPolicy,
-    goalPolicies: policies,
-  };
 }
 
 /** Takes calls out of the oldest stock, which has as many. */

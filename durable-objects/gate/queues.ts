@@ -15,6 +15,7 @@ import { newLife, randomSeed } from "../kit/chance.ts";
 import type { Governors } from "../kit/governors.ts";
 import {
   configure,
+  earn,
   finish,
   hedgeAfterMs,
   isHedging,
@@ -40,6 +41,8 @@ export interface Visitor extends Waiter {
   resolve: ((answer: Answer<Opening>) => void) | null;
   /** A second try of a call. */
   readonly isSecond?: boolean;
+  /** Its permit is for one call after another. */
+  readonly isLent?: boolean;
 }
 
 export class Queues {
@@ -107,7 +110,13 @@ export class Queues {
     if (queue === null || place === null) return;
     const nowMs = Date.now();
     repeat(queue, place, end, nowMs);
+    earn(queue);
     this.#stir(nowMs);
+  }
+
+  /** After how long a call at the visitor's upstream may be made a second time; null where none may. */
+  hedgeAfterMs({ queue }: Visitor): number | null {
+    return queue === null ? null : hedgeAfterMs(queue);
   }
 
   /** Whether permits may be used for one call after another without a word. */
@@ -196,6 +205,8 @@ function open(queue: Queue<Visitor>, visitor: Visitor, place: number, nowMs: num
   const { upstream, lease } = queue;
   const afterMs = hedgeAfterMs(queue);
   visitor.place = place;
+  // Of one that is lent, each call counts when it has ended.
+  if (visitor.isSecond !== true && visitor.isLent !== true) earn(queue);
   return {
     origin: upstream.origins[place]!,
     place,

@@ -1,31 +1,11 @@
 /** Second tries of calls that are passed through: the caller has the better answer soon, and what is not safe is never made twice. */
 import { expect, test } from "vitest";
 import { countsOf } from "./executor-kit.ts";
+import { hedgedUpstream } from "./hedge-kit.ts";
 import { budgetOf } from "./host-kit.ts";
-import { liveOf, newGoal, proxied, until, upstream } from "./proxy-kit.ts";
+import { liveOf, newGoal, proxied, until } from "./proxy-kit.ts";
 
 const LONG_MS = 4_000;
-const SPEC = { hedge: { quantile: 0.95, budgetPercent: 50 } };
-/** After so many calls it is known what takes long. */
-const WARM = 120;
-
-/** An upstream whose governor lets calls be hedged, which the gate has heard of. */
-async function hedgedUpstream(name: string, more: object = {}): Promise<void> {
-  await upstream(name, { ...SPEC, coalesce: "off", ...more });
-  for (let made = 0; made < WARM; made += 12) {
-    const calls = Array.from({ length: 12 }, (_, i) => proxied("GET", `${name}/delay/1?n=${made + i}`));
-    for (const response of await Promise.all(calls)) await response.text();
-  }
-  await until("the governor knows", async () => {
-    await (await proxied("GET", `${name}/delay/1`)).text();
-    return (await liveOf(name)).hedgeAfterMs !== null;
-  });
-  // Each gate hears of it with its next permits.
-  const calls = Array.from({ length: 48 }, (_, i) => proxied("GET", `${name}/delay/1?again=${i}`));
-  for (const response of await Promise.all(calls)) await response.text();
-  await new Promise((resolve) => setTimeout(resolve, 300));
-}
-
 async function timed(method: string, path: string, options: Parameters<typeof proxied>[2] = {}): Promise<{ ms: number; status: number }> {
   const startedAtMs = Date.now();
   const response = await proxied(method, path, options);

@@ -75,10 +75,13 @@ export function configure<W extends Waiter>(queue: Queue<W>, upstream: Upstream,
 
 /** Starts a call if a permit is free. The place of its origin; null where it must wait. */
 export function start<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
-  const place = begin(queue, avoid, seed, nowMs);
+  return begin(queue, avoid, seed, nowMs);
+}
+
+/** A first try of a call was let pass, and second ones are its upstream's share of these. */
+export function earn<W extends Waiter>(queue: Queue<W>): void {
   const { hedge = null } = queue.upstream;
-  if (place !== null && hedge !== null) queue.hedges = Math.min(HEDGES_MAX, queue.hedges + hedge.budgetPercent / 100);
-  return place;
+  if (hedge !== null) queue.hedges = Math.min(HEDGES_MAX, queue.hedges + hedge.budgetPercent / 100);
 }
 
 /** After how long a call may be made a second time; null where none may. */

@@ -159,14 +159,20 @@ class Host implements FunctionHost {
         deadlineAtMs: run.deadlineAtMs,
         purse: run.purse,
         charge: (price, payment, end) => charge(run, price, payment, end),
+        during: (work) => this.#during(work),
       },
       call,
       `${run.item.taskId}.${call.key ?? seq}`,
     );
-    this.#calls.add(made);
-    const forget = (): boolean => this.#calls.delete(made);
-    made.then(forget, forget);
+    this.#during(made);
     return made;
+  }
+
+  /** What is under way is waited for at the batch's end. */
+  #during(work: Promise<unknown>): void {
+    this.#calls.add(work);
+    const forget = (): boolean => this.#calls.delete(work);
+    work.then(forget, forget);
   }
 
   #rulesOf(terms: HandTerms, own: readonly Policy[] | undefined): Rules | null {

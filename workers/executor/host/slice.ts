@@ -5,15 +5,17 @@
  */
 import { type Failure, failure } from "../../../shared/errors.ts";
 import { HAND_NEWS_MS, HAND_PERMITS_MAX, HAND_REPORT_MS, HAND_SPARE_MAX } from "../../../shared/limits.ts";
-import { type CallEnd, verdictOfCall } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, NOT_SENT, verdictOfCall } from "../../../shared/policy/outcome.ts";
 import type { Reserve } from "../../../shared/protocol/task.ts";
 import type { HandAsk, HandNews, HandTerms } from "../../../shared/rpc-functions.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { KeyedCall } from "../../../shared/rpc.ts";
 import type { Cutoff } from "../../kit/cutoff.ts";
 import { HostError } from "../../sandbox/types.ts";
+import type { Claim, Leave, Permit } from "./leave.ts";
 import { News } from "./news.ts";
 import { type Own, ownOf, type Payment, PREPAID } from "./purse.ts";
+import { Seconds } from "./seconds.ts";
 
 /** No call begins on less than this of a permit that ends. */
 const FRESH_MS = 250;
@@ -24,31 +26,11 @@ const RENEW_INTERVAL_MS_MIN = 10;
 /** A permit that is not used again is given back so soon. */
 const SPOILED_MS = 5;
 
-interface Permit {
-  readonly id: number;
-  /** The place of the origin that it is for. */
-  readonly place: number;
-}
-
-/** Leave to make one call, paid for. */
-export interface Leave extends Permit {
-  readonly terms: HandTerms;
-  /** What it is paid from; null: as its upstream says. */
-  readonly draw: number | null;
-  /** Of the gate's life that it is from. */
-  readonly life: number;
-  /** Called when the permit ends. */
-  cut: (() => void) | null;
-}
-
 interface Waiter {
   readonly own: Own | null;
   readonly resolve: (leave: Leave) => void;
   readonly reject: (error: unknown) => void;
 }
-
-/** A key that is the caller's now, or what was answered before. */
-export type Claim = { readonly id: number; readonly life: number } | { readonly replay: WholeAnswer };
 
 interface Claimer {
   readonly keyed: KeyedCall;
@@ -67,6 +49,8 @@ export class Slice {
   #terms: HandTerms | null = null;
   #termsWaiters: PromiseWithResolvers<HandTerms> | null = null;
   #waiting: Waiter[] = [];
+  readonly #seconds = new Seconds();
+  #hedgeAfterMs: number | null = null;
   readonly #claims = new Map<number, Claimer>();
   #idle: Permit[] = [];
   readonly #busy = new Set<Leave>();
@@ -96,7 +80,7 @@ export class Slice {
   /** Something that was asked for has no answer yet. */
   get isWaiting(): boolean {
     const isUnpaid = (): boolean => this.#waiting.some(({ own }) => own?.isPaid === false);
-    return this.#permitsAsked + this.#callsAsked + this.#claims.size > 0 || this.#termsWaiters !== null || isUnpaid();
+    return this.#permitsAsked + this.#callsAsked + this.#claims.size + this.#seconds.size > 0 || this.#termsWaiters !== null || isUnpaid();
   }
 
   /** There is something to give back. */
@@ -139,6 +123,25 @@ export class Slice {
     });
   }
 
+  /** After how long a call may be made a second time; null where none may. */
+  get hedgeAfterMs(): number | null {
+    return this.#hedgeAfterMs;
+  }
+
+  /** Leave for a second try of a call, at another origin than this one's if possible; null for none. Never rejects. */
+  async second({ place }: Leave, reserve: Reserve | undefined): Promise<Leave | null> {
+    const open = [...this.#busy].filter(({ isSecond }) => isSecond === true).length;
+    const asking = this.#seconds.ask({ id: this.#nextId++, place, reserve }, open);
+    if (this.#seconds.isDue) this.#stir(0);
+    const second = await asking;
+    if (second === null) return null;
+    const leave: Leave = { ...second, terms: this.#terms!, life: this.#life, isSecond: true, cut: null };
+    this.#busy.add(leave);
+    if (this.#isFresh) return leave;
+    this.give(leave, NOT_SENT);
+    return null;
+  }
+
   /** Asks for what the call sets aside. */
   #draw(own: Own): void {
     if (own.id === PREPAID) return;
@@ -153,7 +156,8 @@ export class Slice {
     if (!this.#busy.delete(leave)) return;
     this.#usedAtMs = Date.now();
     const verdict = verdictOfCall(end.outcome, end.status);
-    const isGood = verdict !== "refused" && verdict !== "unavailable" && this.#isReusable && this.#untilMs > this.#usedAtMs;
+    const isGood =
+      leave.isSecond !== true && verdict !== "refused" && verdict !== "unavailable" && this.#isReusable && this.#untilMs > this.#usedAtMs;
     const ask = this.#news.note(isGood ? HAND_REPORT_MS : SPOILED_MS);
     ask.ends.push({ permit: leave.id, draw: leave.draw, end });
     if (isGood) this.#idle.push({ id: leave.id, place: leave.place });
@@ -184,12 +188,14 @@ export class Slice {
     const permits = this.#permitsWanted;
     const calls = this.#callsWanted;
     const claims = [...this.#claims].filter(([, { isAsked }]) => !isAsked);
-    const isWanting = permits + calls + claims.length > 0 || this.#termsWaiters !== null;
+    const seconds = this.#seconds.take();
+    const isWanting = permits + calls + claims.length + seconds.length > 0 || this.#termsWaiters !== null;
     if (!isWanting && !isRenewing && !this.#news.isDue(nowMs)) return null;
     const ask = this.#news.take();
     ask.permits = permits;
     ask.calls = calls;
     if (calls > 0 && !this.#isTight) ask.spare = Math.min(HAND_SPARE_MAX, Math.max(this.#made, this.#runs - calls));
+    if (seconds.length > 0) ask.seconds = seconds;
     this.#permitsAsked += permits;
     this.#callsAsked += calls;
     for (const [id, claimer] of claims) {
@@ -209,6 +215,7 @@ export class Slice {
     const ask = this.#news.take();
     ask.back.push(...this.#idle.map(({ id }) => id));
     ask.unused += this.#calls;
+    ask.undrawn.push(...this.#seconds.cancel());
     this.#idle = [];
     this.#calls = 0;
     clearTimeout(this.#watch);
@@ -230,9 +237,11 @@ export class Slice {
         news.permitMs === null ? Number.POSITIVE_INFINITY : Math.max(this.#isBounded ? this.#untilMs : 0, askedAtMs + news.permitMs);
       this.#arm();
     }
+    if (news.hedgeAfterMs !== undefined) this.#hedgeAfterMs = news.hedgeAfterMs;
     if (news.permits.length + news.calls > 0) this.#usedAtMs = Date.now();
     this.#permitsAsked = Math.max(0, this.#permitsAsked - news.permits.length - (news.without?.count ?? 0));
     this.#callsAsked = Math.max(0, this.#callsAsked - news.calls - (news.unpaid?.count ?? 0));
+    this.#seconds.hear(news.seconds ?? []);
     for (const { id, fault } of news.draws) this.#paid(id, fault);
     for (const { id, fault, replay } of news.keys) this.#claimed(id, fault, replay);
     this.#serve();
@@ -249,6 +258,7 @@ export class Slice {
     this.#permitsAsked = 0;
     this.#callsAsked = 0;
     this.#news.take();
+    this.#seconds.cancel();
     // What is open goes on until its permit ends, which nobody renews; what it was paid from was charged.
     const leftMs = this.#untilMs - Date.now();
     for (const leave of this.#busy) if (this.#isBounded) setTimeout(() => leave.cut?.(), Math.max(0, leftMs));
@@ -286,8 +296,13 @@ export class Slice {
     this.#idle = [];
   }
 
+  /** Whether its permits last long enough for a call to begin. */
+  get #isFresh(): boolean {
+    return !this.#isBounded || this.#untilMs - Date.now() >= FRESH_MS;
+  }
+
   #serve(): void {
-    const isFresh = !this.#isBounded || this.#untilMs - Date.now() >= FRESH_MS;
+    const isFresh = this.#isFresh;
     const servable = isFresh ? this.#idle.length : 0;
     for (let i = 0; i < servable; i++) {
       const at = this.#waiting.findIndex(({ own }) => (own === null ? this.#calls > 0 : own.isPaid));
@@ -342,6 +357,7 @@ export class Slice {
     this.#claims.clear();
     this.#termsWaiters?.reject(errorOf(fault));
     this.#termsWaiters = null;
+    this.#seconds.cancel();
     for (const { reject } of all) reject(errorOf(fault));
   }
 

@@ -1,7 +1,7 @@
 /** What a handler asks for, from JSON text to a call that can be sent. Bad arguments are the handler's error. */
 import type { Fault } from "../../../shared/errors.ts";
 import { KEY_CHARS_MAX } from "../../../shared/limits.ts";
-import { IDEMPOTENT_METHODS, isTaskSpec, type Reserve } from "../../../shared/protocol/task.ts";
+import { IDEMPOTENT_METHODS, isTaskSpec, type Reserve, SAFE_METHODS } from "../../../shared/protocol/task.ts";
 import { taskFaults } from "../../../shared/protocol/task-schema.ts";
 import { HostError } from "../../sandbox/types.ts";
 import { bodyOf } from "../request.ts";
@@ -15,6 +15,8 @@ export interface WantedCall {
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string | Uint8Array | undefined;
   readonly isIdempotent: boolean;
+  /** Whether it may be open twice at once; null where that is for its upstream to say. */
+  readonly mayBeTwice: boolean | null;
   readonly reserve: Reserve | undefined;
   readonly timeoutMs: number | undefined;
   /** The handler's own name for the call. */
@@ -63,6 +65,7 @@ function callFrom(upstream: unknown, request: Json, isRaw: boolean): WantedCall 
     headers: lower,
     body: bodyOf(call, lower, isRaw),
     isIdempotent: IDEMPOTENT_METHODS.has(call.method ?? "GET") || call.idempotent === true,
+    mayBeTwice: call.idempotent ?? (SAFE_METHODS.has(call.method ?? "GET") ? true : null),
     reserve: spec.reserve,
     timeoutMs: spec.timeoutMs,
     key,
