@@ -24,9 +24,12 @@ export interface HomeRpc {
 
 // server → executor
 
-/** A run under way. It is cut where nobody holds this any more. */
+/** A run outside any goal. It is cut where nobody holds this any more. */
 export interface LoneRpc {
-  end(): Promise<LoneEnd>;
+  /** Loads its version. Why that cannot be had, or null. */
+  ready(): Promise<string | null>;
+  /** Runs it, once. */
+  run(): Promise<LoneEnd>;
   cut(): Promise<void>;
 }
 
@@ -39,8 +42,7 @@ export interface ProcessRpc {
   runFunctions(batch: RunBatch, home: HomeRpc): Promise<BatchReply>;
   /** As `FunctionExecutorRpc.warm`. */
   warm(version: FunctionVersion, home: HomeRpc): Promise<void>;
-  /** Begins a run outside any goal. */
-  runAlone(run: LoneRun, home: HomeRpc): Promise<LoneRpc>;
+  lone(run: LoneRun, home: HomeRpc): Promise<LoneRpc>;
   /** The goal has ended, durably: nothing more is begun for it, or for one below it. */
   ended(goalId: string): Promise<void>;
 }

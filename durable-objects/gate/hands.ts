@@ -136,7 +136,6 @@ class Hand extends RpcTarget implements HandRpc {
     }
     const isThere = (): boolean => this.#pending === 0 || [...this.#counters.values()].some(isNews);
     if (!isThere()) await this.#wait();
-    this.#wake = null;
     // What comes at the same time goes together.
     await new Promise((resolve) => setTimeout(resolve, 0));
     const asked = new Set(asks.map(({ upstream }) => upstream));
@@ -148,11 +147,14 @@ class Hand extends RpcTarget implements HandRpc {
   /** Until something is there, or is asked for again. Not for long: the loss of one who waits shows when he has had his answer. */
   #wait(): Promise<void> {
     return new Promise((resolve) => {
-      const timer = setTimeout(resolve, HAND_HOLD_MS);
-      this.#wake = () => {
+      const wake = (): void => {
         clearTimeout(timer);
+        // By now it may be another exchange that waits.
+        if (this.#wake === wake) this.#wake = null;
         resolve();
       };
+      const timer = setTimeout(wake, HAND_HOLD_MS);
+      this.#wake = wake;
     });
   }
 

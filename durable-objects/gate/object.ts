@@ -54,7 +54,9 @@ export class Gate extends DurableObject<Env> implements GateRpc, HandsRpc {
   override async alarm(): Promise<void> {
     const nextMs = this.#store.expire(Date.now());
     this.#alarmIsSet = nextMs !== null;
-    if (nextMs !== null) await this.ctx.storage.setAlarm(Math.max(nextMs, Date.now()) + 1);
+    // Each goal has a gate, and nobody comes back to most of them.
+    if (nextMs === null) await this.ctx.storage.deleteAll();
+    else await this.ctx.storage.setAlarm(Math.max(nextMs, Date.now()) + 1);
   }
 
   /** One alarm for the oldest answer. A life that did not set it asks whether an earlier one has. */

@@ -72,6 +72,7 @@ export class GateStore {
 
   /** The key is free again. */
   remove(key: string): void {
+    if (isEmpty(this.#storage.sql)) return;
     exec(this.#storage.sql, "DELETE FROM answers WHERE key = ?", key);
   }
 
@@ -86,6 +87,7 @@ export class GateStore {
 
   /** When the oldest answer is too old; null where there is none. */
   nextExpiry(): number | null {
+    if (isEmpty(this.#storage.sql)) return null;
     return this.#storage.sql.exec("SELECT min(expires_at_ms) AS next FROM answers").one()["next"] as number | null;
   }
 }

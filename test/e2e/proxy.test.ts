@@ -25,6 +25,9 @@ function answer(incoming: IncomingMessage, response: ServerResponse): void {
     response.write("data: first\n\n");
     const timer = setInterval(() => response.write("data: on\n\n"), 50);
     response.once("close", () => clearInterval(timer));
+  } else if (path.startsWith("/silent")) {
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    response.write("data: first\n\n");
   } else if (path.startsWith("/v1/chat/completions")) {
     response.writeHead(200, { "content-type": "text/event-stream" });
     for (const content of ["Hello", ", ", "drover"]) {
@@ -120,6 +123,16 @@ test("a caller that leaves gives back its permit, and one that waits its place",
   expect(await next.status).toBe(200);
   expect(seenAt("/delay/0?left")).toBe(0);
   await until("the permit is back", async () => (await liveOf("single")).inFlight === 0);
+});
+
+test.each(["safe", "off"])("a caller that leaves while the upstream is silent gives back its permit (coalesce: %s)", async (coalesce) => {
+  const name = `silent-${coalesce}`;
+  await put(name, { maxConcurrency: 1, coalesce });
+  const reading = bare(`/v1/proxy/${name}/silent`);
+  await reading.begun;
+  await until("it is open", async () => (await liveOf(name)).inFlight === 1);
+  reading.socket.resetAndDestroy();
+  await until("the permit is back", async () => (await liveOf(name)).inFlight === 0);
 });
 
 test("a call that is open for longer than a lease goes on, because its permit is renewed", async () => {

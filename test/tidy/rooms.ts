@@ -48,7 +48,7 @@ export const ROOMS: readonly Room[] = [
   { files: /^workers\/index\.ts$/, may: ["workers/", "durable-objects/", SHARED, "cloudflare:workers"] },
   {
     files: /^workers\/local\.ts$/,
-    may: ["workers/index.ts", "workers/edge/app.ts", "workers/processes/entrypoint.ts", "workers/processes/lone.ts"],
+    may: ["workers/index.ts", "workers/edge/app.ts", "workers/processes/entrypoint.ts", "workers/processes/elsewhere.ts"],
   },
   {
     files: /^workers\/processes\//,

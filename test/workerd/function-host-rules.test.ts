@@ -35,6 +35,7 @@ test("what is not registered is not called", async () => {
   expect((await ask("fetch", { url: `${inject("upstreamUrl")}/status/404` })).status).toBe(404);
   expect(await message(ask("fetch", { url: "http://127.0.0.2:9/x" }))).toMatch(/^permission_denied: http:\/\/127\.0\.0\.2:9 is not/);
   expect(await message(ask("fetch", { url: "file:///etc/passwd" }))).toMatch(/^invalid_request/);
+  expect(await message(call({ path: "/", key: "12" }))).toMatch(/^invalid_request: the key of a call is .*not a number/);
   expect(await message(call({ path: "no" }))).toMatch(/^invalid_request: \/path/);
   expect(await message(call({ path: "/", headers: { "Drover-Goal": "x" } }))).toMatch(/^invalid_request: \/headers/);
   await host.end();

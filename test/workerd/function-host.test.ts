@@ -1,7 +1,9 @@
 /** What functions ask of upstreams, against a real gate, governor, goal and upstream. */
 import { expect, test } from "vitest";
+import { HAND_HOLD_MS } from "../../shared/limits.ts";
+import type { HandNews, HandRpc } from "../../shared/rpc-functions.ts";
 import { countsOf, delay } from "./executor-kit.ts";
-import { batchIn, budgetOf, endsOf, goalWith } from "./host-kit.ts";
+import { batchIn, budgetOf, endsOf, gateOf, goalWith } from "./host-kit.ts";
 import { type Echo, upstream } from "./proxy-kit.ts";
 
 test("a call reaches the upstream with Drover's headers, and its answer comes back whole", async () => {
@@ -61,4 +63,27 @@ test("of 60 calls against a budget for 25, in three batches at once, 25 are made
   await delay(300);
   expect((await countsOf("few")).total).toBe(25);
   expect(await budgetOf(goalId)).toMatchObject({ spent: { calls: 25 }, reserved: { calls: 0 } });
+});
+
+test("a permit that comes is told at once, whichever of two exchanges is on the line", async () => {
+  await upstream("told", { maxConcurrency: 1 });
+  const goalId = await goalWith();
+  const gate = gateOf(goalId);
+  const handOf = (): Promise<HandRpc> => gate.hand({ gate: `proxy-${goalId}`, goalId, waitMs: 5_000 });
+  const [holder, waiter] = [await handOf(), await handOf()];
+  const ask = { upstream: "told", calls: 0, spare: 0, draws: [], keys: [], ends: [], back: [], unused: 0, undrawn: [], closed: [] };
+  const permitsIn = (news: readonly HandNews[]): number[] => news.flatMap(({ permits }) => permits.map(([id]) => id));
+  let held: number[] = [];
+  while (held.length === 0) held = permitsIn(await holder.exchange([{ ...ask, permits: held.length === 0 ? 1 : 0 }]));
+  await waiter.exchange([{ ...ask, permits: 1 }]);
+  const first = waiter.exchange([]);
+  await delay(20);
+  const second = waiter.exchange([{ ...ask, permits: 1 }]);
+  await delay(20);
+  const freedAtMs = Date.now();
+  await holder.exchange([{ ...ask, permits: 0, back: held }]);
+  let told = (await Promise.all([first, second])).flatMap(permitsIn);
+  while (told.length === 0) told = permitsIn(await waiter.exchange([]));
+  expect(Date.now() - freedAtMs).toBeLessThan(HAND_HOLD_MS / 2);
+  for (const hand of [holder, waiter]) (hand as Partial<Disposable>)[Symbol.dispose]?.();
 });

@@ -47,7 +47,7 @@ export function itemsOf(goalId: string, count: number, more: Partial<RunItem> = 
   }));
 }
 
-const gateOf = (goalId: string): HandsRpc => env.GATE.get(env.GATE.idFromName(`proxy-${goalId}`)) as unknown as HandsRpc;
+export const gateOf = (goalId: string): HandsRpc => env.GATE.get(env.GATE.idFromName(`proxy-${goalId}`)) as unknown as HandsRpc;
 const askOf = (goalId: string): GoalAskRpc => env.GOAL.get(env.GOAL.idFromName(goalId));
 
 /** A batch under way, and how many messages it has sent to its gate. */

@@ -1,5 +1,6 @@
 /** Functions in memory snapshots, in the real runtime: what one invocation gets, and what none ever sees. */
 import { expect, test } from "vitest";
+import { PROBLEM_CHARS_MAX } from "../../shared/limits.ts";
 import type { Ended, FunctionLimits } from "../../shared/protocol/function.ts";
 import { Cutoff } from "../../workers/kit/cutoff.ts";
 import { buildImage, ENGINE_ID, Sandbox } from "../../workers/sandbox/index.ts";
@@ -195,6 +196,11 @@ const HOSTILE: readonly (readonly [string, string, RegExp])[] = [
   ],
   ["loops for ever where it is asked for its then", "return { then() { for (;;); } };", /^function_limit: the function used more than its/],
   [
+    "loops for ever, keeps what stopped it, and then waits for what never comes",
+    "new Promise(() => { for (;;); }).catch(() => {}); await new Promise(() => {});",
+    /^function_limit: the function used more than its/,
+  ],
+  [
     "tries a regular expression that backtracks for ever",
     'return /^(a+)+$/.test("a".repeat(40) + "b");',
     /^function_limit: the function used more than/,
@@ -214,6 +220,12 @@ const HOSTILE: readonly (readonly [string, string, RegExp])[] = [
     'const s = "[" + "[1,2],".repeat(100000) + "1]"; for (let i = 0; i < 500; i++) JSON.parse(s);',
     /^function_limit: the function used/,
   ],
+  ["throws 10 MB", 'throw new Error("x".repeat(10e6));', /^function_error: Error: x{8100,8192}$/],
+  [
+    "throws what is no text, where its end is read",
+    'Object.prototype.toJSON = () => ["stolen"]; Error.prototype.toString = () => []; throw new Error("x");',
+    /^function_error: /,
+  ],
   ["returns 10 MB", 'return "x".repeat(10e6);', /^function_limit: /],
   [
     "asks the host without end",
@@ -227,6 +239,15 @@ test.each(HOSTILE)("a handler that %s fails by itself, and the next one of its f
   const ended = await run(true, { calls: () => new Promise(() => undefined) });
   expect(ended.outcome === "failed" && `${ended.code}: ${ended.detail}`).toMatch(end);
   expect(outputOf(await run(false))).toBe("well");
+});
+
+test("a stack that a handler made up costs the host no more than a real one", async () => {
+  const map = { version: 3, names: [], sources: ["s".repeat(1_000_000)], mappings: "AAAA" };
+  const source = "export default () => { const e = new Error(); e.stack = 'at function.js:1:1\\n'.repeat(20_000); throw e; };";
+  const run = await loaded(`${source}\n//# sourceMappingURL=data:application/json;base64,${btoa(JSON.stringify(map))}\n`);
+  const ended = await run();
+  expect(ended).toMatchObject({ outcome: "failed", stack: expect.stringMatching(/^at s{256}:1:1\n/) });
+  expect(ended.outcome === "failed" && ended.stack!.length).toBeLessThanOrEqual(PROBLEM_CHARS_MAX);
 });
 
 test("a handler that changes the language's own objects harms nobody after it", async () => {

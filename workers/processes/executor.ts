@@ -2,46 +2,22 @@
  * The Worker of an executor's own process: no objects, no storage, and no way
  * to either but the home that comes with each batch.
  */
-import { RpcTarget, WorkerEntrypoint } from "cloudflare:workers";
+import { WorkerEntrypoint } from "cloudflare:workers";
 import { noteEnded } from "../../shared/ended.ts";
 import type { Batch, BatchReply } from "../../shared/rpc-batch.ts";
 import type { FunctionVersion } from "../../shared/protocol/function.ts";
-import type { LoneEnd, LoneRun, RunBatch } from "../../shared/rpc-functions.ts";
+import type { LoneRun, RunBatch } from "../../shared/rpc-functions.ts";
 import type { HomeRpc, LoneRpc, ProcessRpc } from "../../shared/rpc-processes.ts";
 import { runHere, type Surroundings, warmUp } from "../executor/functions/runtime.ts";
 import { tcpReach } from "../executor/reach.ts";
 import { runBatch } from "../executor/run-batch.ts";
-import { Cutoff } from "../kit/cutoff.ts";
 import { networkOf } from "../kit/network.ts";
-import { runAlone } from "../sandbox/lone.ts";
 import { envThrough } from "./env.ts";
 import { keptOpen, Lease } from "./lease.ts";
+import { Lone } from "./lone.ts";
 
 interface ProcessEnv {
   readonly LOADER: WorkerLoader;
-}
-
-class Lone extends RpcTarget implements LoneRpc {
-  readonly #ending: Promise<LoneEnd>;
-  readonly #cutoff: Cutoff;
-
-  constructor(ending: Promise<LoneEnd>, cutoff: Cutoff) {
-    super();
-    this.#ending = ending;
-    this.#cutoff = cutoff;
-  }
-
-  end(): Promise<LoneEnd> {
-    return this.#ending;
-  }
-
-  async cut(): Promise<void> {
-    this.#cutoff.end("its caller has gone");
-  }
-
-  [Symbol.dispose](): void {
-    this.#cutoff.end("its caller has gone");
-  }
 }
 
 export class ExecutorProcess extends WorkerEntrypoint<ProcessEnv> implements ProcessRpc {
@@ -72,12 +48,11 @@ export class ExecutorProcess extends WorkerEntrypoint<ProcessEnv> implements Pro
     return Lease.during(home, (lease) => warmUp(envThrough(lease.home, this.env.LOADER), "request", version));
   }
 
-  async runAlone(run: LoneRun, home: HomeRpc): Promise<LoneRpc> {
-    const cutoff = new Cutoff();
-    const ending = Lease.during(home, (lease) => runAlone(envThrough(lease.home, this.env.LOADER), run, cutoff));
-    // Whoever asked may go away, and it is cut then; what it holds must be given back.
-    this.ctx.waitUntil(ending.catch(() => undefined));
-    return new Lone(ending, cutoff);
+  async lone(run: LoneRun, home: HomeRpc): Promise<LoneRpc> {
+    const lone = new Lone(run, home, this.env.LOADER);
+    // Whoever asked may go away, and what it holds must be given back.
+    this.ctx.waitUntil(lone.over);
+    return lone;
   }
 
   async ended(goalId: string): Promise<void> {

@@ -19,17 +19,18 @@ export class Lease {
     try {
       return await work(lease);
     } finally {
-      lease.#end();
+      lease.end();
     }
   }
 
   until(work: Promise<unknown>): void {
     this.#uses++;
-    const end = (): void => this.#end();
+    const end = (): void => this.end();
     work.then(end, end);
   }
 
-  #end(): void {
+  /** Whoever took it is done with it. */
+  end(): void {
     if (--this.#uses === 0) this.home[Symbol.dispose]();
   }
 }

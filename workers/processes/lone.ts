@@ -1,47 +1,55 @@
-/** Has a function that is invoked outside any goal run in an executor's process: one that loops for ever stops that, and not the server. */
+/** One run of a function outside any goal, in an executor's process. It is cut where nobody holds it any more. */
+import { RpcTarget } from "cloudflare:workers";
 import type { LoneEnd, LoneRun } from "../../shared/rpc-functions.ts";
-import type { LoneRpc } from "../../shared/rpc-processes.ts";
-import { within } from "../kit/within.ts";
-import { type Asker, type RunLone, runLoneHere } from "../sandbox/lone.ts";
-import { processes } from "./bound.ts";
-import { Home } from "./home.ts";
-import type { Seat } from "./processes.ts";
+import type { HomeRpc, LoneRpc } from "../../shared/rpc-processes.ts";
+import { Cutoff } from "../kit/cutoff.ts";
+import type { Program } from "../sandbox/programs.ts";
+import { programFor, runAlone } from "../sandbox/lone.ts";
+import { envThrough } from "./env.ts";
+import { Lease } from "./lease.ts";
 
-/** A process ends a run in time, unless it is busy or hangs. */
-const GRACE_MS = 1_000;
+export class Lone extends RpcTarget implements LoneRpc {
+  readonly #run: LoneRun;
+  readonly #cutoff = new Cutoff();
+  readonly #loading: Promise<Program>;
+  readonly #over = Promise.withResolvers<void>();
+  #isRunning = false;
 
-/** What it logged and used is gone with its process. */
-function lost(code: "function_limit" | "temporary_reduced_capacity", detail: string): LoneEnd {
-  return { ended: { outcome: "failed", code, detail, cpuMs: 0 }, isLate: code === "function_limit", logs: [] };
-}
+  constructor(run: LoneRun, home: HomeRpc, loader: WorkerLoader) {
+    super();
+    this.#run = run;
+    const lease = new Lease(home);
+    void this.over.then(() => lease.end());
+    this.#loading = programFor(envThrough(lease.home, loader), run);
+    this.#loading.catch(() => undefined);
+  }
 
-export const runLoneElsewhere: RunLone = async (run, asker) => {
-  const taking = processes.take([]);
-  // Whoever asked may go away meanwhile, and the seat must not stay taken.
-  asker.waitUntil(taking);
-  const seat = await taking;
-  return seat === null ? runLoneHere(run, asker) : runIn(seat, run, asker);
-};
+  /** Resolves when nothing of it goes on. */
+  get over(): Promise<void> {
+    return this.#over.promise;
+  }
 
-async function runIn(seat: Seat, run: LoneRun, { env, waitUntil, left }: Asker): Promise<LoneEnd> {
-  const home = new Home(env, "");
-  waitUntil(home.left.then(() => seat.leave()));
-  let lone: (LoneRpc & Partial<Disposable>) | null = null;
-  const cut = (): void => void lone?.cut().catch(() => undefined);
-  const ending = async (): Promise<LoneEnd> => {
-    lone = await seat.process.runAlone(run, home);
-    if (left.aborted) cut();
-    return lone.end();
-  };
-  left.addEventListener("abort", cut, { once: true });
-  try {
-    return (await within(ending(), run.timeoutMs + GRACE_MS)) ?? lost("function_limit", "it did not end");
-  } catch {
-    seat.lost();
-    home[Symbol.dispose]();
-    return lost("temporary_reduced_capacity", "the process in which the function ran has ended; invoke it again");
-  } finally {
-    left.removeEventListener("abort", cut);
-    (lone as Partial<Disposable> | null)?.[Symbol.dispose]?.();
+  ready(): Promise<string | null> {
+    return this.#loading.then(
+      () => null,
+      (error: unknown) => (error instanceof Error ? error.message : String(error)),
+    );
+  }
+
+  async run(): Promise<LoneEnd> {
+    const program = await this.#loading;
+    this.#isRunning = true;
+    const end = await runAlone(program, this.#run, this.#cutoff);
+    this.#over.resolve();
+    return end;
+  }
+
+  async cut(): Promise<void> {
+    this.#cutoff.end("its caller has gone");
+  }
+
+  [Symbol.dispose](): void {
+    this.#cutoff.end("its caller has gone");
+    if (!this.#isRunning) this.#over.resolve();
   }
 }

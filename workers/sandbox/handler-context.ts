@@ -5,6 +5,8 @@
  * Whoever uses it passes `request(op, args)`, which asks the host, `log(level)`,
  * which gives a function that logs its arguments, and `signalOf()`.
  */
+import { PROBLEM_CHARS_MAX } from "../../shared/limits.ts";
+
 export const HANDLER_CONTEXT = String.raw`
   class HostError extends Error {
     constructor(code, message) { super(message); this.name = "HostError"; this.code = code; }
@@ -43,11 +45,12 @@ export const HANDLER_CONTEXT = String.raw`
     log: log("info"),
   });
   const aboutIn = (text) => { const about = parse(text); freeze(about.goal); freeze(about.task); return about; };
+  const cut = (text) => text.slice(0, ${PROBLEM_CHARS_MAX});
   const faultOf = (error) => {
     try {
       const isError = typeof error === "object" && error !== null && "message" in error;
-      return { detail: isError ? String(error.name ?? "Error") + ": " + String(error.message) : "threw " + shown(error),
-        stack: isError && typeof error.stack === "string" ? error.stack : "", code: error instanceof HostError ? String(error.code) : "", retryable: error?.retryable === true };
+      return { detail: isError ? cut(String(error.name ?? "Error")) + ": " + cut(String(error.message)) : "threw " + cut(shown(error)),
+        stack: isError && typeof error.stack === "string" ? cut(error.stack) : "", code: error instanceof HostError ? String(error.code) : "", retryable: error?.retryable === true };
     } catch { return { detail: "threw something that cannot be shown", stack: "", code: "", retryable: false }; }
   };
 `;

@@ -1,7 +1,7 @@
 /** Runs of functions outside any goal: there is nothing to charge, to ask or to lock in. */
 import type { LoneEnd, LoneRun, RunLog } from "../../shared/rpc-functions.ts";
 import { Cutoff } from "../kit/cutoff.ts";
-import { programOf } from "./programs.ts";
+import { type Program, programOf } from "./programs.ts";
 import { type HostCalls, HostError } from "./types.ts";
 
 const ABOUT = JSON.stringify({ goal: { id: "none" }, task: { id: "invoke", attempt: 1 } });
@@ -21,22 +21,22 @@ function hostOf(logs: RunLog[]): HostCalls {
   };
 }
 
-/** Runs it until its time is over, or `cutoff` ends it. Rejects where the version cannot be had. */
-export async function runAlone(env: Pick<Env, "IMAGE" | "LOADER">, run: LoneRun, cutoff: Cutoff): Promise<LoneEnd> {
-  const { function: version, input, timeoutMs } = run;
-  const program = await programOf(env, "request", version);
+/** Loads its version. Rejects where that cannot be had. */
+export function programFor(env: Pick<Env, "IMAGE" | "LOADER">, run: LoneRun): Promise<Program> {
+  return programOf(env, "request", run.function);
+}
+
+/** Runs it until its time is over, or `cutoff` ends it. Never rejects. */
+export async function runAlone(program: Program, { function: { limits }, input, timeoutMs }: LoneRun, cutoff: Cutoff): Promise<LoneEnd> {
   const logs: RunLog[] = [];
   let isLate = false;
   const timer = setTimeout(() => {
     isLate = true;
     cutoff.end("timed out");
   }, timeoutMs);
-  try {
-    const ended = await program({ input, about: ABOUT, limits: version.limits, calls: hostOf(logs), cutoff, timeoutMs });
-    return { ended, isLate, logs };
-  } finally {
-    clearTimeout(timer);
-  }
+  const ended = await program({ input, about: ABOUT, limits, calls: hostOf(logs), cutoff, timeoutMs });
+  clearTimeout(timer);
+  return { ended, isLate, logs };
 }
 
 /** What the one who asks for a run has at hand. */
@@ -56,7 +56,7 @@ export const runLoneHere: RunLone = async (run, { env, left }) => {
   left.addEventListener("abort", leave, { once: true });
   if (left.aborted) leave();
   try {
-    return await runAlone(env, run, cutoff);
+    return await runAlone(await programFor(env, run), run, cutoff);
   } finally {
     left.removeEventListener("abort", leave);
   }

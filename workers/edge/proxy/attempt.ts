@@ -17,6 +17,7 @@ import { UsageReader } from "./usage.ts";
 const TIMED_OUT = "timed out";
 const LEASE_ENDED = "the permit ended";
 const BEATEN = "another try was better";
+const LEFT = "the caller has gone";
 export const NO_BODY_STATUSES: ReadonlySet<number> = new Set([204, 205, 304]);
 
 /** The call as the caller made it. */
@@ -48,6 +49,8 @@ export interface Witness {
 
 export interface Surroundings {
   readonly network: Network;
+  /** The caller has gone. */
+  readonly left: AbortSignal;
   readonly waitUntil: (work: Promise<unknown>) => void;
 }
 
@@ -161,6 +164,7 @@ export class Attempt {
     const usage = this.#isMetered ? new UsageReader(pointers, response.headers.get("content-type") ?? "") : null;
     const isTailWanted = (): boolean => !isWitnessed || witness.isWanted();
     const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null, isTailWanted };
+    this.#endWithCaller(() => keeper !== null && isTailWanted());
     const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), readers);
     const finished = ended.then(
       () => this.#passed(response, keeper, usage?.usage()),
@@ -168,6 +172,18 @@ export class Attempt {
     );
     this.#around.waitUntil(Promise.allSettled([finished, taken]));
     return new Response(readable, { status, statusText, headers: shown, encodeBody: "manual" });
+  }
+
+  /** Where the upstream is silent, nothing else shows that the caller has gone. Whoever else wants the answer has the call's time once more, and again while he does. */
+  #endWithCaller(isWanted: () => boolean): void {
+    const { left } = this.#around;
+    const look = (): void => {
+      if (this.#hasEnded) return;
+      if (isWanted()) setTimeout(look, this.opening.timeoutMs);
+      else this.#abort.abort(LEFT);
+    };
+    if (left.aborted) look();
+    else left.addEventListener("abort", look, { once: true });
   }
 
   /** The whole answer has come. */

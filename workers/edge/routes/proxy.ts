@@ -103,7 +103,14 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
     outdate(TENANT_NAME, target.upstream, pathsWritten(origin, target.path, answer), shard);
   const make = (witness: Witness | null): Promise<Response> =>
     passThrough(
-      { gate: gateOf(env, name), network: networkOf(env) ?? PLAIN_NETWORK, waitUntil, refused, written: isWrite(method) ? written : null },
+      {
+        gate: gateOf(env, name),
+        network: networkOf(env) ?? PLAIN_NETWORK,
+        waitUntil,
+        left: c.req.raw.signal,
+        refused,
+        written: isWrite(method) ? written : null,
+      },
       { ...target, method, headers, body, isKeyed: idempotency !== undefined, isIdempotent, witness },
       {
         ...asked,

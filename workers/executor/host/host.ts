@@ -44,12 +44,16 @@ interface Run {
   usage: Amounts;
   /** What its task has set aside for them; null for nothing. */
   readonly purse: Purse | null;
-  /** Of locks that it has taken itself, by name. */
-  readonly fences: Map<string, number>;
+  /** Of locks that it has taken itself, by their scope and name. */
+  readonly fences: Map<string, { readonly name: string; readonly fence: number }>;
 }
 
 const LOG_LEVELS: ReadonlySet<unknown> = new Set(["debug", "info", "log", "warn", "error"]);
 const NULL = "null";
+const SCOPE_DEFAULT = "goal";
+
+/** Of a lock: the same name means another one in the other scope. */
+const placeOf = ({ name, scope = SCOPE_DEFAULT }: Readonly<Record<string, unknown>>): string => `${String(scope)}/${String(name)}`;
 
 export function hostOf(batch: RunBatch, deps: HostDeps): FunctionHost {
   return new Host(batch, deps);
@@ -125,7 +129,7 @@ class Host implements FunctionHost {
       case "lock":
         return this.#lock(run, args, seq);
       case "unlock":
-        run.fences.delete(objectIn(args, "ctx.unlock")["name"] as string);
+        run.fences.delete(placeOf(objectIn(args, "ctx.unlock")));
         return this.#ask(run, op, args, seq);
       case "log":
         return this.#log(run, args);
@@ -140,7 +144,8 @@ class Host implements FunctionHost {
 
   async #lock(run: Run, args: string, seq: number): Promise<string> {
     const answer = await this.#ask(run, "lock", args, seq);
-    run.fences.set(objectIn(args, "ctx.lock")["name"] as string, (JSON.parse(answer) as { fence: number }).fence);
+    const lock = objectIn(args, "ctx.lock");
+    run.fences.set(placeOf(lock), { name: lock["name"] as string, fence: (JSON.parse(answer) as { fence: number }).fence });
     return answer;
   }
 
@@ -195,7 +200,7 @@ class Host implements FunctionHost {
     const { goalId, traceId } = this.#batch;
     const { taskId, task, attempt, fence } = item;
     const own = fence === undefined ? [] : fence.split(", ");
-    const taken = [...fences].map(([name, number]) => `${name}=${number}`);
+    const taken = [...fences.values()].map(({ name, fence: number }) => `${name}=${number}`);
     const all = [...new Set([...own, ...taken])];
     return {
       "drover-goal": goalId,

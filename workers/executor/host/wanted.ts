@@ -25,7 +25,8 @@ export interface WantedCall {
 
 type Json = Readonly<Record<string, unknown>>;
 
-const KEY = /^[!-~]+$/;
+/** Numbers are the keys of calls that have none. */
+const KEY = /^(?!\d+$)[!-~]+$/;
 const HTTP_URL = /^https?:\/\//i;
 const NO_BODY_METHODS: ReadonlySet<unknown> = new Set([undefined, "GET", "HEAD"]);
 
@@ -45,7 +46,7 @@ function callFrom(upstream: unknown, request: Json, isRaw: boolean): WantedCall 
   if (unknown !== undefined) throw invalid(`a call has no "${unknown}"`);
   if (encoding !== undefined && encoding !== "base64") throw invalid('the encoding of a body is "base64", or left out');
   if (key !== undefined && !(typeof key === "string" && key.length <= KEY_CHARS_MAX && KEY.test(key))) {
-    throw invalid(`the key of a call is 1 to ${KEY_CHARS_MAX} printable characters without spaces`);
+    throw invalid(`the key of a call is 1 to ${KEY_CHARS_MAX} printable characters without spaces, and not a number`);
   }
   const hasBody = body !== undefined && body !== null;
   const sent = hasBody ? (encoding === "base64" ? { bodyBase64: body } : { body }) : {};

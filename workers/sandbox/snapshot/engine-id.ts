@@ -3,4 +3,4 @@
  * addresses in the engine's memory, so one of another engine must never be
  * restored. `test/contract/engine.test.ts` says what it must be.
  */
-export const ENGINE_ID = "quickjs-ng-7ea7f1ee852a5b763082dfd3-3";
+export const ENGINE_ID = "quickjs-ng-7f51fc7b6fc4001ffffcc57b-3";

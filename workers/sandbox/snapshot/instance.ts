@@ -33,12 +33,8 @@ export interface Image {
   readonly bytes: Uint8Array;
 }
 
-interface Fault {
-  readonly detail: string;
-  readonly stack: string;
-  readonly code: string;
-  readonly retryable: boolean;
-}
+/** As the guest tells it, which may be anything. */
+type Fault = Readonly<Record<"detail" | "stack" | "code" | "retryable", unknown>>;
 
 type Failed = Extract<Ended, { outcome: "failed" }>;
 
@@ -73,6 +69,8 @@ export class Instance {
   restore(): void {
     const { manifest } = this.image;
     const { memory, x } = this.#vm;
+    // Whoever ran here may hold much of the host.
+    this.#vm.guest = null;
     spread(memory, manifest.start, this.#parts);
     x.__stack_pointer.value = manifest.start;
     crypto.getRandomValues(memory.subarray(manifest.seed, manifest.seed + SEED_BYTES));
@@ -163,9 +161,9 @@ class Run implements GuestCalls {
         work();
         vm.drain();
       });
-      if (this.#result === null && this.#open === 0 && this.#timers.size === 0) {
-        this.#fail("function_error", NEVER_COMES);
-      }
+      // What stopped it may have been caught, where the engine keeps what was thrown.
+      if (this.#result === null && vm.isOver) this.#overran();
+      if (this.#result === null && this.#open === 0 && this.#timers.size === 0) this.#fail("function_error", NEVER_COMES);
     } catch (error) {
       this.#broken(error);
     }
@@ -282,10 +280,13 @@ class Run implements GuestCalls {
     if (this.#vm.isOver) return this.#overran();
     if (kind === 0 && text.length > FUNCTION_OUTPUT_CHARS_MAX) return this.#fail("function_limit", tooLong(text.length));
     if (kind === 0) this.#result = { outcome: "returned", output: text, cpuMs: 0 };
+    else if (text.length > FUNCTION_OUTPUT_CHARS_MAX) this.#fail("function_error", "what the function threw is too large to show");
     else this.#failWith(JSON.parse(text) as Fault);
   }
 
-  #failWith({ detail, stack, code, retryable }: Fault): void {
+  #failWith(fault: Fault): void {
+    const [detail, stack, code] = [String(fault.detail), String(fault.stack), String(fault.code)];
+    const retryable = fault.retryable === true;
     const mapped = mappedStack(stack, this.#manifest.map ?? null);
     // Only the host gives codes: a guest cannot make up one that means something else.
     const [kind, words] = this.#given.has(code) ? ([code as Failed["code"], detail] as const) : faultWords(detail);
