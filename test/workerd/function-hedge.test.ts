@@ -119,6 +119,16 @@ test("where another call waits for the permit, or the budget is short, nothing i
   for (const { host } of [full, short]) await host.end();
 });
 
+test("the permit of a second try goes back with it: no call follows on it", async () => {
+  await hedgedUpstream("called-bounded", { maxConcurrency: 2 });
+  const { run, host } = await batchAt("called-bounded", {}, 4);
+  await timed(run[0]!, { path: `/tries/${LONG_MS}/0?name=called-bounded` });
+  await Promise.all(run.map(({ call }, i) => call({ path: `/delay/100?name=called-next&i=${i}` })));
+  expect((await countsOf("called-bounded")).total).toBe(2);
+  expect((await countsOf("called-next")).max).toBeLessThanOrEqual(2);
+  await host.end();
+});
+
 test("a batch that ends while both tries are open leaves nothing open, and pays for both", async () => {
   await hedgedUpstream("called-gone");
   const { run, host, items } = await batchAt("called-gone", { budget: { calls: 1_000 } });
