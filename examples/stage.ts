@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { call, events, type Caller } from "../client/cli/demo/api.ts";
 import { count, print, row } from "../client/cli/demo/progress.ts";
 import { bundleFunction } from "../client/cli/functions/bundle.ts";
@@ -38,7 +39,16 @@ export async function runGoal(drover: Caller, goal: object): Promise<GoalView> {
     shownAtMs = Date.now();
     row("tasks", `${count(counts.succeeded)} of ${count(counts.total)} so far`);
   }
-  return call<GoalView>(drover, "GET", `/v1/goals/${id}`);
+  return settled(drover, id);
+}
+
+/** The goal when nothing of its budget is set aside any more: what functions had laid in is given back a moment after its end. */
+async function settled(drover: Caller, id: string): Promise<GoalView> {
+  for (;;) {
+    const goal = await call<GoalView>(drover, "GET", `/v1/goals/${id}`);
+    if ((goal.budget.reserved.calls ?? 0) === 0) return goal;
+    await sleep(50);
+  }
 }
 
 /** Runs an example, which answers with what is wrong, and ends the process: 0, or 1 where something is. */

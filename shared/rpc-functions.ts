@@ -229,8 +229,8 @@ export interface HandRequest {
 
 /**
  * What a gate lends to the functions of one batch: permits, calls that are paid
- * for, and keys. Dropping it gives permits back; calls that it had paid for are
- * charged then, because nobody says whether they were made.
+ * for, and keys. Dropping it gives permits back; where it was not closed, calls
+ * that it had paid for are charged, because nobody says whether they were made.
  */
 export interface HandRpc {
   /**
@@ -238,6 +238,8 @@ export interface HandRpc {
    * there yet, the answer waits for it, or for the next exchange.
    */
   exchange(asks: readonly HandAsk[]): Promise<readonly HandNews[]>;
+  /** The last word. What was lent and is not spoken of was not used, on whatever way it is. */
+  close(asks: readonly HandAsk[]): Promise<void>;
   /** The upstream that has this origin; null for none. */
   find(origin: string): Promise<string | null>;
 }

@@ -158,16 +158,27 @@ class Hand extends RpcTarget implements HandRpc {
     });
   }
 
-  [Symbol.dispose](): void {
+  async close(asks: readonly HandAsk[]): Promise<void> {
     if (this.#isOver) return;
+    for (const ask of asks) this.#hear(this.#counterOf(ask.upstream), ask);
+    this.#end(false);
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.#isOver) this.#end(true);
+  }
+
+  /** `isLost`: nobody says whether what is paid for was made, so it counts as made. */
+  #end(isLost: boolean): void {
     this.#isOver = true;
     this.#wake?.();
-    for (const { permits, stocks, draws, keys } of this.#counters.values()) {
-      for (const visitor of permits.values()) this.#lender.queues.leave(visitor, null);
-      // Nobody says whether these were made, so they count as made.
-      for (const { tab, amounts, count } of stocks) this.#lender.till.settle(tab, timesOf(amounts, count), timesOf(amounts, count));
-      for (const { tab, amounts } of draws.values()) this.#lender.till.settle(tab, amounts, amounts);
-      for (const keyed of keys.values()) this.#lender.keys.release(keyed, null, undefined);
+    const { queues, till, keys } = this.#lender;
+    const usedOfAll = (all: Amounts): Amounts => (isLost ? all : NOTHING);
+    for (const counter of this.#counters.values()) {
+      for (const visitor of counter.permits.values()) queues.leave(visitor, null);
+      for (const { tab, amounts, count } of counter.stocks) till.settle(tab, timesOf(amounts, count), usedOfAll(timesOf(amounts, count)));
+      for (const { tab, amounts } of counter.draws.values()) till.settle(tab, amounts, usedOfAll(amounts));
+      for (const keyed of counter.keys.values()) keys.release(keyed, null, undefined);
     }
     this.#counters.clear();
     this.#ended();

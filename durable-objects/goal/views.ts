@@ -96,8 +96,8 @@ export function goalReport(state: GoalState): GoalReport {
     counts: countsOf(countsInAll(state)),
     // What a sub-goal spends is for the goal above to account for.
     ...(goal.spec.parent === undefined && { spent: spentInAll(state.budget.account) }),
-    // What children have spent is theirs to say until they are closed.
-    isFinal: goal.endedAtMs !== null && state.budget.account.children.size === 0,
+    // What children have spent is theirs to say until they are closed, and what gates hold may not be spent at all.
+    isFinal: goal.endedAtMs !== null && state.budget.account.children.size === 0 && state.budget.tabs.size === 0,
   };
 }
 

@@ -1,5 +1,6 @@
 /** What a gate holds of a goal's budget: totals that may be lost and repeated, and never more than there is. */
 import { expect, test } from "vitest";
+import { isFinal } from "../../durable-objects/goal/core/kin.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import type { DrawTab, Drawn } from "../../durable-objects/goal/core/tabs.ts";
 import { TAB_MS } from "../../shared/limits.ts";
@@ -58,10 +59,30 @@ test("a gate that says nothing any more has spent what it held, and learns so wh
   expect(durable(goal.replayed())).toEqual(durable(goal.state));
 });
 
-test("what is held when the goal ends counts as spent", () => {
+test("what is held when the goal ends is given back, and nothing more is granted", () => {
   const goal = goalFor(10);
   draw(goal, { isNew: true, wants: want(6) });
   goal.do({ kind: "cancel" });
+  expect(account(goal)).toEqual([0, 6]);
+  expect(draw(goal, { used: calls(1), left: calls(4), wants: want(1) })).toEqual({ granted: [0], isTight: true });
+  expect(account(goal)).toEqual([1, 4]);
+  expect(draw(goal, { used: calls(2), left: calls(0) })).toEqual({ granted: [], isTight: false });
+  expect(account(goal)).toEqual([2, 0]);
+  expect(goal.state.budget.tabs.size).toBe(0);
+  for (const isNew of [false, true]) expect(draw(goal, { isNew, wants: want(1) })).toEqual({ granted: [0], isTight: false });
+  expect(account(goal)).toEqual([2, 0]);
+  expect(durable(goal.replayed())).toEqual(durable(goal.state));
+});
+
+test("a goal's costs are final when no gate holds anything of it: one that is gone has spent all that it held", () => {
+  const goal = goalFor(10);
+  draw(goal, { isNew: true, wants: want(6) });
+  goal.do({ kind: "cancel" });
+  expect(isFinal(goal.state)).toBe(false);
+  expect(wakeAt(goal.state)).toBeLessThanOrEqual(goal.nowMs + TAB_MS);
+  goal.nowMs += TAB_MS;
+  goal.do({ kind: "tick" });
   expect(account(goal)).toEqual([6, 0]);
+  expect(isFinal(goal.state)).toBe(true);
   expect(durable(goal.replayed())).toEqual(durable(goal.state));
 });

@@ -84,6 +84,10 @@ export function batchIn(goalId: string, upstream: string, count: number, more: P
           made.messages++;
           return hand.exchange(asks);
         },
+        close: (asks) => {
+          made.messages++;
+          return hand.close(asks);
+        },
         find: (origin) => hand.find(origin),
         [Symbol.dispose]: () => (hand as Partial<Disposable>)[Symbol.dispose]?.(),
       } as HandRpc;

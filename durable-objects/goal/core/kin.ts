@@ -135,9 +135,9 @@ export function countsInAll({ counts, kin }: GoalState): readonly number[] {
   return kin.total === 0 ? counts : counts.map((count, status) => count + kin.counts[status]!);
 }
 
-/** Over, and nothing below is left: no total will change any more. */
-export function isFinal({ goal, kin }: GoalState): boolean {
-  return goal!.phase !== "active" && kin.open.size === 0;
+/** Over, nothing below is left, and no gate holds anything: no total will change any more. */
+export function isFinal({ goal, kin, budget }: GoalState): boolean {
+  return goal!.phase !== "active" && kin.open.size === 0 && budget.tabs.size === 0;
 }
 
 const isSame = (a: readonly number[], b: readonly number[]): boolean => a.every((value, i) => value === b[i]);

@@ -359,8 +359,6 @@ export function endGoal(state: GoalState, { phase, rest, atMs }: Extract<Change,
   // Nobody can settle them any more: they are charged as if they had expired.
   for (const { amounts } of state.budget.reservations.values()) settle(state.budget.account, amounts, amounts);
   state.budget.reservations.clear();
-  for (const { left } of state.budget.tabs.values()) settle(state.budget.account, left, left);
-  state.budget.tabs.clear();
   state.budget.isExhausted = false;
   goal.phase = phase;
   goal.endedAtMs = atMs;

@@ -103,9 +103,10 @@ function settleReservation(rec: Recorder, { by, reservation: id, used }: Extract
 }
 
 function drawFrom(rec: Recorder, command: DrawTab): Reply {
-  const [drawn, change] = drawTab(rec.state.budget, command, rec.nowMs);
-  if (change !== null) note(rec, change);
-  if (drawn.granted?.some((times, i) => times < command.wants[i]!.need) === true) noteRefusal(rec.state, rec.nowMs);
+  const isOver = rec.state.goal!.phase !== "active";
+  const [drawn, changes] = drawTab(rec.state.budget, command, isOver, rec.nowMs);
+  for (const change of changes) note(rec, change);
+  if (!isOver && drawn.granted?.some((times, i) => times < command.wants[i]!.need) === true) noteRefusal(rec.state, rec.nowMs);
   return ok({ drawn });
 }
 

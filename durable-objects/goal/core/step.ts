@@ -281,10 +281,12 @@ function control(rec: Recorder, command: Control, bearer: Bearer): Reply {
     case "top-up":
     case "reserve":
     case "settle-reservation":
-    case "tab":
     case "funded":
     case "ask-again":
       return goal.phase === "active" ? decideBudget(rec, command) : err(endedGoal(rec.state));
+    // What a gate has not used it gives back, also after the end.
+    case "tab":
+      return decideBudget(rec, command);
     default:
       return decideTask(rec, command, bearer);
   }

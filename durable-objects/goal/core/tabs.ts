@@ -5,7 +5,17 @@
  * spent in all and what it still holds, so a message that is lost or repeated
  * does no harm. A holder that says nothing any more has spent all that it held.
  */
-import { type Account, type Amounts, canReserve, minus, NOTHING, plus, reserve, settle } from "../../../shared/policy/account.ts";
+import {
+  type Account,
+  type Amounts,
+  canReserve,
+  isNothing,
+  minus,
+  NOTHING,
+  plus,
+  reserve,
+  settle,
+} from "../../../shared/policy/account.ts";
 import { TAB_MS } from "../../../shared/limits.ts";
 
 /** What one life of a gate holds, and what it has spent in all. */
@@ -57,10 +67,16 @@ export interface Drawn {
   readonly isTight: boolean;
 }
 
-/** Settles what was spent, and grants what there is enough for, in order. */
-export function drawTab({ account, tabs }: Tabbed, { life, isNew, left, used, wants }: DrawTab, nowMs: number): [Drawn, TabChange | null] {
+/** Settles what was spent, and grants what there is enough for, in order. `isOver`: the goal has ended, and grants nothing. */
+export function drawTab(
+  { account, tabs }: Tabbed,
+  { life, isNew, left, used, wants }: DrawTab,
+  isOver: boolean,
+  nowMs: number,
+): [Drawn, readonly TabChange[]] {
   const before = tabs.get(life);
-  if (before === undefined && !isNew) return [{ granted: null, isTight: false }, null];
+  if (before === undefined && isOver) return [{ granted: wants.map(() => 0), isTight: false }, []];
+  if (before === undefined && !isNew) return [{ granted: null, isTight: false }, []];
   const { left: held, used: spent } = before ?? EMPTY;
   // Nobody gives back what he never had, or takes back what he has said to be spent.
   let now: Amounts = left.map((amount, d) => Math.min(amount, held[d]!));
@@ -68,8 +84,9 @@ export function drawTab({ account, tabs }: Tabbed, { life, isNew, left, used, wa
   const freed = minus(held, minus(total, spent));
   let isTight = false;
   const granted = wants.map(({ amounts, need, spare }) => {
+    const most = isOver ? 0 : need + spare;
     let times = 0;
-    while (times < need + spare && canReserve(account, plus(now, amounts), freed)) {
+    while (times < most && canReserve(account, plus(now, amounts), freed)) {
       now = plus(now, amounts);
       times++;
     }
@@ -78,10 +95,10 @@ export function drawTab({ account, tabs }: Tabbed, { life, isNew, left, used, wa
     if (isTight) for (; times > need; times--) now = minus(now, amounts);
     return times;
   });
-  return [
-    { granted, isTight },
-    { kind: "budget.tab", life, left: now, used: total, untilMs: nowMs + TAB_MS },
-  ];
+  const change: TabChange = { kind: "budget.tab", life, left: now, used: total, untilMs: nowMs + TAB_MS };
+  // What a goal has cost is settled when nobody holds anything of it any more.
+  const isSettled = isOver && isNothing(now);
+  return [{ granted, isTight }, isSettled ? [change, { kind: "budget.tab-closed", life }] : [change]];
 }
 
 /** The tabs whose holders have said nothing for too long. */

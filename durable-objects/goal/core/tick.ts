@@ -18,6 +18,7 @@ export function tick(rec: Recorder): void {
   const { goal } = state;
   if (goal === null) return;
   if (goal.phase !== "active") {
+    expireReservations(rec);
     rec.out.destroy = !hasRelatives(state) && nowMs >= deletableAtMs(state);
     return;
   }

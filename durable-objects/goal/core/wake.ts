@@ -30,7 +30,12 @@ export function wakeAt(state: GoalState): number | null {
   if (goal === null) return null;
   const messageAtMs = nextMessageMs(state);
   // What is not told yet keeps the goal from being deleted, and the answers to it wake the goal.
-  if (goal.phase !== "active") return hasRelatives(state) ? messageAtMs : deletableAtMs(state);
+  if (goal.phase !== "active") {
+    const at = hasRelatives(state) ? messageAtMs : deletableAtMs(state);
+    // A gate that is gone gives back nothing of its tab.
+    const heldUntilMs = reservationDueMs(state);
+    return at === null || heldUntilMs === null ? (at ?? heldUntilMs) : Math.min(at, heldUntilMs);
+  }
   let at = goal.deadlineAtMs ?? Number.MAX_SAFE_INTEGER;
   if (liveCount(state.counts) === 0) at = Math.min(at, goal.touchedAtMs + IDLE_MS_DEFAULT);
   at = Math.min(at, nextTimeMs(state.timers) ?? Number.MAX_SAFE_INTEGER);

@@ -10,7 +10,6 @@ import type { HandNews, HandRequest, HandRpc, HandsRpc } from "../../../shared/r
 import { Slice } from "./slice.ts";
 
 const RETRY_MS = 50;
-const LAST_ROUNDS_MAX = 3;
 
 export class Hand {
   readonly #gate: () => HandsRpc;
@@ -59,14 +58,7 @@ export class Hand {
     if (this.#stub === null) return;
     try {
       const stub = await this.#stub;
-      const slices = [...this.#slices.values()];
-      // What was asked for may still come, and goes back too.
-      for (let round = 0; round < LAST_ROUNDS_MAX; round++) {
-        const asks = slices.flatMap((slice) => slice.last() ?? []);
-        if (asks.length === 0 && !slices.some((slice) => slice.isOwed)) break;
-        const askedAtMs = Date.now();
-        this.#hear(await stub.exchange(asks), askedAtMs);
-      }
+      await stub.close([...this.#slices.values()].flatMap((slice) => slice.last() ?? []));
       (stub as Partial<Disposable>)[Symbol.dispose]?.();
     } catch {
       // A gate that is gone has nothing that could be given back.

@@ -58,6 +58,8 @@ export class Slice {
   /** Asked for, without an answer yet. */
   #permitsAsked = 0;
   #callsAsked = 0;
+  /** More than that, where there is plenty; at most so many, until nothing is asked for any more. */
+  #spareAsked = 0;
   /** Made so far. */
   #made = 0;
   #isTight = false;
@@ -194,7 +196,11 @@ export class Slice {
     const ask = this.#news.take();
     ask.permits = permits;
     ask.calls = calls;
-    if (calls > 0 && !this.#isTight) ask.spare = Math.min(HAND_SPARE_MAX, Math.max(this.#made, this.#runs - calls));
+    if (calls > 0 && !this.#isTight) {
+      const stock = Math.min(HAND_SPARE_MAX, Math.max(this.#made, this.#runs - calls));
+      ask.spare = Math.max(0, stock - this.#calls - this.#spareAsked);
+      this.#spareAsked += ask.spare;
+    }
     if (seconds.length > 0) ask.seconds = seconds;
     this.#permitsAsked += permits;
     this.#callsAsked += calls;
@@ -203,11 +209,6 @@ export class Slice {
       ask.keys.push({ id, keyed: claimer.keyed });
     }
     return ask;
-  }
-
-  /** Calls that were asked for may have been paid for. */
-  get isOwed(): boolean {
-    return this.#callsAsked > 0;
   }
 
   /** The last word: everything goes back. */
@@ -240,7 +241,10 @@ export class Slice {
     if (news.hedgeAfterMs !== undefined) this.#hedgeAfterMs = news.hedgeAfterMs;
     if (news.permits.length + news.calls > 0) this.#usedAtMs = Date.now();
     this.#permitsAsked = Math.max(0, this.#permitsAsked - news.permits.length - (news.without?.count ?? 0));
-    this.#callsAsked = Math.max(0, this.#callsAsked - news.calls - (news.unpaid?.count ?? 0));
+    // What there is more than was needed is of the stock.
+    const more = news.calls + (news.unpaid?.count ?? 0) - this.#callsAsked;
+    this.#callsAsked = Math.max(0, -more);
+    this.#spareAsked = this.#callsAsked === 0 ? 0 : Math.max(0, this.#spareAsked - Math.max(0, more));
     this.#seconds.hear(news.seconds ?? []);
     for (const { id, fault } of news.draws) this.#paid(id, fault);
     for (const { id, fault, replay } of news.keys) this.#claimed(id, fault, replay);
@@ -257,6 +261,7 @@ export class Slice {
     this.#calls = 0;
     this.#permitsAsked = 0;
     this.#callsAsked = 0;
+    this.#spareAsked = 0;
     this.#news.take();
     this.#seconds.cancel();
     // What is open goes on until its permit ends, which nobody renews; what it was paid from was charged.
@@ -282,7 +287,8 @@ export class Slice {
 
   get #callsWanted(): number {
     const plain = this.#waiting.filter(({ own }) => own === null).length;
-    return Math.max(0, plain - this.#calls - this.#callsAsked);
+    // Others wait for permits first, and are paid for from the next stock.
+    return Math.max(0, Math.min(plain, HAND_SPARE_MAX / 2) - this.#calls - this.#callsAsked - this.#spareAsked);
   }
 
   /** Whatever has not been used for a moment, and where there is little whatever is not needed now. */
@@ -352,6 +358,7 @@ export class Slice {
   #refuse(fault: Failure): void {
     this.#permitsAsked = 0;
     this.#callsAsked = 0;
+    this.#spareAsked = 0;
     const all = [...this.#waiting, ...this.#claims.values()];
     this.#waiting = [];
     this.#claims.clear();
