@@ -50,6 +50,8 @@ export interface FlightRpc {
   renew(seats: readonly string[]): Promise<string[]>;
   /** A write has been answered that changes this resource. From then on nobody is answered by a call that began before. */
   written(resource: string): Promise<void>;
+  /** An upstream is another one now, or none: what came from any before is an answer to nobody. */
+  changed(): Promise<void>;
 }
 
 /** A goal, as shards of flights see it. */

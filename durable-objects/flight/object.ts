@@ -41,6 +41,10 @@ export class Flight extends DurableObject<Env> implements FlightRpc {
     this.#apply({ kind: "written", resource });
   }
 
+  async changed(): Promise<void> {
+    this.#apply({ kind: "changed" });
+  }
+
   async exchange(message: FlightMessage): Promise<GoalFlightNews> {
     const news = this.#tasks.exchange(message, Date.now());
     this.#watch();

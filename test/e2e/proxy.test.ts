@@ -14,6 +14,8 @@ const HERD = 3_000;
 const HERD_CONCURRENCY = 64;
 const SECONDS_MAX = 55;
 
+let deletions = 0;
+
 /** Answers by path: `/echo` as the body comes, `/endless` with events, `/delay/{ms}`, `/v1/chat/completions`. */
 function answer(incoming: IncomingMessage, response: ServerResponse): void {
   const path = incoming.url ?? "/";
@@ -25,6 +27,11 @@ function answer(incoming: IncomingMessage, response: ServerResponse): void {
     response.write("data: first\n\n");
     const timer = setInterval(() => response.write("data: on\n\n"), 50);
     response.once("close", () => clearInterval(timer));
+  } else if (path.startsWith("/doubt")) {
+    const isFirst = deletions === 0;
+    if (incoming.method === "DELETE") deletions++;
+    response.writeHead(incoming.method === "GET" ? 200 : isFirst ? 502 : 404, { "cache-control": "max-age=60" });
+    response.end("as it was");
   } else if (path.startsWith("/silent")) {
     response.writeHead(200, { "content-type": "text/event-stream" });
     response.write("data: first\n\n");
@@ -141,6 +148,34 @@ test("a call that is open for longer than a lease goes on, because its permit is
   const [incoming] = (await once(outgoing, "response")) as [IncomingMessage];
   expect(incoming.statusCode).toBe(200);
   incoming.resume();
+});
+
+test("a GET with a body is refused, and its upstream is not held to be down", async () => {
+  await put("bodies", {});
+  for (let i = 0; i < 8; i++) {
+    const sending = open("GET", "/v1/proxy/bodies/echo?refused");
+    sending.setHeader("content-length", 1);
+    sending.end("x");
+    const [refused] = (await once(sending, "response")) as [IncomingMessage];
+    expect(refused.statusCode).toBe(400);
+    refused.resume();
+  }
+  const empty = open("GET", "/v1/proxy/bodies/delay/0");
+  empty.setHeader("content-length", 0);
+  empty.end();
+  const [answered] = (await once(empty, "response")) as [IncomingMessage];
+  expect(answered.statusCode).toBe(200);
+  answered.resume();
+  expect(seenAt("/echo?refused")).toBe(0);
+});
+
+test("what is kept ends with a write of which a first try may have had its effect, whatever the second one is answered", async () => {
+  await put("doubted", {});
+  const get = async (): Promise<string | null> => (await send(stage.drover, "GET", "/v1/proxy/doubted/doubt")).headers.get("cache-status");
+  await until("it is kept", async () => (await get()) === "drover; hit");
+  expect((await send(stage.drover, "DELETE", "/v1/proxy/doubted/doubt")).status).toBe(404);
+  expect(deletions).toBe(2);
+  expect(await get()).toBe("drover; fwd=miss");
 });
 
 test("what is packed stays packed", async () => {

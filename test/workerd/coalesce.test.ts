@@ -167,6 +167,18 @@ test.each([
   expect(await get()).toBe(`drover; ${becomes}`);
 });
 
+test("what is kept of an upstream ends when it becomes another one, and when it is none any more", async () => {
+  await upstream("replaced");
+  const path = `replaced/slow?name=replaced&${FRESH}`;
+  const get = await keep(path);
+  await upstream("replaced", { headers: { "x-new": "1" } });
+  expect(await get()).toBe("drover; fwd=miss");
+  await keep(path);
+  await send("DELETE", "/v1/upstreams/replaced");
+  // Gates know the registry as it was a moment ago, and what they let be called meanwhile is not kept.
+  await until("it is gone", async () => (await proxied("GET", path)).status === 404);
+});
+
 test("whoever asks after a write does not get the answer of a call that began before it, nor is that kept", async () => {
   await upstream("outdated");
   const path = "outdated/slow?name=outdated&ms=400&h-cache-control=max-age%3D60";
@@ -247,6 +259,17 @@ test("one with less patience than the call that it waits for gives up in time, a
   expect([await (await leader).text(), await (await patient).text()]).toEqual(["late", "late"]);
   expect(await callsOf("patience-equal")).toBe(1);
   await busy;
+});
+
+test("those who wait for one another's calls wait no longer in all than each was let", async () => {
+  await upstream("patience-all", { maxConcurrency: 1 });
+  const busy = proxied("GET", "patience-all/slow?name=patience-all&ms=3000&busy");
+  await until("the permit is taken", async () => (await callsOf("patience-all")) === 1);
+  const startedAtMs = Date.now();
+  const equal = times(4, () => proxied("GET", "patience-all/slow?name=patience-all-equal&ms=0", { headers: { prefer: "wait=1" } }));
+  for (const answer of equal) expect(await problemIn(await answer)).toMatchObject({ code: "temporary_reduced_capacity" });
+  expect(Date.now() - startedAtMs).toBeLessThan(2_000);
+  await (await busy).text();
 });
 
 const requestOf = (path: string, init: RequestInit = {}): Request => {
@@ -362,6 +385,18 @@ test("over isolates, one leads; the next does when it goes without a word; an an
   await second.seat.give(ANSWER);
   expect(await third.turn).toMatchObject({ kind: "answer", answer: { status: 200 }, ageMs: null });
   expect(await lostOf(second, third)).toEqual([second.name, third.name]);
+});
+
+test("an answer is as old as its head, however long its body took", async () => {
+  const first = await seatOf("res-old.k");
+  expect(await first.turn).toEqual({ kind: "lead" });
+  await first.seat.landed(400);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await first.seat.give(ANSWER);
+  const { ageMs } = (await (await seatOf("res-old.k")).turn) as { ageMs: number };
+  expect(ageMs).toBeGreaterThanOrEqual(200);
+  await new Promise((resolve) => setTimeout(resolve, 250));
+  expect(await (await seatOf("res-old.k")).turn).toEqual({ kind: "lead" });
 });
 
 test("a leader that is not heard of for as long as its lease is followed by the next", async () => {

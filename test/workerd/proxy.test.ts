@@ -102,6 +102,16 @@ test("what fails and may be repeated is tried twice more; what may not, and what
   expect([later.status, later.headers.get("retry-after"), (await countsOf("later")).total]).toEqual([503, "600", 1]);
 });
 
+test("a status that no answer can have is a 502, and its permit is free again", async () => {
+  await upstream("odd", { maxConcurrency: 1 });
+  expect(await problemIn(await proxied("GET", "odd/status/999"))).toMatchObject({
+    status: 502,
+    code: "upstream_error",
+    detail: expect.stringContaining("999"),
+  });
+  expect((await proxied("GET", "odd/status/200", { headers: { prefer: "wait=2" } })).status).toBe(200);
+});
+
 test("a second origin answers where the first cannot be reached", async () => {
   await upstream("pair", { origins: [REFUSING_ORIGIN, inject("upstreamUrl")] });
   const answers = await Promise.all(Array.from({ length: 8 }, () => proxied("GET", "pair/body?text=ok")));

@@ -9,18 +9,21 @@ export interface Flight<P> {
   leader: P;
   /** The leader is taken to be gone from then on, unless it is heard of. */
   leaseUntilMs: number;
+  /** When its leader's call began. */
+  beganAtMs: number;
   /** In the order in which they came. */
   readonly waiting: Set<P>;
   /** Calls in a row that came to nothing. */
   failures: number;
-  /** How long the answer stays fresh that the leader is about to give. */
+  /** How long the answer stays fresh that the leader is about to give, and from when. */
   freshMs: number;
+  landedAtMs: number;
   /** A write has been answered since the call began, so that what it reads may be from before. */
   isOutdated: boolean;
 }
 
-export function newFlight<P>(leader: P, leaseUntilMs: number): Flight<P> {
-  return { leader, leaseUntilMs, waiting: new Set(), failures: 0, freshMs: 0, isOutdated: false };
+export function newFlight<P>(leader: P, beganAtMs: number, leaseUntilMs: number): Flight<P> {
+  return { leader, leaseUntilMs, beganAtMs, waiting: new Set(), failures: 0, freshMs: 0, landedAtMs: 0, isOutdated: false };
 }
 
 export interface Kept<A> {
@@ -40,6 +43,8 @@ export interface Flights<P, A> {
   readonly landing: Map<P, { readonly key: string; readonly flight: Flight<P> }>;
   /** All who wait. */
   waiting: number;
+  /** Calls that begin before may still go to an upstream as it was. */
+  changesUntilMs: number;
   /** The oldest first. */
   readonly kept: Map<string, Kept<A>>;
   keptBytes: number;
@@ -48,5 +53,14 @@ export interface Flights<P, A> {
 }
 
 export function newFlights<P, A>(leaseMs: number): Flights<P, A> {
-  return { leaseMs, flights: new Map(), landing: new Map(), waiting: 0, kept: new Map(), keptBytes: 0, alone: new Map() };
+  return {
+    leaseMs,
+    flights: new Map(),
+    landing: new Map(),
+    waiting: 0,
+    changesUntilMs: 0,
+    kept: new Map(),
+    keptBytes: 0,
+    alone: new Map(),
+  };
 }

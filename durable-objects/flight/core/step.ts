@@ -11,6 +11,7 @@ import {
   FLIGHT_WAITING_MAX,
   FLIGHTS_MAX,
 } from "../../../shared/limits-flight.ts";
+import { REGISTRY_AGE_MS_MAX } from "../../../shared/limits.ts";
 import { reads } from "../../../shared/protocol/flight.ts";
 import { type Flight, type Flights, newFlight } from "./state.ts";
 
@@ -27,6 +28,8 @@ export type Request<P, A> =
   | { readonly kind: "leave"; readonly key: string; readonly place: P }
   /** A write has changed what calls of this resource read. */
   | { readonly kind: "written"; readonly resource: string }
+  /** An upstream is another one now, or none. */
+  | { readonly kind: "changed" }
   | { readonly kind: "tick" };
 
 export type What<A> =
@@ -53,8 +56,9 @@ export function apply<P, A>(state: Flights<P, A>, nowMs: number, request: Reques
     tick(state, nowMs, news);
     return { news, holds: false };
   }
-  if (request.kind === "written") {
-    outdate(state, request.resource);
+  if (request.kind === "written" || request.kind === "changed") {
+    if (request.kind === "changed") state.changesUntilMs = nowMs + REGISTRY_AGE_MS_MAX;
+    outdate(state, (key) => request.kind === "changed" || reads(key, request.resource));
     return { news, holds: false };
   }
   if (request.kind === "join") {
@@ -83,7 +87,7 @@ function lead<P, A>(
   state: Flights<P, A>,
   nowMs: number,
   flight: Flight<P>,
-  request: Exclude<Request<P, A>, { kind: "join" | "written" | "tick" }>,
+  request: Exclude<Request<P, A>, { kind: "join" | "written" | "changed" | "tick" }>,
   news: News<P, A>[],
 ): boolean {
   const { key } = request;
@@ -100,14 +104,15 @@ function lead<P, A>(
       else close(state, key, flight, { kind: "alone" }, news);
       return false;
     case "landed":
-      flight.freshMs = flight.isOutdated ? 0 : request.freshMs;
+      flight.freshMs = flight.isOutdated || flight.beganAtMs < state.changesUntilMs ? 0 : request.freshMs;
+      flight.landedAtMs = nowMs;
       flight.leaseUntilMs = nowMs + state.leaseMs;
       take(state, key, flight);
       if (flight.waiting.size === 0 && flight.freshMs === 0) return false;
       state.landing.set(request.place, { key, flight });
       return true;
     case "give":
-      keep(state, nowMs, key, flight.freshMs, request.answer, request.bytes);
+      keep(state, nowMs, key, flight, request.answer, request.bytes);
       close(state, key, flight, { kind: "answer", answer: request.answer, ageMs: null }, news);
       return false;
     case "leave":
@@ -135,7 +140,7 @@ function join<P, A>(state: Flights<P, A>, nowMs: number, key: string, place: P, 
     return;
   }
   if (flight === undefined) {
-    state.flights.set(key, newFlight(place, nowMs + state.leaseMs));
+    state.flights.set(key, newFlight(place, nowMs, nowMs + state.leaseMs));
     news.push({ key, place, what: { kind: "lead" } });
     return;
   }
@@ -164,7 +169,7 @@ function pass<P, A>(state: Flights<P, A>, nowMs: number, key: string, flight: Fl
   flight.waiting.delete(next);
   state.waiting--;
   flight.leader = next;
-  // Its call begins now.
+  flight.beganAtMs = nowMs;
   flight.isOutdated = false;
   flight.leaseUntilMs = nowMs + state.leaseMs;
   news.push({ key, place: next, what: { kind: "lead" } });
@@ -177,10 +182,12 @@ function close<P, A>(state: Flights<P, A>, key: string, flight: Flight<P>, what:
   take(state, key, flight);
 }
 
-function keep<P, A>(state: Flights<P, A>, nowMs: number, key: string, freshMs: number, answer: A, bytes: number): void {
-  if (freshMs <= 0) return;
+/** It is as old as its head, however long its body took. */
+function keep<P, A>(state: Flights<P, A>, nowMs: number, key: string, { freshMs, landedAtMs }: Flight<P>, answer: A, bytes: number): void {
+  const untilMs = landedAtMs + freshMs;
+  if (untilMs <= nowMs) return;
   drop(state, key);
-  state.kept.set(key, { answer, bytes, atMs: nowMs, untilMs: nowMs + freshMs });
+  state.kept.set(key, { answer, bytes, atMs: landedAtMs, untilMs });
   state.keptBytes += bytes;
   for (const oldest of state.kept.keys()) {
     if (state.keptBytes <= FLIGHT_KEPT_BYTES_MAX && state.kept.size <= FLIGHTS_MAX) return;
@@ -196,15 +203,15 @@ function drop<P, A>(state: Flights<P, A>, key: string): void {
 }
 
 /** What is kept goes, what comes from calls that have begun is not kept, and who asks from now on does not wait for it. */
-function outdate<P, A>(state: Flights<P, A>, resource: string): void {
-  for (const key of state.kept.keys()) if (reads(key, resource)) drop(state, key);
+function outdate<P, A>(state: Flights<P, A>, isMeant: (key: string) => boolean): void {
+  for (const key of state.kept.keys()) if (isMeant(key)) drop(state, key);
   for (const [key, flight] of state.flights) {
-    if (!reads(key, resource)) continue;
+    if (!isMeant(key)) continue;
     state.flights.delete(key);
     state.landing.set(flight.leader, { key, flight });
   }
   for (const { key, flight } of state.landing.values()) {
-    if (!reads(key, resource)) continue;
+    if (!isMeant(key)) continue;
     flight.isOutdated = true;
     flight.freshMs = 0;
   }

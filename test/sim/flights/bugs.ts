@@ -56,14 +56,14 @@ export const FLIGHT_BUGS: Readonly<Record<string, Bug>> = {
   "keep-written": {
     says: "what is kept outlives a write to it",
     file: STEP,
-    from: "  for (const key of state.kept.keys()) if (reads(key, resource)) drop(state, key);\n",
+    from: "  for (const key of state.kept.keys()) if (isMeant(key)) drop(state, key);\n",
     to: "",
   },
   "keep-outdated": {
     says: "the answer to a call that a write has overtaken is kept",
     file: STEP,
-    from: "flight.isOutdated ? 0 : request.freshMs",
-    to: "request.freshMs",
+    from: "flight.isOutdated || flight.beganAtMs",
+    to: "flight.beganAtMs",
   },
   "join-outdated": {
     says: "whoever asks after a write waits for a call that began before it",

@@ -49,8 +49,8 @@ export const BUGS: Readonly<Record<string, Bug>> = {
   "end-too-early": {
     says: "a report is the last one though something lives below",
     file: core("kin"),
-    from: 'return goal!.phase !== "active" && kin.open.size === 0;',
-    to: 'return goal!.phase !== "active" && kin.open.size >= 0;',
+    from: 'return goal!.phase !== "active" && kin.open.size === 0 &&',
+    to: 'return goal!.phase !== "active" && kin.open.size >= 0 &&',
   },
   "forget-news-of-funds": {
     says: "an answer that there is nothing counts, though it was overtaken by the news that there is more",

@@ -141,3 +141,7 @@ export function forgetFlight(flight: Flight): void {
 export function forgetReadsOf(resource: string): void {
   for (const flight of flights.values()) if (flight.resource === resource) forgetFlight(flight);
 }
+
+export function forgetAllReads(): void {
+  for (const flight of flights.values()) forgetFlight(flight);
+}

@@ -3,9 +3,10 @@
  * answered, whoever asks gets none of them, neither one that is kept nor one
  * of a call that had begun. Of the paths that its answer names, too.
  */
+import { FLIGHT_SHARDS } from "../../../shared/limits-flight.ts";
 import { flightShardOf } from "../../../shared/protocol/flight.ts";
 import type { FlightRpc } from "../../../shared/rpc-flight.ts";
-import { forgetReadsOf } from "./flights.ts";
+import { forgetAllReads, forgetReadsOf } from "./flights.ts";
 import { hashOf, resourceOf } from "./key.ts";
 
 /** Safe by the registry of methods; what is not known may write. */
@@ -45,4 +46,13 @@ export async function outdate(
   }
   // Last, because who came meanwhile may wait there for a call from before.
   for (const resource of resources) forgetReadsOf(resource);
+}
+
+/** An upstream was replaced or deleted. Rarely, so every shard is told. */
+export async function outdateAll(shard: (number: number) => FlightRpc): Promise<void> {
+  const shards = Array.from({ length: FLIGHT_SHARDS }, (_, number) => shard(number).changed());
+  for (const told of await Promise.allSettled(shards)) {
+    if (told.status === "rejected") console.warn(`a shard of flights was not told of a change: ${String(told.reason)}`);
+  }
+  forgetAllReads();
 }

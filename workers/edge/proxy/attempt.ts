@@ -164,7 +164,7 @@ export class Attempt {
     const usage = this.#isMetered ? new UsageReader(pointers, response.headers.get("content-type") ?? "") : null;
     const isTailWanted = (): boolean => !isWitnessed || witness.isWanted();
     const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null, isTailWanted };
-    this.#endWithCaller(() => keeper !== null && isTailWanted());
+    this.#endWithCaller(keeper, isTailWanted);
     const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), readers);
     const finished = ended.then(
       () => this.#passed(response, keeper, usage?.usage()),
@@ -174,13 +174,16 @@ export class Attempt {
     return new Response(readable, { status, statusText, headers: shown, encodeBody: "manual" });
   }
 
-  /** Where the upstream is silent, nothing else shows that the caller has gone. Whoever else wants the answer has the call's time once more, and again while he does. */
-  #endWithCaller(isWanted: () => boolean): void {
+  /** Where the upstream is silent, nothing else shows that the caller has gone. Whoever else wants the answer has the call's time for each piece of it. */
+  #endWithCaller(keeper: Keeper | null, isTailWanted: () => boolean): void {
     const { left } = this.#around;
+    let seen = -1;
     const look = (): void => {
       if (this.#hasEnded) return;
-      if (isWanted()) setTimeout(look, this.opening.timeoutMs);
-      else this.#abort.abort(LEFT);
+      const size = keeper?.size ?? 0;
+      if (keeper === null || !isTailWanted() || size === seen) return this.#abort.abort(LEFT);
+      seen = size;
+      setTimeout(look, this.opening.timeoutMs);
     };
     if (left.aborted) look();
     else left.addEventListener("abort", look, { once: true });
@@ -247,6 +250,11 @@ class Keeper {
     else this.#overflown();
     return hasRoom;
   };
+
+  /** Bytes that have come so far. */
+  get size(): number {
+    return this.#size;
+  }
 
   /** Null where there was too much of it. */
   get answer(): WholeAnswer | null {

@@ -57,10 +57,20 @@ function failed({ method, upstream, isIdempotent }: Call, { outcome, status }: C
   return problem(failure("outcome_unknown", `${name} ${why}; it may have had its effect`));
 }
 
+/** Some upstreams make up statuses, which no response of the platform can have. */
+const isPassable = ({ status }: Response): boolean => status >= 200 && status <= 599;
+
+function unpassable({ method, upstream }: Call, { status }: Response): Response {
+  return problem(
+    failure("upstream_error", `${method} to the upstream "${upstream}" was answered with ${status}, which is no status of HTTP`),
+  );
+}
+
 export async function passThrough(around: Around, call: Call, ask: Ask): Promise<Response> {
   const untilMs = Date.now() + ask.waitMs;
   const retries = call.isIdempotent && call.body === null ? PROXY_RETRIES_MAX : 0;
   const avoid: number[] = [];
+  let isInDoubt = false;
   for (let tries = 0; ;) {
     const askedAtMs = Date.now();
     const waitMs = Math.max(0, untilMs - askedAtMs);
@@ -74,10 +84,14 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     // Its caller may go; those who come with the same key want the answer.
     if (call.isKeyed) around.waitUntil(racing);
     const { attempt, answer } = await racing;
+    isInDoubt ||= !(answer instanceof Response) || mayHaveWritten(answer.status);
     if (answer instanceof Response) {
       if (tries >= retries || !isRetried(answer, untilMs)) {
-        if (mayHaveWritten(answer.status)) await tell(around, attempt.opening, answer.headers);
-        return attempt.pass(answer);
+        // An earlier try may have written, whatever this one says.
+        if (isInDoubt) await tell(around, attempt.opening, answer.headers);
+        if (isPassable(answer)) return attempt.pass(answer);
+        await attempt.drop(answer);
+        return unpassable(call, answer);
       }
       await attempt.drop(answer);
     } else {

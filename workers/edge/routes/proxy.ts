@@ -6,7 +6,7 @@ import { type Failure, failure } from "../../../shared/errors.ts";
 import { type GoalId, parseGoalId } from "../../../shared/ids.ts";
 import { PROXY_SHARDS, WAIT_SECONDS_MAX } from "../../../shared/limits.ts";
 import { shardOf } from "../../../shared/protocol/lock.ts";
-import { IDEMPOTENT_METHODS, type Reserve } from "../../../shared/protocol/task.ts";
+import { IDEMPOTENT_METHODS, type Reserve, SAFE_METHODS } from "../../../shared/protocol/task.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { CallAsked, FlightRpc } from "../../../shared/rpc-flight.ts";
 import type { Answer, GateRpc, IdempotencyKey } from "../../../shared/rpc.ts";
@@ -98,6 +98,7 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
   const isIdempotent = IDEMPOTENT_METHODS.has(method);
   const waitUntil = (work: Promise<unknown>): void => c.executionCtx.waitUntil(work);
   const asked = { goalId, method, path: target.path, bearer: caller.bearer };
+  const { failures = 0, untilMs = Date.now() + waitMs } = beforeOf(c.req.raw) ?? {};
   const shard = (number: number): FlightRpc => flightStub(env, number);
   const written = (origin: string, answer: Headers | null): Promise<void> =>
     outdate(TENANT_NAME, target.upstream, pathsWritten(origin, target.path, answer), shard);
@@ -116,14 +117,14 @@ async function pass(c: EdgeContext, target: Target, goalId: GoalId | undefined, 
         ...asked,
         gate: name,
         reserve,
-        waitMs,
+        // It may have waited for another's answer first.
+        waitMs: Math.max(0, untilMs - Date.now()),
         keyed: idempotency === undefined ? undefined : { ...idempotency, isRepeatable: isIdempotent },
       },
     );
   if (!passing.isShared || body instanceof ReadableStream) return make(null);
   const waiting = waitingOf(env, name, { ...asked, upstream: target.upstream });
   const door = doorKeyOf(c.req.raw);
-  const { failures = 0, untilMs = Date.now() + waitMs } = beforeOf(c.req.raw) ?? {};
   return collapse({
     key: await flightKeyOf(c, target, body),
     method,
@@ -184,8 +185,18 @@ async function passOrQueue(
   });
 }
 
+/** The platform sends neither with a body. One of no bytes is none. */
+function hasBodyInVain({ method, body, headers }: Request): boolean {
+  if (method !== "GET" && method !== "HEAD") return false;
+  return body !== null && headers.get("content-length") !== "0";
+}
+
 export async function proxied(c: EdgeContext): Promise<Response> {
   const { raw } = c.req;
+  if (hasBodyInVain(raw)) {
+    const detail = `a ${raw.method} with a body cannot be passed through; leave the body out, or send it with QUERY or POST`;
+    return problem(failure("invalid_request", detail));
+  }
   const target = targetOf(raw.url);
   if (!target.ok) return problem(target.error);
   const goalId = goalOf(c);
@@ -203,7 +214,7 @@ export async function proxied(c: EdgeContext): Promise<Response> {
   const whole = await wholeOf(c, target.value, wish.value);
   if (!whole.ok) return problem(whole.error);
   return pass(c, target.value, goalId.value, {
-    body: whole.value === null ? raw.body : orNull(whole.value.bytes),
+    body: whole.value === null ? (SAFE_METHODS.has(raw.method) ? null : raw.body) : orNull(whole.value.bytes),
     idempotency: whole.value?.idempotency,
     reserve: reserve.value,
     isShared: wish.value,

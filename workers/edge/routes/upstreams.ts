@@ -1,7 +1,8 @@
 /** `/v1/upstreams`: the registry of backends. Values of headers that look secret go in and never come out. */
 import { type Fault, failure } from "../../../shared/errors.ts";
 import { parseUpstream, type Upstream } from "../../../shared/protocol/upstream.ts";
-import { type EdgeContext, governorStub, tenantStub } from "../context.ts";
+import { outdateAll } from "../coalesce/writes.ts";
+import { type EdgeContext, flightStub, governorStub, tenantStub } from "../context.ts";
 import { readJsonObject } from "../middleware/body.ts";
 import { json, problem, respond } from "../reply.ts";
 
@@ -32,6 +33,7 @@ export async function putUpstream(c: EdgeContext): Promise<Response> {
   if (!parsed.ok || errors.length > 0) return problem(failure("invalid_request", "the upstream is not valid; see errors", { errors }));
   const upstream = parsed.value;
   const put = await tenantStub(c.env).putUpstream(upstream);
+  if (put.ok) await outdateAll((shard) => flightStub(c.env, shard));
   return respond(put, ({ created }) => {
     const body = JSON.stringify(shown(upstream));
     return created ? json(body, 201, { location: `/v1/upstreams/${upstream.name}` }) : json(body);
@@ -53,5 +55,6 @@ export async function getUpstream(c: EdgeContext): Promise<Response> {
 
 export async function deleteUpstream(c: EdgeContext): Promise<Response> {
   const deleted = await tenantStub(c.env).deleteUpstream(nameOf(c));
+  if (deleted.ok) await outdateAll((shard) => flightStub(c.env, shard));
   return respond(deleted, () => new Response(null, { status: 204 }));
 }
