@@ -107,3 +107,9 @@ test.each(["follow=yes", "follow=1", "follow=TRUE"])("%s is neither true nor fal
 test("an empty parameter counts as absent", async () => {
   expect((await call("GET", "/v1/goals?limit=&status=&cursor=")).status).toBe(200);
 });
+
+test.each(["/v1/goals?state=active", "/v1/goals?limit=1&foo"])("a query parameter that is not known is refused: %s", async (path) => {
+  const { status, errors } = await problemIn(await call("GET", path));
+  expect([status, errors?.length]).toEqual([400, 1]);
+  expect(errors![0]!.detail).toMatch(/^is not known here; .*status.* are$/);
+});

@@ -9,12 +9,20 @@ import type { EdgeContext } from "./context.ts";
 /** A label's name and value, with the sign between them, is the longest that is asked for. */
 const TEXT_CHARS_MAX = 2 * KEY_CHARS_MAX;
 
+const SHOWN_CHARS_MAX = 64;
+
 export class Query {
-  readonly #read: (name: string) => string | undefined;
+  readonly #c: EdgeContext;
+  readonly #known = new Set<string>();
   readonly #faults: Fault[] = [];
 
   constructor(c: EdgeContext) {
-    this.#read = (name) => c.req.query(name) || undefined;
+    this.#c = c;
+  }
+
+  #read(name: string): string | undefined {
+    this.#known.add(name);
+    return this.#c.req.query(name) || undefined;
   }
 
   fault(name: string, detail: string): void {
@@ -53,6 +61,9 @@ export class Query {
 
   /** The failure to answer with, or null where every parameter was fine. Ask it after reading them all. */
   failure(): Failure | null {
+    for (const name of Object.keys(this.#c.req.query())) {
+      if (!this.#known.has(name)) this.fault(name.slice(0, SHOWN_CHARS_MAX), `is not known here; ${[...this.#known].join(", ")} are`);
+    }
     if (this.#faults.length === 0) return null;
     return failure("invalid_request", "the query is not valid; see errors", { errors: this.#faults });
   }

@@ -4,8 +4,9 @@ import { existsSync } from "node:fs";
 import { Refusal } from "../server/refusal.ts";
 
 export async function bundleFunction(file: string): Promise<string> {
-  const path = resolve(file);
-  if (!existsSync(path)) throw new Refusal(`there is no file ${file}`);
+  // npm runs a script at the root of its package, and says where it was called.
+  const path = resolve(process.env["INIT_CWD"] ?? "", file);
+  if (!existsSync(path)) throw new Refusal(`there is no file ${path}`);
   const { build, formatMessages } = await import("esbuild");
   const built = await build({
     entryPoints: [basename(path)],
