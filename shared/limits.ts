@@ -248,8 +248,8 @@ export const LIMIT_NOISE_MS = 10;
 export const BAND_FLOOR = 0.05;
 /** A governor waits so long between two raises that it tells a client of by itself. */
 export const PUSH_INTERVAL_MS = 25;
-/** So many calls in a row that did not reach the upstream open its circuit. */
-export const CIRCUIT_FAILURES = 5;
+/** So many calls in a row that did not reach the upstream open its circuit: fewer than a single task makes, so that it waits and does not fail. */
+export const CIRCUIT_FAILURES = 4;
 export const PROBE_INTERVAL_MS = 125;
 /** An origin that failed, while others work, is tried again after this, and then after twice as long. */
 export const ORIGIN_REST_MS = 1_000;

@@ -13,19 +13,19 @@ function open(d: Driver = new Driver()): Grant {
   return d.report("a", 20, sampleOf(origin({ unavailable: 5 })));
 }
 
-test("five failures in a row open the circuit, and fewer do not", () => {
+test("four failures in a row open the circuit, and fewer do not", () => {
   const d = new Driver();
   d.report("a", 20);
-  expect(d.report("a", 20, sampleOf(origin({ unavailable: 4 }))).isOpen).toBe(false);
+  expect(d.report("a", 20, sampleOf(origin({ unavailable: 3 }))).isOpen).toBe(false);
   expect(d.report("a", 20, sampleOf(origin({ unavailable: 1 }))).isOpen).toBe(true);
 });
 
 test("an answer in between begins the count anew", () => {
   const d = new Driver();
   d.report("a", 20);
-  d.report("a", 20, sampleOf(origin({ unavailable: 4 })));
-  d.report("a", 20, sampleOf(origin({ reached: 1, unavailable: 4 })));
-  expect(d.report("a", 20, sampleOf(origin({ unavailable: 4 }))).isOpen).toBe(false);
+  d.report("a", 20, sampleOf(origin({ unavailable: 3 })));
+  d.report("a", 20, sampleOf(origin({ reached: 1, unavailable: 3 })));
+  expect(d.report("a", 20, sampleOf(origin({ unavailable: 3 }))).isOpen).toBe(false);
 });
 
 test("each failure in a row takes a call away, so that few are wasted", () => {

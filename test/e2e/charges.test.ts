@@ -1,6 +1,7 @@
 /** What functions call is what their goal pays, and the examples do what they say. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
 import { call, goalOf, putFunction, resultsOf, until } from "./api.ts";
@@ -30,6 +31,20 @@ test("a goal pays for the calls that its functions make, and for nothing else", 
     await until("nothing is set aside any more", async () => (await budget()).reserved.calls === 0);
     expect([stage.upstream.seen.length - seen, (await budget()).spent.calls]).toEqual([TASKS, TASKS]);
   }
+});
+
+test("a goal of one task waits for an upstream that cannot be reached, and pays for no call that was never sent", async () => {
+  const origin = "http://127.0.0.1:1";
+  await call(stage.drover, "PUT", "/v1/upstreams/gone", { origin });
+  const tasks = [{ call: { upstream: "gone", path: "/" } }];
+  const { id } = await call<{ id: string }>(stage.drover, "POST", "/v1/goals", { tasks, sealed: true });
+  await sleep(3_000);
+  const { status, budget } = await goalOf(stage.drover, id);
+  expect(status).toBe("active");
+  // Of the first ones nobody knows that nothing was sent.
+  expect(budget.spent.calls).toBeLessThanOrEqual(2);
+  await call(stage.drover, "PUT", "/v1/upstreams/gone", { origin: stage.upstream.origin });
+  await until("it is done", async () => (await goalOf(stage.drover, id)).status === "succeeded");
 });
 
 test.each(["crawler", "facts"])(

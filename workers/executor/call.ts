@@ -147,7 +147,8 @@ export async function call(context: CallContext, item: BatchItem, signal: AbortS
   const init = requestOf(batch, common, item, signal);
   let end: End;
   try {
-    if (reach !== null && !IDEMPOTENT_METHODS.has(item.method) && !(await reach.isOpen(batch.origin, startedAtMs, signal))) {
+    const isSure = reach === null || (IDEMPOTENT_METHODS.has(item.method) && !reach.isSuspect(batch.origin));
+    if (!isSure && !(await reach.isOpen(batch.origin, startedAtMs, signal))) {
       end = failed("not_sent", failure("upstream_error", `${nameOf(item)} was not sent: no connection to ${batch.origin} could be opened`));
     } else {
       const response = await network.fetch(url, init);

@@ -72,7 +72,7 @@ export async function send(
       startedAtMs = Date.now();
       if (signal.aborted) return null;
       begun();
-      const isSure = caller.reach === null || call.isIdempotent || terms.isKeyed;
+      const isSure = caller.reach === null || ((call.isIdempotent || terms.isKeyed) && !caller.reach.isSuspect(origin));
       if (!isSure && !(await caller.reach.isOpen(origin, startedAtMs, signal))) return null;
       return caller.network.fetch(origin + call.path, init);
     }, leave.isSecond);
