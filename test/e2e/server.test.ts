@@ -212,3 +212,15 @@ test("600 connections at once at a hard limit of 1,024 descriptors are served or
   child.kill("SIGTERM");
   expect(await exited).toEqual([0, null]);
 });
+
+test("whoever ends npm ends the server: nothing of it is left behind", async () => {
+  const folder = newFolder();
+  const npm = spawn("npm", ["run", "-s", "start", "--", "--json", "--port", "0", "--data", folder], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  children.push(npm);
+  await once(npm.stdout, "data");
+  const { pid, workerdPid } = JSON.parse(readFileSync(join(folder, "lock"), "utf8")) as { pid: number; workerdPid: number };
+  npm.kill("SIGTERM");
+  await until(async () => startTimeOf(pid) === null && startTimeOf(workerdPid) === null);
+});
