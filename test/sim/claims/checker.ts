@@ -2,6 +2,7 @@
  * Watches claims from outside: what was granted, extended and settled, as it
  * was answered, against leases that are kept a second time.
  */
+import { codeOf } from "../../../durable-objects/goal/core/codes.ts";
 import type { Grant, SettleClaims, Standing } from "../../../durable-objects/goal/core/claims.ts";
 import type { GoalState } from "../../../durable-objects/goal/core/state.ts";
 import type { TaskStatus } from "../../../shared/protocol/goal.ts";
@@ -16,6 +17,7 @@ interface Lease {
 }
 
 const SUCCEEDED = 3;
+const DENIED = codeOf("denied");
 
 export class ClaimChecker {
   readonly #model: Model;
@@ -132,10 +134,15 @@ export class ClaimChecker {
     for (const [task, attempt] of this.#problems) {
       if (tasks.status[task]! <= SUCCEEDED) continue;
       const line = lineAt(tasks.resultRow[task]!, tasks.resultIndex[task]!);
+      // A denial is a later problem, and replaces it. Work is denied for its queue alone.
+      if (tasks.code[task] === DENIED) {
+        must(line?.includes('(rule \\"queues\\")') === true, "a task that a policy denied says which rule it was", () => `task ${task}`);
+        continue;
+      }
       const kept = line === undefined ? 0 : parseLineHead(line).attempt;
       must(
         kept === attempt,
-        "a task that has not succeeded keeps its last problem, whatever ended it",
+        "a task that has not succeeded keeps its last problem, unless a policy denied it",
         () => `task ${task}: of attempt ${kept}, not ${attempt}`,
       );
     }
