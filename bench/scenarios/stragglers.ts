@@ -12,6 +12,7 @@ import { type Figure, figure } from "../report.ts";
 import type { Stage } from "../stage.ts";
 import { timedMs } from "../stats.ts";
 import { pathsOf, pathsWithStragglers } from "../workload.ts";
+import { calledStragglers } from "./called-stragglers.ts";
 import { passedStragglers } from "./passed-stragglers.ts";
 
 const TASKS = 5_000;
@@ -157,5 +158,6 @@ export async function stragglers(stage: Stage, rounds: number): Promise<Figure[]
     ...(await hedged(stage, rounds)),
     ...(await neverTwice(stage, rounds)),
     ...(await passedStragglers(stage, rounds)),
+    ...(await calledStragglers(stage, rounds)),
   ];
 }
