@@ -9,7 +9,7 @@ import { RpcTarget } from "cloudflare:workers";
 import { type Failure, failure } from "../../shared/errors.ts";
 import { HAND_CALLS_MAX, HAND_HOLD_MS, HAND_PERMITS_MAX, HAND_SPARE_MAX } from "../../shared/limits.ts";
 import { HAND_SECONDS_MAX, SECOND_WAIT_MS } from "../../shared/limits-hedging.ts";
-import { type Amounts, NOTHING } from "../../shared/policy/account.ts";
+import { type Amounts, NOTHING, timesOf } from "../../shared/policy/account.ts";
 import { type CallEnd, NOT_SENT } from "../../shared/policy/outcome.ts";
 import { priceOf, usedOf } from "../../shared/policy/price.ts";
 import type { Upstream } from "../../shared/protocol/upstream.ts";
@@ -68,7 +68,6 @@ const isNews = ({ news }: Counter): boolean =>
   news.calls + news.permits.length + news.draws.length + news.keys.length > 0;
 
 const most = (count: number, max: number): number => Math.max(0, Math.min(count, max));
-const timesOf = (amounts: Amounts, count: number): Amounts => amounts.map((amount) => amount * count);
 
 /** What hands draw from. */
 interface Lender {
@@ -272,8 +271,10 @@ class Hand extends RpcTarget implements HandRpc {
       counter.told = told;
       news.terms = terms;
     }
-    for (let i = most(ask.permits, HAND_PERMITS_MAX - counter.permits.size); i > 0; i--)
-      void this.#during(this.#permit(counter, upstream, version));
+    const open = [...counter.permits.values()].filter(({ isSecond }) => isSecond !== true).length;
+    const permits = most(ask.permits, HAND_PERMITS_MAX - open);
+    for (let i = 0; i < permits; i++) void this.#during(this.#permit(counter, upstream, version));
+    if (permits < ask.permits) without(counter, ask.permits - permits, tooMany(counter.name));
     const held = counter.stocks.reduce((sum, { count }) => sum + count, 0);
     const calls = most(ask.calls, HAND_CALLS_MAX - held);
     if (calls + ask.spare > 0) void this.#during(this.#pay(counter, priceOf(upstream), calls, most(ask.spare, HAND_SPARE_MAX)));
@@ -294,7 +295,7 @@ class Hand extends RpcTarget implements HandRpc {
     if (opened.ok) counter.news.permits.push([id, opened.value.place]);
     else {
       counter.permits.delete(id);
-      counter.news.without = { count: (counter.news.without?.count ?? 0) + 1, fault: opened.error };
+      without(counter, 1, opened.error);
     }
   }
 
@@ -386,6 +387,14 @@ function takeFrom({ stocks }: Counter, count: number): void {
   stocks[0]!.count -= count;
   if (stocks[0]!.count === 0) stocks.shift();
 }
+
+/** Everything that is asked for is answered, or its asker would wait for ever. */
+function without({ news }: Counter, count: number, fault: Failure): void {
+  news.without = { count: (news.without?.count ?? 0) + count, fault };
+}
+
+const tooMany = (name: string): Failure =>
+  failure("temporary_reduced_capacity", `${HAND_PERMITS_MAX} calls of one batch are open at the upstream "${name}" already`);
 
 const exhausted = (name: string): Failure =>
   failure("budget_exhausted", `the goal's budget does not allow another call to the upstream "${name}"`);

@@ -5,7 +5,7 @@
  */
 import { type Failure, failure } from "../../shared/errors.ts";
 import { TAB_MS, TAB_REPORT_MS, TAB_SPENT_MS } from "../../shared/limits.ts";
-import { type Amounts, isNothing, minus, NOTHING, plus } from "../../shared/policy/account.ts";
+import { type Amounts, isNothing, minus, NOTHING, plus, timesOf } from "../../shared/policy/account.ts";
 import { err, ok } from "../../shared/result.ts";
 import type { TabReply, TabRequest, TabRpc } from "../../shared/rpc-functions.ts";
 import type { Answer } from "../../shared/rpc.ts";
@@ -38,7 +38,6 @@ const TAB_TRIES_MAX = 4;
 const RETRY_MS = 50;
 
 const lost = (): Failure => failure("temporary_reduced_capacity", "the goal cannot be asked for budget right now", { retryAfterMs: 1_000 });
-const times = (amounts: Amounts, count: number): Amounts => amounts.map((amount) => amount * count);
 
 export class Till {
   readonly #goal: () => TabRpc;
@@ -115,6 +114,8 @@ export class Till {
       if (this.#failures < TAB_TRIES_MAX) return this.#again(wants);
       console.warn(`a gate's tab was not answered: ${String(error)}`);
       reply = err(lost());
+      // What is given back must be heard of some time.
+      this.#reportAtMs = Date.now() + TAB_MS / 10;
     }
     this.#failures = 0;
     this.#isAsking = false;
@@ -144,7 +145,7 @@ export class Till {
     wants.forEach(({ amounts, resolve }, i) => {
       if (!reply.ok) return resolve(reply);
       const count = reply.value.granted![i]!;
-      tab.left = plus(tab.left, times(amounts, count));
+      tab.left = plus(tab.left, timesOf(amounts, count));
       resolve(ok({ tab, times: count, isTight: reply.value.isTight }));
     });
   }

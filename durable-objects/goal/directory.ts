@@ -17,8 +17,9 @@ export class Directory {
   readonly #tenant: TenantRpc;
   readonly #run: (command: Command) => Promise<unknown>;
   #askedAtMs = 0;
-  /** When the tenant was last told of the end. */
+  /** When the tenant was last told of the end, and whether of one after which nothing changes any more. */
   #endToldAtMs = 0;
+  #isFinalTold = false;
   #isAsking = false;
 
   constructor(tenant: TenantRpc, run: (command: Command) => Promise<unknown>) {
@@ -55,9 +56,11 @@ export class Directory {
     const nowMs = Date.now();
     const isOver = goal.phase !== "active";
     // Other turns follow the end, and each of them would tell an overloaded tenant once more.
-    const isDue = isOver ? nowMs - this.#endToldAtMs >= WATCHDOG_MS / 2 : isOutdated(state, nowMs - this.#askedAtMs);
+    const isNews = isOver && !this.#isFinalTold && goalReport(state).isFinal === true;
+    const isDue = isOver ? isNews || nowMs - this.#endToldAtMs >= WATCHDOG_MS / 2 : isOutdated(state, nowMs - this.#askedAtMs);
     if (!isDue) return;
     if (isOver) this.#endToldAtMs = nowMs;
+    this.#isFinalTold ||= isNews;
     this.#isAsking = true;
     this.report(state)
       .catch((error: unknown) => console.warn(`the tenant took no report of ${goal.id}: ${String(error)}`))

@@ -54,6 +54,7 @@ export function newAccount(limit: Bounds = UNBOUNDED, funds: Bounds = UNBOUNDED)
 
 export const plus = (a: Amounts, b: Amounts): number[] => a.map((amount, d) => amount + b[d]!);
 export const minus = (a: Amounts, b: Amounts): number[] => a.map((amount, d) => amount - b[d]!);
+export const timesOf = (amounts: Amounts, count: number): Amounts => amounts.map((amount) => amount * count);
 export const isNothing = (amounts: Amounts): boolean => amounts.every((amount) => amount === 0);
 
 function add(sum: number[], amounts: Amounts): void {

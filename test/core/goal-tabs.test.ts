@@ -1,5 +1,6 @@
 /** What a gate holds of a goal's budget: totals that may be lost and repeated, and never more than there is. */
 import { expect, test } from "vitest";
+import { apply } from "../../durable-objects/goal/core/apply.ts";
 import { isFinal } from "../../durable-objects/goal/core/kin.ts";
 import { wakeAt } from "../../durable-objects/goal/core/wake.ts";
 import type { DrawTab, Drawn } from "../../durable-objects/goal/core/tabs.ts";
@@ -85,4 +86,29 @@ test("a goal's costs are final when no gate holds anything of it: one that is go
   expect(account(goal)).toEqual([6, 0]);
   expect(isFinal(goal.state)).toBe(true);
   expect(durable(goal.replayed())).toEqual(durable(goal.state));
+});
+
+test("a goal whose gate holds nothing is final at its end, and one whose gate does is not deleted before", () => {
+  const idle = goalFor(10);
+  draw(idle, { isNew: true, wants: want(6) });
+  draw(idle, { used: calls(6), left: calls(0) });
+  idle.do({ kind: "cancel" });
+  expect([isFinal(idle.state), account(idle)]).toEqual([true, [6, 0]]);
+  const short = new Driver({ spec: { budget: { calls: 10 }, retentionMs: 0 } });
+  draw(short, { isNew: true, wants: want(6) });
+  short.do({ kind: "cancel" });
+  expect(wakeAt(short.state)).toBeGreaterThan(short.nowMs);
+  short.nowMs += 1_000;
+  short.do({ kind: "tick" });
+  expect(short.destroyed).toBe(false);
+  draw(short, { used: calls(1), left: calls(0) });
+  short.do({ kind: "tick" });
+  expect(short.destroyed).toBe(true);
+});
+
+test("an end from before gates gave back after it charges what they held", () => {
+  const goal = goalFor(10);
+  draw(goal, { isNew: true, wants: want(6) });
+  apply(goal.state, { kind: "goal.ended", phase: "canceled", rest: "canceled", atMs: goal.nowMs }, () => []);
+  expect([isFinal(goal.state), account(goal)]).toEqual([true, [6, 0]]);
 });

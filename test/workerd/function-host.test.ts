@@ -1,6 +1,6 @@
 /** What functions ask of upstreams, against a real gate, governor, goal and upstream. */
 import { expect, test } from "vitest";
-import { HAND_HOLD_MS } from "../../shared/limits.ts";
+import { HAND_HOLD_MS, HAND_PERMITS_MAX } from "../../shared/limits.ts";
 import type { HandNews, HandRpc } from "../../shared/rpc-functions.ts";
 import { countsOf, delay } from "./executor-kit.ts";
 import { batchIn, budgetOf, endsOf, gateOf, goalWith } from "./host-kit.ts";
@@ -86,4 +86,20 @@ test("a permit that comes is told at once, whichever of two exchanges is on the 
   while (told.length === 0) told = permitsIn(await waiter.exchange([]));
   expect(Date.now() - freedAtMs).toBeLessThan(HAND_HOLD_MS / 2);
   for (const hand of [holder, waiter]) (hand as Partial<Disposable>)[Symbol.dispose]?.();
+});
+
+test("permits that a batch may not have are refused, or it would wait for them for ever", async () => {
+  await upstream("plenty");
+  const goalId = await goalWith();
+  const hand = await gateOf(goalId).hand({ gate: `proxy-${goalId}`, goalId, waitMs: 5_000 });
+  const ask = { upstream: "plenty", calls: 0, spare: 0, draws: [], keys: [], ends: [], back: [], unused: 0, undrawn: [], closed: [] };
+  let [got, refused] = [0, 0];
+  for (let permits = HAND_PERMITS_MAX + 2; got + refused < HAND_PERMITS_MAX + 2; permits = 0) {
+    for (const news of await hand.exchange([{ ...ask, permits }])) {
+      got += news.permits.length;
+      refused += news.without?.count ?? 0;
+    }
+  }
+  expect([got, refused]).toEqual([HAND_PERMITS_MAX, 2]);
+  await hand.close([]);
 });

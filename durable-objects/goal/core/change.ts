@@ -50,7 +50,8 @@ export type Change =
   | { readonly kind: "goal.paused"; readonly paused: boolean }
   | { readonly kind: "goal.sealed" }
   /** `rest` is what becomes of the tasks that have not ended. */
-  | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: Rest; readonly atMs: number }
+  /** Without `keepsTabs`, as older ones are, what gates held was charged at once. */
+  | { readonly kind: "goal.ended"; readonly phase: GoalPhase; readonly rest: Rest; readonly atMs: number; readonly keepsTabs?: true }
   | { readonly kind: "goal.end-reported" }
   | {
       readonly kind: "upstreams.set";

@@ -42,6 +42,7 @@ import { arrive, destinationOf, enqueue } from "./place.ts";
 import { contents, peek, type Queue, shift } from "./queue.ts";
 import { chargeAttempt, reserveAttempt } from "./reserve.ts";
 import { type BatchState, type GoalState, newFamily, newOrigin, newUpstream, ROOT, type UpstreamState, upstreamNamed } from "./state.ts";
+import { endTabs } from "./tabs.ts";
 import { addTimer } from "./timers.ts";
 import type { GoalSpec } from "../../../shared/protocol/goal.ts";
 import type { Upstream } from "../../../shared/protocol/upstream.ts";
@@ -348,7 +349,7 @@ export function fly(state: GoalState, change: FlightsChange): void {
 }
 
 /** The goal ends, and with it whatever has not ended. One fact, however many tasks. */
-export function endGoal(state: GoalState, { phase, rest, atMs }: Extract<Change, { kind: "goal.ended" }>): void {
+export function endGoal(state: GoalState, { phase, rest, atMs, keepsTabs }: Extract<Change, { kind: "goal.ended" }>): void {
   const goal = state.goal!;
   const status = rest === "expired" ? EXPIRED : CANCELED;
   const code = codeOf(rest);
@@ -359,6 +360,7 @@ export function endGoal(state: GoalState, { phase, rest, atMs }: Extract<Change,
   // Nobody can settle them any more: they are charged as if they had expired.
   for (const { amounts } of state.budget.reservations.values()) settle(state.budget.account, amounts, amounts);
   state.budget.reservations.clear();
+  endTabs(state.budget, keepsTabs === true);
   state.budget.isExhausted = false;
   goal.phase = phase;
   goal.endedAtMs = atMs;

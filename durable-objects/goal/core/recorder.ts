@@ -173,7 +173,7 @@ export class Recorder {
 
   endGoal(phase: GoalPhase, rest: Rest): void {
     for (const task of this.state.backups.keys()) this.#cutOff(task);
-    const change = { kind: "goal.ended", phase, rest, atMs: this.nowMs } as const;
+    const change = { kind: "goal.ended", phase, rest, atMs: this.nowMs, keepsTabs: true } as const;
     endGoal(this.state, change);
     this.out.changes.push(change);
     // What this turn has begun has not left yet.

@@ -101,6 +101,15 @@ export function drawTab(
   return [{ granted, isTight }, isSettled ? [change, { kind: "budget.tab-closed", life }] : [change]];
 }
 
+/** The goal ends. Gates that hold something still give it back, and are waited for. */
+export function endTabs({ account, tabs }: Tabbed, areKept: boolean): void {
+  for (const [life, { left }] of tabs) {
+    if (areKept && !isNothing(left)) continue;
+    settle(account, left, left);
+    tabs.delete(life);
+  }
+}
+
 /** The tabs whose holders have said nothing for too long. */
 export function* overdueTabs({ tabs }: Tabbed, nowMs: number): Iterable<TabChange> {
   for (const [life, { untilMs }] of tabs) if (untilMs <= nowMs) yield { kind: "budget.tab-closed", life };

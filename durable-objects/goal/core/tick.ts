@@ -19,7 +19,7 @@ export function tick(rec: Recorder): void {
   if (goal === null) return;
   if (goal.phase !== "active") {
     expireReservations(rec);
-    rec.out.destroy = !hasRelatives(state) && nowMs >= deletableAtMs(state);
+    rec.out.destroy = !hasRelatives(state) && state.budget.tabs.size === 0 && nowMs >= deletableAtMs(state);
     return;
   }
   if (goal.deadlineAtMs !== null && nowMs >= goal.deadlineAtMs) return expireGoal(rec);

@@ -32,9 +32,10 @@ export function wakeAt(state: GoalState): number | null {
   // What is not told yet keeps the goal from being deleted, and the answers to it wake the goal.
   if (goal.phase !== "active") {
     const at = hasRelatives(state) ? messageAtMs : deletableAtMs(state);
-    // A gate that is gone gives back nothing of its tab.
+    // A gate that is gone gives back nothing of its tab, and until then the goal's costs are not final.
     const heldUntilMs = reservationDueMs(state);
-    return at === null || heldUntilMs === null ? (at ?? heldUntilMs) : Math.min(at, heldUntilMs);
+    if (heldUntilMs === null) return at;
+    return messageAtMs === null ? heldUntilMs : Math.min(messageAtMs, heldUntilMs);
   }
   let at = goal.deadlineAtMs ?? Number.MAX_SAFE_INTEGER;
   if (liveCount(state.counts) === 0) at = Math.min(at, goal.touchedAtMs + IDLE_MS_DEFAULT);

@@ -71,13 +71,18 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
   const retries = call.isIdempotent && call.body === null ? PROXY_RETRIES_MAX : 0;
   const avoid: number[] = [];
   let isInDoubt = false;
+  let last: Opening | null = null;
   for (let tries = 0; ;) {
     const askedAtMs = Date.now();
     const waitMs = Math.max(0, untilMs - askedAtMs);
     const [pass, opened] = await enter(around.gate, { ...ask, upstream: call.upstream, waitMs, avoid });
     if (!opened.ok || "replay" in opened.value) letGo(pass);
-    if (!opened.ok) return around.refused(opened.error);
+    if (!opened.ok) {
+      if (isInDoubt && last !== null) await tell(around, last, null);
+      return around.refused(opened.error);
+    }
     if ("replay" in opened.value) return replayed(opened.value.replay);
+    last = opened.value.opening;
     const first = new Attempt(around, call, pass, opened.value.opening, askedAtMs);
     if (!(await first.hasPermit())) continue;
     const racing = raced(first, isHedgeable(call) ? secondOf(around, call, ask, avoid) : null, around.waitUntil);

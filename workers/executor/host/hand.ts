@@ -56,12 +56,14 @@ export class Hand {
     this.#isOver = true;
     clearTimeout(this.#timer);
     if (this.#stub === null) return;
+    let stub: HandRpc | null = null;
     try {
-      const stub = await this.#stub;
+      stub = await this.#stub;
       await stub.close([...this.#slices.values()].flatMap((slice) => slice.last() ?? []));
-      (stub as Partial<Disposable>)[Symbol.dispose]?.();
     } catch {
       // A gate that is gone has nothing that could be given back.
+    } finally {
+      (stub as Partial<Disposable> | null)?.[Symbol.dispose]?.();
     }
   }
 

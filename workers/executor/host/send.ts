@@ -67,16 +67,20 @@ export async function send(
   const origin = terms.origins[place] ?? terms.origins[0]!;
   const init = initOf(caller, call, key, terms, signal);
   let startedAtMs = Date.now();
+  let isUnreachable = false;
   try {
     const response = await caller.connections.use(async () => {
       startedAtMs = Date.now();
       if (signal.aborted) return null;
       begun();
       const isSure = caller.reach === null || ((call.isIdempotent || terms.isKeyed) && !caller.reach.isSuspect(origin));
-      if (!isSure && !(await caller.reach.isOpen(origin, startedAtMs, signal))) return null;
+      if (!isSure && !(await caller.reach.isOpen(origin, startedAtMs, signal))) {
+        isUnreachable = !signal.aborted || signal.reason === TIMED_OUT;
+        return null;
+      }
       return caller.network.fetch(origin + call.path, init);
     }, leave.isSecond);
-    if (response === null) return { end: { ...NOT_SENT, status: signal.aborted ? UNSENDABLE_STATUS : 0 }, json: null };
+    if (response === null) return { end: { ...NOT_SENT, status: isUnreachable ? 0 : UNSENDABLE_STATUS }, json: null };
     caller.reach?.saw(origin, startedAtMs);
     return await answered(call, terms, response, startedAtMs);
   } catch {
