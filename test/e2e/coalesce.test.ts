@@ -58,7 +58,7 @@ test(
   async () => {
     // Long enough for all to arrive, on a busy machine too.
     await herd("/delay/8000?plain", [undefined]);
-    await herd("/delay/8000?no-store", [await newGoal(), await newGoal()]);
+    await herd("/delay/5000?no-store", [await newGoal(), await newGoal()]);
   },
   SECONDS_MAX * 1_000,
 );

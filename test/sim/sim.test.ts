@@ -1,5 +1,5 @@
 /**
- * A thousand simulated worlds of a goal, and half as many of budgets and of a
+ * Six hundred simulated worlds of a goal, and half as many of budgets and of a
  * governor, each run twice, in processes of their own as `npm run sim` runs them; and each planted
  * bug, which must be found.
  */
@@ -12,9 +12,9 @@ import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 const CORES = 2;
 /** `npm run sim -- --seeds 20000` runs more. */
 const WORLDS = [
-  ["goal", 1_000, BUGS],
-  ["budgets", 500, BUDGET_BUGS],
-  ["governor", 500, GOVERNOR_BUGS],
+  ["goal", 600, BUGS],
+  ["budgets", 300, BUDGET_BUGS],
+  ["governor", 300, GOVERNOR_BUGS],
 ] as const;
 
 test.for(WORLDS)("no world of a %s out of %i breaks a rule, and each gives the same log twice", TIMEOUT, ([world, count]) =>
