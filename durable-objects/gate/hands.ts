@@ -67,6 +67,7 @@ const isNews = ({ news }: Counter): boolean =>
   news.seconds !== undefined ||
   news.calls + news.permits.length + news.draws.length + news.keys.length > 0;
 
+const secondsIn = ({ permits }: Counter): number => [...permits.values()].filter(({ isSecond }) => isSecond === true).length;
 const most = (count: number, max: number): number => Math.max(0, Math.min(count, max));
 
 /** What hands draw from. */
@@ -271,8 +272,7 @@ class Hand extends RpcTarget implements HandRpc {
       counter.told = told;
       news.terms = terms;
     }
-    const open = [...counter.permits.values()].filter(({ isSecond }) => isSecond !== true).length;
-    const permits = most(ask.permits, HAND_PERMITS_MAX - open);
+    const permits = most(ask.permits, HAND_PERMITS_MAX - (counter.permits.size - secondsIn(counter)));
     for (let i = 0; i < permits; i++) void this.#during(this.#permit(counter, upstream, version));
     if (permits < ask.permits) without(counter, ask.permits - permits, tooMany(counter.name));
     const held = counter.stocks.reduce((sum, { count }) => sum + count, 0);
@@ -300,8 +300,7 @@ class Hand extends RpcTarget implements HandRpc {
   }
 
   async #second(counter: Counter, upstream: Upstream, version: number, asked: SecondAsked): Promise<void> {
-    const seconds = [...counter.permits.values()].filter(({ isSecond }) => isSecond === true).length;
-    const permit = seconds < HAND_SECONDS_MAX ? await this.#permitForSecond(counter, upstream, version, asked.place) : null;
+    const permit = secondsIn(counter) < HAND_SECONDS_MAX ? await this.#permitForSecond(counter, upstream, version, asked.place) : null;
     if (this.#isOver) return;
     const isPaid = permit !== null && (await this.#paySecond(counter, priceOf(upstream, asked.reserve), asked.id));
     if (this.#isOver) return;

@@ -21,6 +21,8 @@ export interface CallEnd {
   readonly costMicros?: number;
 }
 
+type TryEnd = Pick<CallEnd, "outcome" | "status">;
+
 /** The status that a `not_sent` line carries where the request itself cannot be sent. */
 export const UNSENDABLE_STATUS = 400;
 /** The end of a call that never left, which says nothing of its upstream. */
@@ -42,6 +44,13 @@ export const isTransient = (status: number): boolean => isRefusal(status) || sta
 /** Whether the end of one of two tries decides, or the other one's might be better. */
 export const isDecisive = (outcome: Outcome, status: number): boolean =>
   outcome === "too_large" || (outcome === "answered" && !isTransient(status));
+
+/** Of two tries that have ended, the earlier one without deciding: whether the later one's end is taken. An answer rather than none, and else the first try's. */
+export function isLaterTaken(later: TryEnd, earlier: TryEnd, isFirst: boolean): boolean {
+  if (isDecisive(later.outcome, later.status)) return true;
+  const isAnswer = later.outcome === "answered";
+  return isAnswer === (earlier.outcome === "answered") ? isFirst : isAnswer;
+}
 
 export function verdictOfCall(outcome: Outcome, status: number): Verdict {
   switch (outcome) {

@@ -11,11 +11,16 @@ const SLOW_MS = 700;
 const SOON_MS = 2_000;
 
 /** A batch whose gate has heard what takes long. */
-async function batchAt(name: string, goal: object = {}, runs = 1, more: Parameters<typeof batchIn>[3] = {}): Promise<Batch> {
+async function batchAt(
+  name: string,
+  goal: object = {},
+  runs = 1,
+  more: Parameters<typeof batchIn>[3] = {},
+): Promise<Batch & { readonly goalId: string }> {
   const goalId = await goalWith(goal);
   const batch = batchIn(goalId, name, runs, more);
   await batch.run[0]!.call({ path: "/delay/1" });
-  return batch;
+  return { ...batch, goalId };
 }
 
 async function timed({ call }: Asker, request: object): Promise<{ ms: number; status: number; body: unknown }> {
@@ -26,7 +31,7 @@ async function timed({ call }: Asker, request: object): Promise<{ ms: number; st
 
 test("a call that stalls is made again and answered soon; both tries have one key, and both are charged", async () => {
   await hedgedUpstream("called-twice");
-  const { run, host, items } = await batchAt("called-twice", { budget: { calls: 1_000 } });
+  const { run, host, items, goalId } = await batchAt("called-twice", { budget: { calls: 1_000 } });
   const found = await timed(run[0]!, { path: `/tries/${LONG_MS}/0?name=called-twice` });
   expect([found.status, found.body]).toEqual([200, { try: 2 }]);
   expect(found.ms).toBeLessThan(SOON_MS);
@@ -36,7 +41,7 @@ test("a call that stalls is made again and answered soon; both tries have one ke
   expect((await countsOf("called-twice")).total).toBe(2);
   await host.end();
   await until("all is charged, and no more", async () => {
-    const { spent, reserved } = await budgetOf(items[0]!.taskId.replace("task_", "goal_").slice(0, -6));
+    const { spent, reserved } = await budgetOf(goalId);
     return spent.calls === 3 && (reserved.calls ?? 0) === 0;
   });
   await until("its permits are free", async () => (await liveOf("called-twice")).inFlight === 0);
@@ -131,8 +136,7 @@ test("the permit of a second try goes back with it: no call follows on it", asyn
 
 test("a batch that ends while both tries are open leaves nothing open, and pays for both", async () => {
   await hedgedUpstream("called-gone");
-  const { run, host, items } = await batchAt("called-gone", { budget: { calls: 1_000 } });
-  const goalId = items[0]!.taskId.replace("task_", "goal_").slice(0, -6);
+  const { run, host, goalId } = await batchAt("called-gone", { budget: { calls: 1_000 } });
   const ends = endsOf([run[0]!.call({ path: `/tries/${LONG_MS}/${LONG_MS}?name=called-gone` })]);
   await until("both are open", async () => (await countsOf("called-gone")).inFlight === 2);
   await host.end();

@@ -91,7 +91,7 @@ function ended(item: BatchItem, { status, headers }: Head, answer: Answer | null
 }
 
 /** Whether the request was refused before anything could be sent. */
-function isUnsendable(url: string, init: RequestInit): boolean {
+export function isUnsendable(url: string, init: RequestInit): boolean {
   try {
     new Request(url, init);
     return false;

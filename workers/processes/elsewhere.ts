@@ -3,7 +3,7 @@ import type { LoneEnd, LoneRun } from "../../shared/rpc-functions.ts";
 import type { LoneRpc } from "../../shared/rpc-processes.ts";
 import { within } from "../kit/within.ts";
 import { type Asker, type RunLone, runLoneHere } from "../sandbox/lone.ts";
-import { processes } from "./bound.ts";
+import { seatFor } from "./bound.ts";
 import { Home } from "./home.ts";
 import type { Seat } from "./processes.ts";
 
@@ -20,10 +20,7 @@ function lost(code: "function_limit" | "temporary_reduced_capacity", detail: str
 const busy = (): LoneEnd => lost("temporary_reduced_capacity", "the processes in which functions run are busy; invoke it again");
 
 export const runLoneElsewhere: RunLone = async (run, asker) => {
-  const taking = processes.take([]);
-  // Whoever asked may go away meanwhile, and the seat must not stay taken.
-  asker.waitUntil(taking);
-  const seat = await taking;
+  const seat = await seatFor([], asker.waitUntil);
   return seat === null ? runLoneHere(run, asker) : runIn(seat, run, asker);
 };
 

@@ -11,7 +11,7 @@ import type { ProcessRpc } from "../../shared/rpc-processes.ts";
 import { Executor as ExecutorHere } from "../executor/entrypoint.ts";
 import { goalsOf } from "../executor/lanes.ts";
 import { Home } from "./home.ts";
-import { processes } from "./bound.ts";
+import { processes, seatFor } from "./bound.ts";
 import type { Seat } from "./processes.ts";
 
 passOn((goalId) => processes.tellEnded(goalId));
@@ -43,10 +43,7 @@ export class Executor extends ExecutorHere {
   /** Null: the batch is run here. So is one whose goal ended meanwhile, of which its process has not heard: nothing of it begins. */
   async #seatFor(batch: Batch | RunBatch): Promise<Seat | null> {
     const goalIds = goalsOf(batch);
-    const taking = processes.take(goalIds);
-    // Whoever asked may go away meanwhile, and the seat must not stay taken.
-    this.ctx.waitUntil(taking);
-    const seat = await taking;
+    const seat = await seatFor(goalIds, (work) => this.ctx.waitUntil(work));
     if (seat === null || !hasEnded(goalIds)) return seat;
     seat.leave();
     return null;

@@ -39,9 +39,11 @@ export class Lone extends RpcTarget implements LoneRpc {
   async run(): Promise<LoneEnd> {
     const program = await this.#loading;
     this.#isRunning = true;
-    const end = await runAlone(program, this.#run, this.#cutoff);
-    this.#over.resolve();
-    return end;
+    try {
+      return await runAlone(program, this.#run, this.#cutoff);
+    } finally {
+      this.#over.resolve();
+    }
   }
 
   async cut(): Promise<void> {

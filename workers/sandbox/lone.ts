@@ -26,7 +26,7 @@ export function programFor(env: Pick<Env, "IMAGE" | "LOADER">, run: LoneRun): Pr
   return programOf(env, "request", run.function);
 }
 
-/** Runs it until its time is over, or `cutoff` ends it. Never rejects. */
+/** Runs it until its time is over, or `cutoff` ends it. */
 export async function runAlone(program: Program, { function: { limits }, input, timeoutMs }: LoneRun, cutoff: Cutoff): Promise<LoneEnd> {
   const logs: RunLog[] = [];
   let isLate = false;
@@ -34,9 +34,12 @@ export async function runAlone(program: Program, { function: { limits }, input, 
     isLate = true;
     cutoff.end("timed out");
   }, timeoutMs);
-  const ended = await program({ input, about: ABOUT, limits, calls: hostOf(logs), cutoff, timeoutMs });
-  clearTimeout(timer);
-  return { ended, isLate, logs };
+  try {
+    const ended = await program({ input, about: ABOUT, limits, calls: hostOf(logs), cutoff, timeoutMs });
+    return { ended, isLate, logs };
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** What the one who asks for a run has at hand. */

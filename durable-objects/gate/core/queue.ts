@@ -73,11 +73,6 @@ export function configure<W extends Waiter>(queue: Queue<W>, upstream: Upstream,
   queue.lease.isAmple = false;
 }
 
-/** Starts a call if a permit is free. The place of its origin; null where it must wait. */
-export function start<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
-  return begin(queue, avoid, seed, nowMs);
-}
-
 /** A first try of a call was let pass, and second ones are its upstream's share of these. */
 export function earn<W extends Waiter>(queue: Queue<W>): void {
   const { hedge = null } = queue.upstream;
@@ -97,12 +92,13 @@ export function isHedging<W extends Waiter>(queue: Queue<W>, seconds: number): b
 /** Starts a second try of a call if it may be made, a permit is free, and nobody waits. */
 export function startSecond<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
   if (!isHedging(queue, 1) || queue.waiting.size > 0) return null;
-  const place = begin(queue, avoid, seed, nowMs);
+  const place = start(queue, avoid, seed, nowMs);
   if (place !== null) queue.hedges--;
   return place;
 }
 
-function begin<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
+/** Starts a call if a permit is free. The place of its origin; null where it must wait. */
+export function start<W extends Waiter>(queue: Queue<W>, avoid: readonly number[], seed: number, nowMs: number): number | null {
   const { lease, origins, upstream } = queue;
   if (startable(lease, queue.open, nowMs) < 1) return null;
   const places = lease.origins ?? upstream.origins.map((_, place) => place);

@@ -29,6 +29,12 @@ export function pathsWritten(origin: string, path: string, headers: Headers | nu
   return paths;
 }
 
+async function tellAll(telling: readonly Promise<void>[], what: string): Promise<void> {
+  for (const told of await Promise.allSettled(telling)) {
+    if (told.status === "rejected") console.warn(`a shard of flights was not told of ${what}: ${String(told.reason)}`);
+  }
+}
+
 /** Ends what is known of these paths. A shard that has gone keeps nothing. */
 export async function outdate(
   tenant: string,
@@ -41,18 +47,14 @@ export async function outdate(
     const name = await hashOf(resource);
     await shard(flightShardOf(name)).written(name);
   });
-  for (const told of await Promise.allSettled(telling)) {
-    if (told.status === "rejected") console.warn(`a shard of flights was not told of a write: ${String(told.reason)}`);
-  }
+  await tellAll(telling, "a write");
   // Last, because who came meanwhile may wait there for a call from before.
   for (const resource of resources) forgetReadsOf(resource);
 }
 
 /** An upstream was replaced or deleted. Rarely, so every shard is told. */
 export async function outdateAll(shard: (number: number) => FlightRpc): Promise<void> {
-  const shards = Array.from({ length: FLIGHT_SHARDS }, (_, number) => shard(number).changed());
-  for (const told of await Promise.allSettled(shards)) {
-    if (told.status === "rejected") console.warn(`a shard of flights was not told of a change: ${String(told.reason)}`);
-  }
+  const telling = Array.from({ length: FLIGHT_SHARDS }, (_, number) => shard(number).changed());
+  await tellAll(telling, "a change");
   forgetAllReads();
 }

@@ -4,7 +4,7 @@
  * it be made. The better of the two answers is the caller's, by its head; the
  * other try is cut off. Both have the first one's time.
  */
-import { type CallEnd, isDecisive, NOT_SENT } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, isDecisive, isLaterTaken, NOT_SENT } from "../../../shared/policy/outcome.ts";
 import { within } from "../../kit/within.ts";
 import type { Attempt } from "./attempt.ts";
 
@@ -23,6 +23,8 @@ interface Try {
 export type AskForSecond = (first: Attempt) => Promise<Attempt | null>;
 
 const isAnswer = (answer: Response | CallEnd): answer is Response => answer instanceof Response;
+const endOf = (answer: Response | CallEnd): Pick<CallEnd, "outcome" | "status"> =>
+  isAnswer(answer) ? { outcome: "answered", status: answer.status } : answer;
 const isGood = (answer: Response | CallEnd): boolean => isAnswer(answer) && isDecisive("answered", answer.status);
 
 /** Sends the first try and, if it is late, a second one. `ask` is null where nothing may be sent twice. */
@@ -41,7 +43,7 @@ export async function raced(attempt: Attempt, ask: AskForSecond | null, waitUnti
   return better({ attempt, sending }, { attempt: second, sending: second.send(attempt.leftMs) }, waitUntil);
 }
 
-/** The first good answer decides. Where there is none: an answer rather than none, and that of the first try. */
+/** The first good answer decides. */
 async function better(first: Try, second: Try, waitUntil: (work: Promise<unknown>) => void): Promise<Tried> {
   const isSecondAhead = await Promise.race([first.sending.then(() => false), second.sending.then(() => true)]);
   const [ahead, behind] = isSecondAhead ? [second, first] : [first, second];
@@ -53,13 +55,7 @@ async function better(first: Try, second: Try, waitUntil: (work: Promise<unknown
   // Whoever counts calls hears of it now, and not when the other one has ended.
   if (!isAnswer(earlier.answer)) waitUntil(earlier.attempt.end(earlier.answer));
   const later = { attempt: behind.attempt, answer: await behind.sending };
-  const [taken, left] = isBetter(later.answer, earlier.answer, isSecondAhead) ? [later, earlier] : [earlier, later];
+  const [taken, left] = isLaterTaken(endOf(later.answer), endOf(earlier.answer), isSecondAhead) ? [later, earlier] : [earlier, later];
   waitUntil(isAnswer(left.answer) ? left.attempt.drop(left.answer) : left.attempt.end(left.answer));
   return taken;
-}
-
-/** Of a later answer than one that was not good. `isFirst`: it is the first try's. */
-function isBetter(later: Response | CallEnd, earlier: Response | CallEnd, isFirst: boolean): boolean {
-  if (isGood(later)) return true;
-  return isAnswer(later) === isAnswer(earlier) ? isFirst : isAnswer(later);
 }

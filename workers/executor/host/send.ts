@@ -8,7 +8,7 @@ import type { Cutoff } from "../../kit/cutoff.ts";
 import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { headOf, plainAnswer, readAnswer, usageOf } from "../answer.ts";
-import { LEASE_ENDED, TIMED_OUT } from "../call.ts";
+import { isUnsendable, LEASE_ENDED, TIMED_OUT } from "../call.ts";
 import type { Reach } from "../reach.ts";
 import { answerJson } from "./answered.ts";
 import type { Connections } from "./connections.ts";
@@ -47,7 +47,7 @@ export interface Tried {
   readonly json: string | null;
 }
 
-/** One try. Never rejects. `begun` hears when it leaves; nobody else may do so before one that is urgent. */
+/** One try. Never rejects. `begun` hears when it leaves; a second try has the next connection that comes free. */
 export async function send(
   caller: Caller,
   call: WantedCall,
@@ -99,15 +99,6 @@ function initOf({ headers: ours }: Caller, call: WantedCall, key: string, terms:
   for (const name in terms.headers) headers[name.toLowerCase()] = terms.headers[name]!;
   Object.assign(headers, call.headers, ours, { "idempotency-key": key });
   return { method: call.method, headers, redirect: "manual", signal, ...(call.body === undefined ? {} : { body: call.body }) };
-}
-
-function isUnsendable(url: string, init: RequestInit): boolean {
-  try {
-    new Request(url, init);
-    return false;
-  } catch {
-    return true;
-  }
 }
 
 async function answered(

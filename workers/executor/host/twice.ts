@@ -6,7 +6,7 @@
  */
 import { ABORT_MS } from "../../../shared/limits.ts";
 import type { Amounts } from "../../../shared/policy/account.ts";
-import { type CallEnd, isDecisive, LEASE_ENDED_STATUS, NOT_SENT } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, isDecisive, isLaterTaken, LEASE_ENDED_STATUS, NOT_SENT } from "../../../shared/policy/outcome.ts";
 import { priceOf } from "../../../shared/policy/price.ts";
 import { within } from "../../kit/within.ts";
 import type { Leave } from "./leave.ts";
@@ -107,22 +107,17 @@ async function isLate(sending: Promise<Tried>, begunAtMs: number, afterMs: numbe
   return (await within(sending, READ_MS)) === null;
 }
 
-const isGood = ({ end }: Tried): boolean => isDecisive(end.outcome, end.status);
-const isAnswer = ({ end }: Tried): boolean => end.outcome === "answered";
-
-/** The first good answer decides. Where there is none: an answer rather than none, and that of the first try. */
+/** The first good answer decides. */
 async function better(first: Try, second: Try): Promise<Tried> {
   const isSecondAhead = await Promise.race([first.sending.then(() => false), second.sending.then(() => true)]);
   const [ahead, behind] = isSecondAhead ? [second, first] : [first, second];
   const earlier = await ahead.sending;
   ahead.held.settle(earlier.end);
-  if (isGood(earlier)) {
+  if (isDecisive(earlier.end.outcome, earlier.end.status)) {
     behind.held.beaten(behind.begun.atMs === null ? NOT_SENT : BEATEN, behind.sending);
     return earlier;
   }
   const later = await behind.sending;
   behind.held.settle(later.end);
-  if (isGood(later)) return later;
-  const isLaterTaken = isAnswer(later) === isAnswer(earlier) ? isSecondAhead : isAnswer(later);
-  return isLaterTaken ? later : earlier;
+  return isLaterTaken(later.end, earlier.end, isSecondAhead) ? later : earlier;
 }
