@@ -88,4 +88,9 @@ export async function countsOf(name: string): Promise<{ total: number; inFlight:
   return (await fetch(`${inject("upstreamUrl")}/counts?name=${name}`)).json();
 }
 
+/** Lets the upstream answer the tries that it holds under the name. */
+export async function letGo(name: string): Promise<void> {
+  await (await fetch(`${inject("upstreamUrl")}/let-go?name=${name}`)).body?.cancel();
+}
+
 export const delay = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -3,7 +3,7 @@ import { expect, inject, test } from "vitest";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import type { BatchReply } from "../../shared/rpc-batch.ts";
 import { runBatch } from "../../workers/executor/run-batch.ts";
-import { countsOf, hostOf } from "./executor-kit.ts";
+import { countsOf, delay, hostOf, letGo } from "./executor-kit.ts";
 import {
   create,
   generous,
@@ -119,7 +119,7 @@ test.for(["upstream", "executor"])("at a goal's end an %s that hangs is not wait
 });
 
 test("a budget of calls is kept to the call: each try is charged, and nothing that was not made", async () => {
-  const path = "/tries/1000/0?name=hedge-budget";
+  const path = "/tries/held/0?name=hedge-budget";
   const tasks = Array.from({ length: 60 }, (_, i) => callTo(i % 20 === 0 ? `${path}&i=${i}` : "/delay/5?name=hedge-budget"));
   const view = await inLaboratory(
     { run: (batch) => runBatch(batch, hostOf()), ...hedging({ maxConcurrency: null }) },
@@ -136,6 +136,9 @@ test("a budget of calls is kept to the call: each try is charged, and nothing th
       };
       const made = await goal.create({ goalId, spec, tasksJson: JSON.stringify(tasks) });
       if (!made.ok) throw new Error(made.error.detail);
+      await until("one is made a second time", async () => (await countsOf("hedge-budget")).total > 60);
+      await delay(5 * AFTER_MS);
+      await letGo("hedge-budget");
       await until("the goal has ended", async () => (await viewOf(goal)).status !== "active");
       return viewOf(goal);
     },

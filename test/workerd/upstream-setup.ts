@@ -30,6 +30,9 @@ const kept = new Map<string, Buffer>();
 /** Tries that were seen, by path and idempotency key. */
 const tries = new Map<string, number>();
 
+/** Tries that wait to be let go, by the name that they are counted under. */
+const held = new Map<string, (() => void)[]>();
+
 function countOf(name: string): Count {
   let count = counts.get(name);
   if (count === undefined) counts.set(name, (count = { total: 0, inFlight: 0, max: 0 }));
@@ -81,18 +84,28 @@ const PAGES: Record<string, (visit: Visit) => void> = {
     if (query.has("echo")) query.set("text", `${String(request.headers["authorization"])} ${visit.body.toString()}`);
     setTimeout(() => sendBody(visit), isWrite ? 0 : Number(query.get("ms") ?? 200));
   },
-  // Each try of a call by its own segment, `ms`, `ms-status` or `ms-status-ms` with the time of the body; the last one for all that follow.
-  tries: ({ request, response, rest }) => {
+  // Each try of a call by its own segment, `ms`, `ms-status` or `ms-status-ms` with the time of the body; the last one for all that follow. `held` waits for `/let-go`.
+  tries: ({ request, response, query, rest }) => {
     const key = `${request.url} ${request.headers["idempotency-key"] as string}`;
     const seen = tries.get(key) ?? 0;
     tries.set(key, seen + 1);
     const [ms, status = "200", bodyMs = "0"] = (rest[seen] ?? rest.at(-1)!).split("-");
-    setTimeout(() => {
+    const answer = (): void => {
       response.statusCode = Number(status);
       response.setHeader("content-type", "application/json");
       if (bodyMs !== "0") response.flushHeaders();
       setTimeout(() => response.end(JSON.stringify({ try: seen + 1 })), Number(bodyMs));
-    }, Number(ms));
+    };
+    if (ms !== "held") return void setTimeout(answer, Number(ms));
+    const name = query.get("name")!;
+    held.set(name, [...(held.get(name) ?? []), answer]);
+  },
+  // Answers all tries that are held under the name.
+  "let-go": ({ response, query }) => {
+    const name = query.get("name")!;
+    for (const answer of held.get(name) ?? []) answer();
+    held.delete(name);
+    sendJson(response, { ok: true });
   },
   status: (visit) => {
     visit.response.statusCode = Number(visit.rest[0]);
@@ -132,7 +145,7 @@ async function visit(request: IncomingMessage, response: ServerResponse): Promis
   const url = new URL(request.url ?? "/", "http://upstream");
   const [page = "", ...rest] = url.pathname.slice(1).split("/");
   const name = url.searchParams.get("name");
-  if (name !== null && page !== "counts") {
+  if (name !== null && page !== "counts" && page !== "let-go") {
     const count = countOf(name);
     count.total++;
     count.max = Math.max(count.max, ++count.inFlight);
