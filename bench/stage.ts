@@ -54,7 +54,7 @@ const config :Workerd.Config = (
   services = [ (name = "main", worker = .floor), (name = "disk", disk = (path = "${folder}/data", writable = true)),
     (name = "internet", network = (allow = ["public", "private", "local"])) ],
   sockets = [ (name = "http", address = "127.0.0.1:${port}", http = (), service = "main") ] );
-const floor :Workerd.Worker = ( modules = [ (name = "worker.mjs", esModule = embed "worker.mjs") ], compatibilityDate = "2026-11-01",
+const floor :Workerd.Worker = ( modules = [ (name = "worker.mjs", esModule = embed "worker.mjs") ], compatibilityDate = "2026-10-13",
   durableObjectNamespaces = [ (className = "Blob", uniqueKey = "blob", enableSql = true) ],
   durableObjectStorage = (localDisk = "disk"), bindings = [ (name = "BLOB", durableObjectNamespace = "Blob") ] );
 `;

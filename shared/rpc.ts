@@ -97,6 +97,8 @@ export interface ClaimRequest {
 export interface ClaimPlaceRpc {
   /** Once: `{claims: […]}` as soon as there is work, and without any when `waitMs` have passed. */
   claimed(): Promise<Answer<JsonReply>>;
+  /** Its caller has gone. */
+  leave(): Promise<void>;
 }
 
 /** How one claim ended, as its holder says; or why what it says cannot be taken. */

@@ -15,7 +15,7 @@ const config = (port: number): string => `using Workerd = import "/workerd/worke
 const config :Workerd.Config = ( services = [ (name = "main", worker = .sandbox), (name = "internet", network = (allow = ["public", "private", "local"])) ],
   sockets = [ (name = "http", address = "127.0.0.1:${port}", http = (), service = "main") ] );
 const sandbox :Workerd.Worker = ( modules = [ (name = "worker.mjs", esModule = embed "worker.mjs"), (name = "engine.wasm", wasm = embed "engine.wasm") ],
-  compatibilityDate = "2026-11-01", bindings = [ (name = "LOADER", workerLoader = ()) ] );
+  compatibilityDate = "2026-10-13", bindings = [ (name = "LOADER", workerLoader = ()) ] );
 `;
 
 export interface SandboxAlone {

@@ -113,7 +113,7 @@ async function freshIsolates({ LOADER }: Bindings, version: string, n: number): 
   const startedAtMs = Date.now();
   for (let i = 0; i < n; i++) {
     const worker = LOADER.load({
-      compatibilityDate: "2026-11-01",
+      compatibilityDate: "2026-10-13",
       compatibilityFlags,
       mainModule: "guest.js",
       modules,

@@ -220,6 +220,10 @@ class ClaimPlace extends RpcTarget implements ClaimPlaceRpc {
     return this.#desk.wait(this.#claimer);
   }
 
+  async leave(): Promise<void> {
+    this[Symbol.dispose]();
+  }
+
   [Symbol.dispose](): void {
     this.#desk.leave(this.#claimer, nothing);
   }

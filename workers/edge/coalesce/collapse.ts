@@ -9,6 +9,7 @@ import { FLIGHT_BEAT_MS, FLIGHT_FAILURES_MAX } from "../../../shared/limits-flig
 import { flightShardOf, readKeyOf } from "../../../shared/protocol/flight.ts";
 import type { FlightNews, FlightRpc, SeatRpc, WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { Witness } from "../proxy/attempt.ts";
+import { whenLeft } from "../left.ts";
 import { problem } from "../reply.ts";
 import { responseOf, sharedAnswer } from "./answer.ts";
 import { leaveSeat, seatName, speakFor, takeSeat } from "./beats.ts";
@@ -24,6 +25,8 @@ export interface Collapsing {
   readonly resource: () => string | null;
   readonly shard: (number: number) => FlightRpc;
   readonly waitUntil: (work: Promise<unknown>) => void;
+  /** The caller has gone. */
+  readonly left: AbortSignal;
   /** Until when the caller waits for a permit. */
   readonly untilMs: number;
   readonly waiting: Waiting;
@@ -90,6 +93,9 @@ async function lead(one: Collapsing, flight: Flight): Promise<Response> {
   };
   // Once somebody waits for it, the call goes on without its own caller.
   void flight.company.then(() => waitUntil(flight.outcome));
+  whenLeft(one.left, () => {
+    if (!flight.hasCompany) land({ kind: "failed" });
+  });
   try {
     const news = await join(one, flight, place);
     if (news.kind === "lead") return await makeCall(one, flight, place.seat, land);
@@ -145,18 +151,19 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
   };
   const witness: Witness = {
     opened: ({ isUnshared }) => {
-      flight.isCalling = true;
+      flight.callBegins();
       flight.admissions.leaderHas(null);
       if (isUnshared === true) end("alone");
       return isUnshared !== true;
     },
-    head: (status, headers) => {
+    head: async (status, headers) => {
       hasHead = true;
       const sharing = sharingOf(one.method, status, headers, Date.now());
       if (sharing.kind !== "shared") {
         end(sharing.kind);
         return false;
       }
+      await flight.gathered();
       // Its caller is about to see it, and what is asked from then on must not be answered by it.
       forgetFlight(flight);
       if (seat !== null) isAwaited = seat.landed(sharing.freshMs).catch(() => false);

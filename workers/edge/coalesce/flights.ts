@@ -42,10 +42,12 @@ export class Flight {
   readonly #outcome = Promise.withResolvers<Outcome>();
   readonly #company = Promise.withResolvers<void>();
   #seenAtMs = Date.now();
+  /** When its call got its permit. */
+  #calledAtMs: number | null = null;
+  /** Those who came to wait, in all. */
+  #joined = 0;
   readonly #doors: (() => void)[] = [];
   hasCompany = false;
-  /** The call has its permit: from then on it is only waited for. */
-  isCalling = false;
 
   constructor({ key, resource, untilMs, authority }: FlightSpec) {
     this.key = key;
@@ -72,6 +74,29 @@ export class Flight {
     this.#seenAtMs = Date.now();
   }
 
+  /** The call has its permit: from then on it is only waited for. */
+  get isCalling(): boolean {
+    return this.#calledAtMs !== null;
+  }
+
+  callBegins(): void {
+    this.#calledAtMs = Date.now();
+  }
+
+  /**
+   * Resolves when those have joined who were on their way. A herd comes in over
+   * many turns of the isolate, and an answer may come between two of them: it
+   * goes out once a turn brings nobody new, after as long as its call took at most.
+   */
+  async gathered(): Promise<void> {
+    const nowMs = Date.now();
+    const untilMs = nowMs + (nowMs - (this.#calledAtMs ?? nowMs));
+    for (let before = 0; before < this.#joined && Date.now() < untilMs;) {
+      before = this.#joined;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    }
+  }
+
   land(outcome: Outcome): void {
     this.#outcome.resolve(outcome);
   }
@@ -92,6 +117,7 @@ export class Flight {
 
   /** What comes of it. */
   async follow(untilMs: number): Promise<Outcome | Left> {
+    this.#joined++;
     try {
       // What belongs to a request that has ended complains when it is told something.
       if (!this.hasCompany) {

@@ -9,6 +9,7 @@ import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { Opening, PassRpc } from "../../../shared/rpc.ts";
 import type { Network } from "../../kit/network.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
+import { whenLeft } from "../left.ts";
 import { addRateLimit, requestHeaders, responseHeaders } from "./headers.ts";
 import { Leash } from "./leash.ts";
 import { pipe, type Tail } from "./pipe.ts";
@@ -38,8 +39,8 @@ export interface ProxyCall {
 export interface Witness {
   /** The call has its permit. False: its answer is of no interest. */
   opened(opening: Opening): boolean;
-  /** Whether the body is to be kept as it passes. */
-  head(status: number, headers: Headers): boolean;
+  /** Whether the body is to be kept as it passes. No caller sees the answer before that is known. */
+  head(status: number, headers: Headers): Promise<boolean>;
   /** Whether it should go on without its caller. */
   isWanted(): boolean;
   tooLarge(): void;
@@ -65,7 +66,8 @@ export class Attempt {
   readonly #abort = new AbortController();
   readonly #leash: Leash | null;
   #startedAtMs = 0;
-  #headMs = 0;
+  /** How long the answer's head took; null until it has come. */
+  #headMs: number | null = null;
   #hasEnded = false;
 
   /** `askedAtMs`: when the permit was asked for. `first`: the try that this one is made beside. */
@@ -77,6 +79,9 @@ export class Attempt {
     const isHeard = first === undefined ? call.witness?.opened(opening) === true : first.witness !== null;
     this.witness = isHeard ? call.witness : null;
     const { permitMs } = opening;
+    whenLeft(around.left, () => {
+      if (this.#headMs === null && !isWanted(call)) this.#abort.abort(LEFT);
+    });
     this.#leash = permitMs === null ? null : new Leash(pass, askedAtMs, permitMs, () => this.#abort.abort(LEASE_ENDED));
   }
 
@@ -145,14 +150,14 @@ export class Attempt {
   }
 
   /** The answer on its way to the caller. The permit goes back when the body has passed. */
-  pass(response: Response): Response {
+  async pass(response: Response): Promise<Response> {
     const { status, statusText } = response;
     const headers = responseHeaders(response.headers);
     const shown = new Headers(headers);
     addRateLimit(shown, this.#call.upstream, this.opening);
     const body = this.#call.method === "HEAD" || NO_BODY_STATUSES.has(status) ? null : response.body;
     const { witness } = this;
-    const isWitnessed = witness?.head(status, headers) === true;
+    const isWitnessed = (await witness?.head(status, headers)) === true;
     const keeper = isWitnessed || (this.#call.isKeyed && isKept(status)) ? new Keeper(status, headers, () => witness?.tooLarge()) : null;
     if (body === null) {
       this.#around.waitUntil(this.#passed(response, keeper));
@@ -162,7 +167,7 @@ export class Attempt {
     const { tokensPointer, costPointer = null } = this.opening;
     const pointers = { tokens: tokensPointer, costMicros: costPointer };
     const usage = this.#isMetered ? new UsageReader(pointers, response.headers.get("content-type") ?? "") : null;
-    const isTailWanted = (): boolean => !isWitnessed || witness.isWanted();
+    const isTailWanted = (): boolean => !isWitnessed || witness?.isWanted() === true;
     const readers = { watch: usage?.see ?? null, tail: keeper?.tail ?? null, isTailWanted };
     this.#endWithCaller(keeper, isTailWanted);
     const { readable, ended, taken } = pipe(body, length === null ? null : Number(length), readers);
@@ -185,8 +190,7 @@ export class Attempt {
       seen = size;
       setTimeout(look, this.opening.timeoutMs);
     };
-    if (left.aborted) look();
-    else left.addEventListener("abort", look, { once: true });
+    whenLeft(left, look);
   }
 
   /** The whole answer has come. */
@@ -210,7 +214,7 @@ export class Attempt {
   }
 
   #endOf({ status, headers }: Response): CallEnd {
-    return { outcome: "answered", status, ms: this.#headMs, retryAfterMs: retryAfterMsOf(headers.get("retry-after"), Date.now()) };
+    return { outcome: "answered", status, ms: this.#headMs ?? 0, retryAfterMs: retryAfterMsOf(headers.get("retry-after"), Date.now()) };
   }
 
   #failed(): CallEnd {
@@ -220,6 +224,9 @@ export class Attempt {
     return { outcome: "broken", status: aborted ? LEASE_ENDED_STATUS : 0, ms, retryAfterMs: 0 };
   }
 }
+
+/** Whether others than its caller want the answer. */
+export const isWanted = ({ isKeyed, witness }: ProxyCall): boolean => isKeyed || witness?.isWanted() === true;
 
 /** Tells the gate that nothing more will be said. */
 export function letGo(pass: PassRpc): void {

@@ -7,13 +7,14 @@ import { type Failure, failure } from "../../../shared/errors.ts";
 import { PROXY_RETRIES_MAX } from "../../../shared/limits.ts";
 import { SECOND_WAIT_MS } from "../../../shared/limits-hedging.ts";
 import { backoffMs } from "../../../shared/policy/backoff.ts";
-import { type CallEnd, LEASE_ENDED_STATUS } from "../../../shared/policy/outcome.ts";
+import { type CallEnd, LEASE_ENDED_STATUS, NOT_SENT } from "../../../shared/policy/outcome.ts";
 import type { WholeAnswer } from "../../../shared/rpc-flight.ts";
 import type { GateRpc, Opening, PassRequest, PassRpc } from "../../../shared/rpc.ts";
 import { mayHaveWritten } from "../coalesce/writes.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { problem } from "../reply.ts";
-import { Attempt, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
+import { whenLeft } from "../left.ts";
+import { Attempt, isWanted, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
 import { type AskForSecond, raced } from "./race.ts";
 
 /** A gateway's answers: the next try may reach a better place. */
@@ -36,11 +37,22 @@ type Ask = Omit<PassRequest, "upstream" | "avoid" | "isSecond">;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** One message asks for the place and waits for the permit. */
-function enter(gate: GateRpc, request: PassRequest) {
+/** One message asks for the place and waits for the permit. Who goes away meanwhile leaves the line. */
+async function enter({ gate, left, waitUntil }: Around, call: Call, request: PassRequest) {
   const entering = gate.enter(request);
-  return Promise.all([entering, (entering as unknown as PassRpc).opened()]);
+  let isWaiting = true;
+  whenLeft(left, () => {
+    if (isWaiting && !isWanted(call)) waitUntil(entering.then((pass) => pass.done(NOT_SENT)).catch(() => undefined));
+  });
+  const [pass, opened] = await Promise.all([entering, (entering as unknown as PassRpc).opened()]);
+  isWaiting = false;
+  return [pass, opened] as const;
 }
+
+/** Whether nobody is there any more who wants the answer. */
+const isAbandoned = ({ left }: Around, call: Call): boolean => left.aborted && !isWanted(call);
+
+const abandoned = (): Response => problem(failure("temporary_reduced_capacity", "the caller has gone"));
 
 function replayed({ status, headers, body }: WholeAnswer): Response {
   const all = new Headers(headers as [string, string][]);
@@ -75,11 +87,11 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
   for (let tries = 0; ;) {
     const askedAtMs = Date.now();
     const waitMs = Math.max(0, untilMs - askedAtMs);
-    const [pass, opened] = await enter(around.gate, { ...ask, upstream: call.upstream, waitMs, avoid });
+    const [pass, opened] = await enter(around, call, { ...ask, upstream: call.upstream, waitMs, avoid });
     if (!opened.ok || "replay" in opened.value) letGo(pass);
     if (!opened.ok) {
       if (isInDoubt && last !== null) await tell(around, last, null);
-      return around.refused(opened.error);
+      return isAbandoned(around, call) ? abandoned() : around.refused(opened.error);
     }
     if ("replay" in opened.value) return replayed(opened.value.replay);
     last = opened.value.opening;
@@ -90,6 +102,11 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     if (call.isKeyed) around.waitUntil(racing);
     const { attempt, answer } = await racing;
     isInDoubt ||= !(answer instanceof Response) || mayHaveWritten(answer.status);
+    if (isAbandoned(around, call)) {
+      await (answer instanceof Response ? attempt.drop(answer) : attempt.end(answer));
+      if (isInDoubt) await tell(around, attempt.opening, null);
+      return abandoned();
+    }
     if (answer instanceof Response) {
       if (tries >= retries || !isRetried(answer, untilMs)) {
         // An earlier try may have written, whatever this one says.
@@ -121,7 +138,7 @@ function secondOf(around: Around, call: Call, ask: Ask, avoid: readonly number[]
     const askedAtMs = Date.now();
     try {
       const request = { ...ask, upstream: call.upstream, avoid: [...avoid, first.opening.place], waitMs: SECOND_WAIT_MS, isSecond: true };
-      const [pass, opened] = await enter(around.gate, request);
+      const [pass, opened] = await enter(around, call, request);
       if (opened.ok && "opening" in opened.value) {
         const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs, first);
         return (await attempt.hasPermit()) ? attempt : null;

@@ -19,11 +19,12 @@ import type { CallResult } from "../../../shared/protocol/line.ts";
 import { integer, object, queueName } from "../../../shared/protocol/task-schema.ts";
 import { err, ok } from "../../../shared/result.ts";
 import type { Answer, ClaimPlaceRpc, ClaimRequest, ClaimSettlement, GoalRpc, JsonReply } from "../../../shared/rpc.ts";
-import { bearerIn, withGoal } from "../context.ts";
+import { bearerIn, type EdgeContext, withGoal } from "../context.ts";
 import { jsonText } from "../middleware/body.ts";
 import { bySchema, invalid, readAs } from "../middleware/shape.ts";
 import { idempotencyOf } from "../middleware/idempotency.ts";
 import { refused } from "../middleware/permit.ts";
+import { whenLeft } from "../left.ts";
 import { json, jsonOnce, problem, respond } from "../reply.ts";
 
 const leaseMs = v.optional(integer(CLAIM_LEASE_MS_MIN, CLAIM_LEASE_MS_MAX), CLAIM_LEASE_MS_DEFAULT);
@@ -72,18 +73,19 @@ export const claimTasks = withGoal(async (c, goal, goalId) => {
   if (refusal !== null) return refusal;
   const idempotency = await idempotencyOf(c, "/v1/goals/{id}/claims", request.value.body);
   if (!idempotency.ok) return problem(idempotency.error);
-  const claims = await claim(goal, { ...request.value.value, idempotency: idempotency.value, bearer: bearerIn(c) });
+  const claims = await claim(c, goal, { ...request.value.value, idempotency: idempotency.value, bearer: bearerIn(c) });
   return respond(claims, (reply) => jsonOnce(reply, 200));
 });
 
 const NO_CLAIMS = '{"claims":[]}';
 
 /** Most requests find something, and need no place in the line. */
-async function claim(goal: GoalRpc, request: ClaimRequest): Promise<Answer<JsonReply>> {
+async function claim(c: EdgeContext, goal: GoalRpc, request: ClaimRequest): Promise<Answer<JsonReply>> {
   const now = await goal.claim(request);
   if (!now.ok || now.value.json !== NO_CLAIMS || request.waitMs === 0) return now;
   // One message takes the place and waits. The place goes with the caller: what is claimed for nobody would be lost until its lease ends.
   const placing = goal.awaitClaims(request);
+  whenLeft(c.req.raw.signal, () => c.executionCtx.waitUntil(placing.then((place) => place.leave()).catch(() => undefined)));
   const [place, claimed] = await Promise.all([placing, (placing as unknown as ClaimPlaceRpc).claimed()]);
   (place as Partial<Disposable>)[Symbol.dispose]?.();
   return claimed;

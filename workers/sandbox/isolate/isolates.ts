@@ -49,7 +49,7 @@ const HUNG_MESSAGE = /code had hung/;
 
 function codeOf(bundle: string, limits?: FunctionVersion["limits"]): WorkerLoaderWorkerCode {
   return {
-    compatibilityDate: "2026-11-01",
+    compatibilityDate: "2026-10-13",
     // Node.js compatibility takes most of the time that a new isolate takes.
     compatibilityFlags: ["no_nodejs_compat", "no_nodejs_compat_v2", "nodejs_als"],
     mainModule: "guest.js",

@@ -1,0 +1,11 @@
+/**
+ * Callers that go away before they are answered. Some versions of the runtime
+ * end their requests then, and let go of all that these hold; others wait for
+ * messages and calls that are under way, so each waiting place hears of it.
+ */
+
+/** Runs `act` when the caller goes, or at once where it has gone. */
+export function whenLeft(left: AbortSignal, act: () => void): void {
+  if (left.aborted) act();
+  else left.addEventListener("abort", act, { once: true });
+}
