@@ -10,6 +10,8 @@ export const FLIGHT_LEASE_MS = 4_000;
 export const FLIGHT_FAILURES_MAX = 3;
 /** Larger answers are neither shared nor kept. */
 export const FLIGHT_ANSWER_BYTES_MAX = 1_048_576;
+/** An answer is held back for so long at most while a herd comes in. */
+export const FLIGHT_GATHER_MS_MAX = 1_000;
 /** Fresh answers that one shard keeps, in all. */
 export const FLIGHT_KEPT_BYTES_MAX = 16_777_216;
 export const FLIGHT_FRESH_MS_MAX = 3_600_000;

@@ -69,9 +69,9 @@ function open(method: string, path: string): ClientRequest {
 }
 
 /** A GET on a connection of its own, which can be torn down. */
-function bare(path: string): { readonly socket: Socket; readonly status: Promise<number>; readonly begun: Promise<unknown> } {
+function bare(path: string, more = ""): { readonly socket: Socket; readonly status: Promise<number>; readonly begun: Promise<unknown> } {
   const { port, hostname } = new URL(stage.drover.url);
-  const head = `GET ${path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\nAuthorization: Bearer ${stage.drover.token}\r\n\r\n`;
+  const head = `GET ${path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\nAuthorization: Bearer ${stage.drover.token}\r\n${more}\r\n`;
   const socket = connect(Number(port), hostname, () => socket.write(head));
   const begun = once(socket, "data");
   begun.catch(() => undefined);
@@ -115,14 +115,14 @@ test(
   SECONDS_MAX * 1_000,
 );
 
-test("a caller that leaves gives back its permit, and one that waits its place", async () => {
+test("a caller that leaves gives back its permit, and one that waits its place, with a key or without", async () => {
   await put("single", { maxConcurrency: 1 });
   const reading = bare("/v1/proxy/single/endless");
   await reading.begun;
-  const waiting = bare("/v1/proxy/single/delay/0?left");
-  await until("one waits", async () => (await liveOf("single")).queued === 1);
+  const waiting = ["", "Idempotency-Key: left\r\n"].map((more) => bare("/v1/proxy/single/delay/0?left", more));
+  await until("both wait", async () => (await liveOf("single")).queued === 2);
   // A reset: whoever only closes its half may still be reading.
-  waiting.socket.resetAndDestroy();
+  for (const { socket } of waiting) socket.resetAndDestroy();
   await until("nobody waits", async () => (await liveOf("single")).queued === 0);
   const next = bare("/v1/proxy/single/delay/0?next");
   await until("the next one waits", async () => (await liveOf("single")).queued === 1);
@@ -140,6 +140,23 @@ test.each(["safe", "off"])("a caller that leaves while the upstream is silent gi
   await until("it is open", async () => (await liveOf(name)).inFlight === 1);
   reading.socket.resetAndDestroy();
   await until("the permit is back", async () => (await liveOf(name)).inFlight === 0);
+});
+
+test.each([1, 2])("of %d callers that leave before the answer has a head none holds the permit any longer", async (count) => {
+  const name = `headless-${count}`;
+  await put(name, { maxConcurrency: 1, coalesce: "off" });
+  const callers = Array.from({ length: count }, () => bare(`/v1/proxy/${name}/delay/20000`));
+  await until("they are there", async () => {
+    const { inFlight, queued } = await liveOf(name);
+    return inFlight + queued === count;
+  });
+  const leftAtMs = Date.now();
+  for (const { socket } of callers) socket.resetAndDestroy();
+  await until("the permit is back", async () => {
+    const { inFlight, queued } = await liveOf(name);
+    return inFlight + queued === 0;
+  });
+  expect(Date.now() - leftAtMs).toBeLessThan(10_000);
 });
 
 test("a call that is open for longer than a lease goes on, because its permit is renewed", async () => {

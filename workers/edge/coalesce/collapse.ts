@@ -49,7 +49,7 @@ interface Place {
 
 export async function collapse(one: Collapsing): Promise<Response> {
   const { key, untilMs, waiting } = one;
-  for (let { failures } = one; failures < FLIGHT_FAILURES_MAX;) {
+  for (let { failures } = one; failures < FLIGHT_FAILURES_MAX && !one.left.aborted;) {
     const flight = flightOf(key);
     if (flight === undefined) {
       const own = newFlight({ key, resource: one.resource(), untilMs, authority: waiting.authority });
@@ -146,8 +146,11 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
   let hasHead = false;
   let isAwaited: Promise<boolean> = Promise.resolve(false);
   const end = (how: "failed" | "alone"): void => {
+    const hasLeft = one.left.aborted && !flight.isAwaited;
     land({ kind: how });
-    if (seat !== null) one.waitUntil(closing(seat, seat.end(how)));
+    // That its caller went away is no failure of its call.
+    if (hasLeft) letGo(seat);
+    else if (seat !== null) one.waitUntil(closing(seat, seat.end(how)));
   };
   const witness: Witness = {
     opened: ({ isUnshared }) => {
@@ -163,13 +166,13 @@ async function makeCall(one: Collapsing, flight: Flight, seat: SeatRpc | null, l
         end(sharing.kind);
         return false;
       }
-      await flight.gathered();
+      const heldMs = await flight.gathered();
       // Its caller is about to see it, and what is asked from then on must not be answered by it.
       forgetFlight(flight);
-      if (seat !== null) isAwaited = seat.landed(sharing.freshMs).catch(() => false);
+      if (seat !== null) isAwaited = seat.landed(Math.max(0, sharing.freshMs - heldMs)).catch(() => false);
       return true;
     },
-    isWanted: () => flight.hasCompany,
+    isWanted: () => flight.isAwaited,
     tooLarge: () => end("alone"),
     whole: (answer) => {
       land({ kind: "answer", answer: sharedAnswer(one.method, answer, null) });

@@ -4,7 +4,7 @@
  * rejects what they wait for as soon as the leader's request has ended, however
  * that was, so none depends on another's caller, and none needs a timer.
  */
-import { FLIGHT_BEAT_MS } from "../../../shared/limits-flight.ts";
+import { FLIGHT_BEAT_MS, FLIGHT_GATHER_MS_MAX } from "../../../shared/limits-flight.ts";
 import { Admissions } from "./admissions.ts";
 import type { SharedAnswer } from "./answer.ts";
 import { within } from "../../kit/within.ts";
@@ -47,6 +47,7 @@ export class Flight {
   /** Those who came to wait, in all. */
   #joined = 0;
   readonly #doors: (() => void)[] = [];
+  #hasLanded = false;
   hasCompany = false;
 
   constructor({ key, resource, untilMs, authority }: FlightSpec) {
@@ -79,6 +80,11 @@ export class Flight {
     return this.#calledAtMs !== null;
   }
 
+  /** Whether somebody waits for it still, as far as one can tell: who waits and goes away says nothing. */
+  get isAwaited(): boolean {
+    return this.hasCompany && !this.#hasLanded;
+  }
+
   callBegins(): void {
     this.#calledAtMs = Date.now();
   }
@@ -86,18 +92,21 @@ export class Flight {
   /**
    * Resolves when those have joined who were on their way. A herd comes in over
    * many turns of the isolate, and an answer may come between two of them: it
-   * goes out once a turn brings nobody new, after as long as its call took at most.
+   * goes out once a turn brings nobody new, after as long as its call took at
+   * most. Resolves with how long it was held back, in milliseconds.
    */
-  async gathered(): Promise<void> {
+  async gathered(): Promise<number> {
     const nowMs = Date.now();
-    const untilMs = nowMs + (nowMs - (this.#calledAtMs ?? nowMs));
+    const untilMs = nowMs + Math.min(FLIGHT_GATHER_MS_MAX, nowMs - (this.#calledAtMs ?? nowMs));
     for (let before = 0; before < this.#joined && Date.now() < untilMs;) {
       before = this.#joined;
       await new Promise((resolve) => setTimeout(resolve, 0));
     }
+    return Date.now() - nowMs;
   }
 
   land(outcome: Outcome): void {
+    this.#hasLanded = true;
     this.#outcome.resolve(outcome);
   }
 

@@ -37,22 +37,33 @@ type Ask = Omit<PassRequest, "upstream" | "avoid" | "isSecond">;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** One message asks for the place and waits for the permit. Who goes away meanwhile leaves the line. */
-async function enter({ gate, left, waitUntil }: Around, call: Call, request: PassRequest) {
-  const entering = gate.enter(request);
-  let isWaiting = true;
-  whenLeft(left, () => {
-    if (isWaiting && !isWanted(call)) waitUntil(entering.then((pass) => pass.done(NOT_SENT)).catch(() => undefined));
-  });
-  const [pass, opened] = await Promise.all([entering, (entering as unknown as PassRpc).opened()]);
-  isWaiting = false;
-  return [pass, opened] as const;
+interface Entered {
+  readonly pass: PassRpc;
+  readonly opened: Awaited<ReturnType<PassRpc["opened"]>>;
+  /** Its caller went away meanwhile, and what it got is given back. */
+  readonly hasLeft: boolean;
 }
 
-/** Whether nobody is there any more who wants the answer. */
-const isAbandoned = ({ left }: Around, call: Call): boolean => left.aborted && !isWanted(call);
+/**
+ * One message asks for the place and waits for the permit. Who goes away before
+ * that leaves the line, unless others wait for its call: those with the same
+ * key do not, as long as nothing has been sent.
+ */
+async function enter({ gate, left, waitUntil }: Around, { witness }: Call, request: PassRequest): Promise<Entered> {
+  const entering = gate.enter(request);
+  let hasEntered = false;
+  let hasLeft = false;
+  whenLeft(left, () => {
+    hasLeft = !hasEntered && witness?.isWanted() !== true;
+    if (hasLeft) waitUntil(entering.then((pass) => pass.done(NOT_SENT)).catch(() => undefined));
+  });
+  const [pass, opened] = await Promise.all([entering, (entering as unknown as PassRpc).opened()]);
+  hasEntered = true;
+  return { pass, opened, hasLeft };
+}
 
-const abandoned = (): Response => problem(failure("temporary_reduced_capacity", "the caller has gone"));
+/** The answer to a caller that has gone. */
+const toNobody = (): Response => problem(failure("temporary_reduced_capacity", "the caller has gone"));
 
 function replayed({ status, headers, body }: WholeAnswer): Response {
   const all = new Headers(headers as [string, string][]);
@@ -87,11 +98,11 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
   for (let tries = 0; ;) {
     const askedAtMs = Date.now();
     const waitMs = Math.max(0, untilMs - askedAtMs);
-    const [pass, opened] = await enter(around, call, { ...ask, upstream: call.upstream, waitMs, avoid });
-    if (!opened.ok || "replay" in opened.value) letGo(pass);
-    if (!opened.ok) {
+    const { pass, opened, hasLeft } = await enter(around, call, { ...ask, upstream: call.upstream, waitMs, avoid });
+    if (hasLeft || !opened.ok || "replay" in opened.value) letGo(pass);
+    if (hasLeft || !opened.ok) {
       if (isInDoubt && last !== null) await tell(around, last, null);
-      return isAbandoned(around, call) ? abandoned() : around.refused(opened.error);
+      return hasLeft || opened.ok ? toNobody() : around.refused(opened.error);
     }
     if ("replay" in opened.value) return replayed(opened.value.replay);
     last = opened.value.opening;
@@ -102,10 +113,11 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     if (call.isKeyed) around.waitUntil(racing);
     const { attempt, answer } = await racing;
     isInDoubt ||= !(answer instanceof Response) || mayHaveWritten(answer.status);
-    if (isAbandoned(around, call)) {
-      await (answer instanceof Response ? attempt.drop(answer) : attempt.end(answer));
-      if (isInDoubt) await tell(around, attempt.opening, null);
-      return abandoned();
+    if (around.left.aborted && !isWanted(call)) {
+      const isAnswer = answer instanceof Response;
+      await (isAnswer ? attempt.drop(answer) : attempt.end(answer));
+      if (isInDoubt) await tell(around, attempt.opening, isAnswer ? answer.headers : null);
+      return toNobody();
     }
     if (answer instanceof Response) {
       if (tries >= retries || !isRetried(answer, untilMs)) {
@@ -138,8 +150,8 @@ function secondOf(around: Around, call: Call, ask: Ask, avoid: readonly number[]
     const askedAtMs = Date.now();
     try {
       const request = { ...ask, upstream: call.upstream, avoid: [...avoid, first.opening.place], waitMs: SECOND_WAIT_MS, isSecond: true };
-      const [pass, opened] = await enter(around, call, request);
-      if (opened.ok && "opening" in opened.value) {
+      const { pass, opened, hasLeft } = await enter(around, call, request);
+      if (!hasLeft && opened.ok && "opening" in opened.value) {
         const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs, first);
         return (await attempt.hasPermit()) ? attempt : null;
       }
