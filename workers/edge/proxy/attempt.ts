@@ -66,8 +66,7 @@ export class Attempt {
   readonly #abort = new AbortController();
   readonly #leash: Leash | null;
   #startedAtMs = 0;
-  /** How long the answer's head took; null until it has come. */
-  #headMs: number | null = null;
+  #headMs = 0;
   #hasEnded = false;
 
   /** `askedAtMs`: when the permit was asked for. `first`: the try that this one is made beside. */
@@ -79,9 +78,6 @@ export class Attempt {
     const isHeard = first === undefined ? call.witness?.opened(opening) === true : first.witness !== null;
     this.witness = isHeard ? call.witness : null;
     const { permitMs } = opening;
-    whenLeft(around.left, () => {
-      if (this.#headMs === null && !isWanted(call)) this.#abort.abort(LEFT);
-    });
     this.#leash = permitMs === null ? null : new Leash(pass, askedAtMs, permitMs, () => this.#abort.abort(LEASE_ENDED));
   }
 
@@ -214,7 +210,7 @@ export class Attempt {
   }
 
   #endOf({ status, headers }: Response): CallEnd {
-    return { outcome: "answered", status, ms: this.#headMs ?? 0, retryAfterMs: retryAfterMsOf(headers.get("retry-after"), Date.now()) };
+    return { outcome: "answered", status, ms: this.#headMs, retryAfterMs: retryAfterMsOf(headers.get("retry-after"), Date.now()) };
   }
 
   #failed(): CallEnd {
@@ -224,9 +220,6 @@ export class Attempt {
     return { outcome: "broken", status: aborted ? LEASE_ENDED_STATUS : 0, ms, retryAfterMs: 0 };
   }
 }
-
-/** Whether others than its caller want the answer. */
-export const isWanted = ({ isKeyed, witness }: ProxyCall): boolean => isKeyed || witness?.isWanted() === true;
 
 /** Tells the gate that nothing more will be said. */
 export function letGo(pass: PassRpc): void {

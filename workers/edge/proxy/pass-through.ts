@@ -14,7 +14,7 @@ import { mayHaveWritten } from "../coalesce/writes.ts";
 import { retryAfterMsOf } from "../../kit/retry-after.ts";
 import { problem } from "../reply.ts";
 import { whenLeft } from "../left.ts";
-import { Attempt, isWanted, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
+import { Attempt, letGo, type ProxyCall, type Surroundings } from "./attempt.ts";
 import { type AskForSecond, raced } from "./race.ts";
 
 /** A gateway's answers: the next try may reach a better place. */
@@ -113,12 +113,6 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
     if (call.isKeyed) around.waitUntil(racing);
     const { attempt, answer } = await racing;
     isInDoubt ||= !(answer instanceof Response) || mayHaveWritten(answer.status);
-    if (around.left.aborted && !isWanted(call)) {
-      const isAnswer = answer instanceof Response;
-      await (isAnswer ? attempt.drop(answer) : attempt.end(answer));
-      if (isInDoubt) await tell(around, attempt.opening, isAnswer ? answer.headers : null);
-      return toNobody();
-    }
     if (answer instanceof Response) {
       if (tries >= retries || !isRetried(answer, untilMs)) {
         // An earlier try may have written, whatever this one says.
