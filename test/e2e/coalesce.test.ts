@@ -24,7 +24,7 @@ afterEach(() => {
 /** A GET on a connection of its own: the status, or 0 where there was none, and the rest. */
 function get(path: string, goal?: string): { readonly socket: Socket; readonly answer: Promise<string> } {
   const { port, hostname } = new URL(stage.drover.url);
-  const headers = [`Host: drover`, "Connection: close", `Authorization: Bearer ${stage.drover.token}`];
+  const headers = [`Host: drover`, `Authorization: Bearer ${stage.drover.token}`];
   if (goal !== undefined) headers.push(`Drover-Goal: ${goal}`);
   const socket = connect(Number(port), hostname, () =>
     socket.write(`GET /v1/proxy/real${path} HTTP/1.1\r\n${headers.join("\r\n")}\r\n\r\n`),
@@ -32,11 +32,22 @@ function get(path: string, goal?: string): { readonly socket: Socket; readonly a
   sockets.push(socket);
   let heard = "";
   const answer = new Promise<string>((resolve) => {
-    socket.on("data", (bytes) => (heard += bytes.toString()));
+    socket.on("data", (bytes) => {
+      heard += bytes.toString();
+      // The server keeps the connection for a while.
+      if (hasEnded(heard)) socket.destroy();
+    });
     socket.once("error", () => resolve(""));
     socket.once("close", () => resolve(heard));
   });
   return { socket, answer };
+}
+
+/** Whether the bytes of an answer that says how long it is have all come. */
+function hasEnded(text: string): boolean {
+  const head = text.indexOf("\r\n\r\n");
+  const length = /^content-length: *(\d+)/im.exec(text.slice(0, head))?.[1];
+  return head >= 0 && length !== undefined && text.length >= head + 4 + Number(length);
 }
 
 const seenAt = (path: string): number => stage.upstream.seen.filter((one) => one.path === path).length;

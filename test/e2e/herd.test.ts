@@ -16,14 +16,19 @@ function oneShot(request: string): Promise<number> {
   return new Promise((resolve) => {
     let heard = "";
     const socket = connect(Number(port), hostname, () => socket.write(request));
-    socket.on("data", (bytes) => (heard += bytes.toString()));
+    socket.on("data", (bytes) => {
+      heard += bytes.toString();
+      if (heard.length < 12) return;
+      resolve(Number(heard.slice(9, 12)));
+      socket.end();
+    });
     socket.once("error", () => resolve(0));
-    socket.once("close", () => resolve(Number(heard.slice(9, 12))));
+    socket.once("close", () => resolve(0));
   });
 }
 
 function requestOf(method: string, path: string, body: string): string {
-  const head = [`${method} ${path} HTTP/1.1`, "Host: drover", "Connection: close", `Authorization: Bearer ${stage.drover.token}`];
+  const head = [`${method} ${path} HTTP/1.1`, "Host: drover", `Authorization: Bearer ${stage.drover.token}`];
   return `${head.join("\r\n")}\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 }
 

@@ -71,15 +71,18 @@ function open(method: string, path: string): ClientRequest {
 /** A GET on a connection of its own, which can be torn down. */
 function bare(path: string, more = ""): { readonly socket: Socket; readonly status: Promise<number>; readonly begun: Promise<unknown> } {
   const { port, hostname } = new URL(stage.drover.url);
-  const head = `GET ${path} HTTP/1.1\r\nHost: drover\r\nConnection: close\r\nAuthorization: Bearer ${stage.drover.token}\r\n${more}\r\n`;
+  const head = `GET ${path} HTTP/1.1\r\nHost: drover\r\nAuthorization: Bearer ${stage.drover.token}\r\n${more}\r\n`;
   const socket = connect(Number(port), hostname, () => socket.write(head));
   const begun = once(socket, "data");
   begun.catch(() => undefined);
   let heard = "";
   const status = new Promise<number>((resolve) => {
-    socket.on("data", (bytes) => (heard += heard.length < 16 ? bytes.toString() : ""));
+    socket.on("data", (bytes) => {
+      heard += heard.length < 16 ? bytes.toString() : "";
+      if (heard.length >= 12) resolve(Number(heard.slice(9, 12)));
+    });
     socket.on("error", () => undefined);
-    socket.once("close", () => resolve(Number(heard.slice(9, 12))));
+    socket.once("close", () => resolve(0));
   });
   return { socket, status, begun };
 }

@@ -12,9 +12,9 @@ import { BUGS as GOVERNOR_BUGS } from "./governor/bugs.ts";
 const CORES = 2;
 /** `npm run sim -- --seeds 20000` runs more. */
 const WORLDS = [
-  ["goal", 600, BUGS],
-  ["budgets", 300, BUDGET_BUGS],
-  ["governor", 300, GOVERNOR_BUGS],
+  ["goal", 500, BUGS],
+  ["budgets", 250, BUDGET_BUGS],
+  ["governor", 250, GOVERNOR_BUGS],
 ] as const;
 
 test.for(WORLDS)("no world of a %s out of %i breaks a rule, and each gives the same log twice", TIMEOUT, ([world, count]) =>
