@@ -11,12 +11,12 @@ export const FIRST_SEEDS: Readonly<Record<string, Readonly<Record<string, number
   },
   flights: {
     "ask-once": 70,
-    "keep-outdated": 88,
-    "keep-stale": 5,
+    "keep-outdated": 130,
+    "keep-stale": 30,
     "keep-written": 31,
     "renew-unknown": 100,
     "strand-followers": 4,
-    "wait-on": 410,
+    "wait-on": 740,
   },
   goal: {
     "approve-what-was-denied": 4,
