@@ -260,8 +260,9 @@ export interface Opening {
 }
 
 /**
- * A place in a gate's queue, and then a permit. Dropping it gives both back,
- * so a caller that goes away needs to say nothing.
+ * A place in a gate's queue, and then a permit. Dropping it gives both back; a
+ * caller that goes away while it waits says so by `done`, because the runtime may
+ * keep what is waited on.
  */
 export interface PassRpc {
   /** Once, first: waits for the permit. Or the answer that the call's key has already. */

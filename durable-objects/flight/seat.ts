@@ -1,6 +1,6 @@
 /**
  * One isolate's place in a flight. The runtime disposes of it when the isolate
- * lets go or is gone, whatever it was doing; somebody else then leads.
+ * lets go or is gone, in some versions not before its turn; somebody else then leads.
  */
 import { RpcTarget } from "cloudflare:workers";
 import type { FlightNews, SeatRpc, WholeAnswer } from "../../shared/rpc-flight.ts";

@@ -1,6 +1,7 @@
 /**
  * One caller's place at a gate. The runtime disposes of it when the caller
- * lets go or is gone, whatever it was doing; it then gives back what it holds.
+ * lets go or is gone, in some versions not before what it waits for on it has
+ * come; it then gives back what it holds.
  */
 import { RpcTarget } from "cloudflare:workers";
 import type { CallEnd } from "../../shared/policy/outcome.ts";

@@ -205,7 +205,7 @@ export class ClaimDesk {
   }
 }
 
-/** One who waits. The runtime disposes of it when its caller lets go or is gone. */
+/** One who waits. The runtime disposes of it when its caller lets go or is gone, in some versions not before it was served. */
 class ClaimPlace extends RpcTarget implements ClaimPlaceRpc {
   readonly #desk: ClaimDesk;
   readonly #claimer: Claimer;

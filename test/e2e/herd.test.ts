@@ -1,9 +1,9 @@
 /** Thousands of connections at once: each is served or refused with a reason, and the server lives on with everything. */
-import { connect } from "node:net";
 import { expect, test } from "vitest";
 import { startTimeOf } from "../../client/cli/server/processes.ts";
 import type { GoalView } from "../../shared/protocol/goal.ts";
 import { call, goalOf, send, until } from "./api.ts";
+import { rawRequest } from "./raw.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 
@@ -11,20 +11,9 @@ const HERD = 2_000;
 const stage = useStage(answerAfter(0));
 
 /** One request on a connection of its own. Answers with its status, 0 where the connection was refused. */
-function oneShot(request: string): Promise<number> {
-  const { port, hostname } = new URL(stage.drover.url);
-  return new Promise((resolve) => {
-    let heard = "";
-    const socket = connect(Number(port), hostname, () => socket.write(request));
-    socket.on("data", (bytes) => {
-      heard += bytes.toString();
-      if (heard.length < 12) return;
-      resolve(Number(heard.slice(9, 12)));
-      socket.end();
-    });
-    socket.once("error", () => resolve(0));
-    socket.once("close", () => resolve(0));
-  });
+async function oneShot(request: string): Promise<number> {
+  const { socket, status } = rawRequest(stage.drover.url, request);
+  return status.finally(() => socket.end());
 }
 
 function requestOf(method: string, path: string, body: string): string {

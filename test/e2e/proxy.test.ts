@@ -1,11 +1,11 @@
 /** Calls passed through a started server: streams, herds, callers that leave, keys that meet, and a client that knows nothing of Drover. */
 import { once } from "node:events";
 import { type ClientRequest, request, type IncomingMessage, type ServerResponse } from "node:http";
-import { connect, type Socket } from "node:net";
 import { gunzipSync, gzipSync } from "node:zlib";
 import OpenAI from "openai";
 import { expect, test } from "vitest";
 import { call, problemIn, send, until } from "./api.ts";
+import { type Raw, rawRequest } from "./raw.ts";
 import { useStage } from "./stage.ts";
 import { answerAfter } from "./upstream.ts";
 
@@ -68,24 +68,9 @@ function open(method: string, path: string): ClientRequest {
   return request(stage.drover.url + path, { method, headers, agent: false });
 }
 
-/** A GET on a connection of its own, which can be torn down. */
-function bare(path: string, more = ""): { readonly socket: Socket; readonly status: Promise<number>; readonly begun: Promise<unknown> } {
-  const { port, hostname } = new URL(stage.drover.url);
-  const head = `GET ${path} HTTP/1.1\r\nHost: drover\r\nAuthorization: Bearer ${stage.drover.token}\r\n${more}\r\n`;
-  const socket = connect(Number(port), hostname, () => socket.write(head));
-  const begun = once(socket, "data");
-  begun.catch(() => undefined);
-  let heard = "";
-  const status = new Promise<number>((resolve) => {
-    socket.on("data", (bytes) => {
-      heard += heard.length < 16 ? bytes.toString() : "";
-      if (heard.length >= 12) resolve(Number(heard.slice(9, 12)));
-    });
-    socket.on("error", () => undefined);
-    socket.once("close", () => resolve(0));
-  });
-  return { socket, status, begun };
-}
+/** A GET with more headers. */
+const bare = (path: string, more = ""): Raw =>
+  rawRequest(stage.drover.url, `GET ${path} HTTP/1.1\r\nHost: drover\r\nAuthorization: Bearer ${stage.drover.token}\r\n${more}\r\n`);
 
 test("both bodies stream: what is sent comes back before anything more is sent", async () => {
   const outgoing = open("POST", "/v1/proxy/real/echo");

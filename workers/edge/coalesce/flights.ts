@@ -1,8 +1,9 @@
 /**
  * Calls that this isolate has under way, by what makes them equal. One request
- * leads; the others wait in their own requests for what it finds. The runtime
- * rejects what they wait for as soon as the leader's request has ended, however
- * that was, so none depends on another's caller, and none needs a timer.
+ * leads; the others wait in their own requests for what it finds. A leader whose
+ * caller goes away says so, and where its request ends in any other manner the
+ * runtime rejects what they wait for; so none depends on another's caller, and
+ * none needs a timer.
  */
 import { FLIGHT_BEAT_MS, FLIGHT_GATHER_MS_MAX } from "../../../shared/limits-flight.ts";
 import { Admissions } from "./admissions.ts";

@@ -37,19 +37,12 @@ type Ask = Omit<PassRequest, "upstream" | "avoid" | "isSecond">;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-interface Entered {
-  readonly pass: PassRpc;
-  readonly opened: Awaited<ReturnType<PassRpc["opened"]>>;
-  /** Its caller went away meanwhile, and what it got is given back. */
-  readonly hasLeft: boolean;
-}
-
 /**
- * One message asks for the place and waits for the permit. Who goes away before
- * that leaves the line, unless others wait for its call: those with the same
- * key do not, as long as nothing has been sent.
+ * One message asks for the place and waits for the permit; null where its caller
+ * has gone meanwhile. Who goes away before that leaves the line, unless others
+ * wait for its call: those with the same key do not, as long as nothing has been sent.
  */
-async function enter({ gate, left, waitUntil }: Around, { witness }: Call, request: PassRequest): Promise<Entered> {
+async function enter({ gate, left, waitUntil }: Around, { witness }: Call, request: PassRequest) {
   const entering = gate.enter(request);
   let hasEntered = false;
   let hasLeft = false;
@@ -59,7 +52,7 @@ async function enter({ gate, left, waitUntil }: Around, { witness }: Call, reque
   });
   const [pass, opened] = await Promise.all([entering, (entering as unknown as PassRpc).opened()]);
   hasEntered = true;
-  return { pass, opened, hasLeft };
+  return [pass, hasLeft ? null : opened] as const;
 }
 
 /** The answer to a caller that has gone. */
@@ -98,11 +91,11 @@ export async function passThrough(around: Around, call: Call, ask: Ask): Promise
   for (let tries = 0; ;) {
     const askedAtMs = Date.now();
     const waitMs = Math.max(0, untilMs - askedAtMs);
-    const { pass, opened, hasLeft } = await enter(around, call, { ...ask, upstream: call.upstream, waitMs, avoid });
-    if (hasLeft || !opened.ok || "replay" in opened.value) letGo(pass);
-    if (hasLeft || !opened.ok) {
+    const [pass, opened] = await enter(around, call, { ...ask, upstream: call.upstream, waitMs, avoid });
+    if (opened === null || !opened.ok || "replay" in opened.value) letGo(pass);
+    if (opened === null || !opened.ok) {
       if (isInDoubt && last !== null) await tell(around, last, null);
-      return hasLeft || opened.ok ? toNobody() : around.refused(opened.error);
+      return opened === null ? toNobody() : around.refused(opened.error);
     }
     if ("replay" in opened.value) return replayed(opened.value.replay);
     last = opened.value.opening;
@@ -144,8 +137,8 @@ function secondOf(around: Around, call: Call, ask: Ask, avoid: readonly number[]
     const askedAtMs = Date.now();
     try {
       const request = { ...ask, upstream: call.upstream, avoid: [...avoid, first.opening.place], waitMs: SECOND_WAIT_MS, isSecond: true };
-      const { pass, opened, hasLeft } = await enter(around, call, request);
-      if (!hasLeft && opened.ok && "opening" in opened.value) {
+      const [pass, opened] = await enter(around, call, request);
+      if (opened?.ok === true && "opening" in opened.value) {
         const attempt = new Attempt(around, call, pass, opened.value.opening, askedAtMs, first);
         return (await attempt.hasPermit()) ? attempt : null;
       }

@@ -83,10 +83,12 @@ const NO_CLAIMS = '{"claims":[]}';
 async function claim(c: EdgeContext, goal: GoalRpc, request: ClaimRequest): Promise<Answer<JsonReply>> {
   const now = await goal.claim(request);
   if (!now.ok || now.value.json !== NO_CLAIMS || request.waitMs === 0) return now;
-  // One message takes the place and waits. The place goes with the caller: what is claimed for nobody would be lost until its lease ends.
-  if (c.req.raw.signal.aborted) return now;
+  const { signal } = c.req.raw;
+  // The place goes with the caller: what is claimed for nobody would be lost until its lease ends.
+  if (signal.aborted) return now;
   const placing = goal.awaitClaims(request);
-  whenLeft(c.req.raw.signal, () => c.executionCtx.waitUntil(placing.then((place) => place.leave()).catch(() => undefined)));
+  whenLeft(signal, () => c.executionCtx.waitUntil(placing.then((place) => place.leave()).catch(() => undefined)));
+  // One message takes the place and waits.
   const [place, claimed] = await Promise.all([placing, (placing as unknown as ClaimPlaceRpc).claimed()]);
   (place as Partial<Disposable>)[Symbol.dispose]?.();
   return claimed;
